@@ -1,0 +1,17 @@
+"""Distil large semantic segmentation networks into small ones.
+
+Importing this package registers its segmentors, losses, connectors, schedules and data sets:
+a config needs only `custom_imports = dict(imports=['mmseg_kd'])`.
+"""
+
+from mmseg_kd.host import import_quietly, name_distribution
+
+name_distribution()
+import_quietly('mmseg.models', 'mmseg.datasets', 'mmseg.engine', 'mmseg.visualization')
+
+# Registration happens on import, after the hosts are in.
+from mmseg_kd import connectors, datasets, losses, schedules, segmentors  # noqa: E402
+
+__version__ = '0.1.0'
+
+__all__ = ['connectors', 'datasets', 'losses', 'schedules', 'segmentors']

@@ -1,0 +1,1 @@
+"""Looking at networks and at what they predict."""

@@ -1,0 +1,199 @@
+"""What the commands share: errors, the config, the runner."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+
+from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
+from mmseg_kd.host import HostNoise
+from mmseg_kd.network import config_path, replace_sync_bn
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace], int],
+    args: Sequence[str] | None,
+) -> int:
+    """Parse `args` and run `command`; a user's error is one message and exit code 1."""
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    parsed = parser.parse_args(args)
+    try:
+        return command(parsed)
+    except KDError as error:
+        if parsed.debug:
+            raise
+        rank = os.environ.get('RANK', '0')
+        print(f'error{"" if rank == "0" else f" (rank {rank})"}: {error}', file=sys.stderr)
+        return 1
+
+
+@contextmanager
+def building(what: str) -> Iterator[None]:
+    """What the hosts raise while they read or build `what` becomes a `ConfigError`."""
+    try:
+        yield
+    except KDError:
+        raise
+    except Exception as error:  # every class that a config can name raises what it likes
+        raise ConfigError(f'{what}: {explain(error)}') from error
+
+
+def explain(error: Exception) -> str:
+    """An error of the hosts in a line or two, with the nearest names for an unknown type."""
+    text = str(error)
+    unknown = re.search(r'([\w.]+) is not in the (\w+)::([\w ]+) registry', text)
+    if unknown:
+        name, _, kind = unknown.groups()
+        return f'there is no {kind} {name!r}; {nearest(name, _registered(kind))}.'
+    lines = [line for line in text.splitlines() if line.strip()]
+    return f'{type(error).__name__}: {" ".join(lines[:2])}'
+
+
+def _registered(kind: str) -> set[str]:
+    """Names of all members of the hosts' registries of one kind."""
+    import mmengine.registry as host
+    import mmseg.registry as mmseg_host
+
+    names: set[str] = set()
+    for module in (host, mmseg_host):
+        for value in vars(module).values():
+            if isinstance(value, Registry) and value.name == kind:
+                names.update(value.module_dict)
+    return names
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """The config and its overrides."""
+    parser.add_argument('config', help='config file, or mmseg::... for one of mmseg')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override entries of the config, such as train_dataloader.batch_size=8',
+    )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where and on what the runner runs."""
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    parser.add_argument(
+        '--device',
+        choices=['auto', 'cuda'],
+        default='auto',
+        help='auto: CUDA where there is one, else the CPU; cuda: an error where there is none',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torchrun sets the environment; the argument is what older launchers pass.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(name: str, options: Mapping[str, Any] | None) -> Config:
+    """Read a config and apply overrides.
+
+    Raises:
+        ConfigError: The file or one of its bases is missing or broken, or a key at its top is
+            most likely a misspelt one.
+    """
+    path = config_path(name)
+    with building(str(name)):
+        cfg = Config.fromfile(path)
+        if options:
+            cfg.merge_from_dict(dict(options))
+    check_keys(cfg)
+    return cfg
+
+
+def check_keys(cfg: Config) -> None:
+    """Find misspelt keys at the top of a config, which the runner would pass over.
+
+    A config may define variables of its own, so only names that are nearly, but not quite, one
+    of the runner's are refused.
+
+    Raises:
+        ConfigError: There is such a key.
+    """
+    known = set(signature(Runner.__init__).parameters) - {'self', 'cfg', 'experiment_name'}
+    known |= {'custom_imports', 'tta_model', 'tta_pipeline', 'find_unused_parameters'}
+    known |= {'data_preprocessor', 'model_wrapper_cfg', 'sync_bn', 'compile'}
+    for key in cfg.keys() - known:
+        close = difflib.get_close_matches(key, known - cfg.keys(), n=1, cutoff=0.85)
+        if close:
+            raise ConfigError(f'unknown key {key!r} in the config; did you mean {close[0]!r}?')
+
+
+def prepare_run(cfg: Config, args: argparse.Namespace) -> None:
+    """Put the arguments into the config, and start the process group where there is one.
+
+    Raises:
+        DeviceError: A device was asked for that is not there.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cuda = torch.cuda.is_available()
+    if args.device == 'cuda' and not cuda:
+        raise DeviceError(
+            'CUDA was asked for (--device cuda) and there is none here; check the driver with '
+            'nvidia-smi and the build with torch.version.cuda, or leave --device away.'
+        )
+    ranks_here = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
+    if cuda and ranks_here > torch.cuda.device_count():
+        raise DeviceError(
+            f'{ranks_here} GPUs were asked for and {torch.cuda.device_count()} are here.'
+        )
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    if not cuda:
+        # The wrapper replaces it in the networks that it builds; here for networks on their own.
+        cfg.model = replace_sync_bn(cfg.model)
+        if args.launcher != 'none':
+            _start_gloo(cfg)
+
+
+def _start_gloo(cfg: Config) -> None:
+    """A process group on CPUs: mmengine's own start-up takes CUDA for granted."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+    print_log('There is no CUDA: gloo takes the place of NCCL.', logger='current')
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner of a config, without the hosts' noise in its log.
+
+    Raises:
+        ConfigError: Whatever the hosts refuse.
+    """
+    with building('config'):
+        runner = Runner.from_cfg(cfg)
+    runner.logger.addFilter(HostNoise())
+    return runner
+
+
+def student_of(model: Any) -> Any:
+    """The network that is trained: the student of a wrapper, or the model itself."""
+    if is_model_wrapper(model):
+        model = model.module
+    return getattr(model, 'student', model)

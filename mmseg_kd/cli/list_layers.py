@@ -1,0 +1,93 @@
+"""List the layers that can be tapped, with class, output shape and parameters."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from fnmatch import fnmatch
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from mmseg_kd.analysis.layers import Layer, list_layers
+from mmseg_kd.cli.common import add_config_arguments, load_config, run_command
+from mmseg_kd.errors import ConfigError
+from mmseg_kd.network import PROBE_SIZE, NetworkSpec, build_network, parse_network
+from mmseg_kd.teacher import without_initialisation
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='list_layers.py',
+        description=__doc__,
+        epilog="example: python tools/list_layers.py CONFIG --side student --filter '*conv_seg'",
+    )
+    add_config_arguments(parser)
+    parser.add_argument('--side', choices=['teacher', 'student'], help='one network; default: both')
+    parser.add_argument('--filter', default='*', metavar='GLOB', help='only names that match')
+    return parser
+
+
+def layers_by_side(cfg: Config) -> dict[str, list[Layer]]:
+    """The layers of teacher and student of a distillation, or of the one model.
+
+    Raises:
+        ConfigError: A network cannot be built.
+    """
+    init_default_scope('mmseg')
+    if cfg.model.get('type') == 'DistillationWrapper':
+        specs = {
+            side: parse_network(cfg.model[side], side)
+            for side in ('teacher', 'student')
+            if cfg.model.get(side) is not None
+        }
+    else:
+        specs = {'model': NetworkSpec(ConfigDict(cfg.model))}
+    # Shapes need no weights.
+    return {
+        side: list_layers(build_network(without_initialisation(spec.model), side))
+        for side, spec in specs.items()
+    }
+
+
+def print_layers(side: str, layers: Sequence[Layer], other: Sequence[Layer], glob: str) -> None:
+    """Print a table; `=` marks a layer whose shape a layer of the other side has too."""
+    shapes = {layer.shape for layer in other}
+    chosen = [layer for layer in layers if fnmatch(layer.name, glob)]
+    if not chosen:
+        raise ConfigError(f'{side}: no layer matches {glob!r}.')
+    size = 'x'.join(map(str, PROBE_SIZE))
+    print(f'{side}: {len(chosen)} layers; output shapes for one image of {size}')
+    if other:
+        print('= marks a shape that a layer of the other side has too')
+    width = max(len(layer.name) for layer in chosen)
+    kind_width = max(len(layer.kind) for layer in chosen)
+    print(f'  {"layer":<{width}}  {"class":<{kind_width}}  {"output":<18}  {"parameters":>12}')
+    for layer in chosen:
+        mark = '=' if layer.shape in shapes else ' '
+        shape = 'x'.join(map(str, layer.shape))
+        print(
+            f'{mark} {layer.name:<{width}}  {layer.kind:<{kind_width}}  {shape:<18}  '
+            f'{layer.parameters:>12,}'
+        )
+    print()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    MMLogger.get_current_instance().setLevel('WARNING')
+    cfg = load_config(args.config, args.cfg_options)
+    found = layers_by_side(cfg)
+    sides = [args.side] if args.side else list(found)
+    for side in sides:
+        if side not in found:
+            raise ConfigError(f'the config has no {side}; it has: {", ".join(found)}.')
+        others = [layer for name, layers in found.items() if name != side for layer in layers]
+        print_layers(side, found[side], others, args.filter)
+    return 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Parse `args` (None: the command line) and print; returns the exit code."""
+    return run_command(_parser(), run, args)

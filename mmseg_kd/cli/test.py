@@ -1,0 +1,108 @@
+"""Measure a network on the test split of a config: mIoU, mAcc, aAcc and every class."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from mmseg_kd.checkpoints import load_weights
+from mmseg_kd.cli.common import (
+    add_config_arguments,
+    add_run_arguments,
+    build_runner,
+    building,
+    load_config,
+    prepare_run,
+    run_command,
+    student_of,
+)
+from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.network import NetworkSpec, parse_network
+from mmseg_kd.preflight import check_dataset
+from mmseg_kd.teacher import without_initialisation
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='test.py',
+        description=__doc__,
+        epilog='example: python tools/test.py CONFIG work_dirs/NAME/iter_160000.pth --tta',
+    )
+    add_config_arguments(parser)
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='checkpoint of a distillation or of a student on its own; with --teacher it may be '
+        "left away: the config's is taken",
+    )
+    add_run_arguments(parser)
+    parser.add_argument('--teacher', action='store_true', help='measure the teacher instead')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument('--out', metavar='DIR', help='write the predicted masks there')
+    parser.add_argument('--show-dir', metavar='DIR', help='write painted images there')
+    return parser
+
+
+def network_of(cfg: Config, teacher: bool) -> NetworkSpec:
+    """The network to measure: the teacher or the student of a distillation, or the model.
+
+    Raises:
+        ConfigError: The teacher is asked for and there is none.
+    """
+    if cfg.model.get('type') == 'DistillationWrapper':
+        side = 'teacher' if teacher else 'student'
+        if cfg.model.get(side) is None:
+            raise ConfigError(f'the config has no {side}.')
+        spec = parse_network(cfg.model[side], side)
+        if not teacher and cfg.model.get('data_preprocessor') is not None:
+            spec.model['data_preprocessor'] = cfg.model['data_preprocessor']
+        return spec
+    if teacher:
+        raise ConfigError('--teacher: the config is no distillation and has no teacher.')
+    return NetworkSpec(ConfigDict(cfg.model))
+
+
+def test(args: argparse.Namespace) -> int:
+    """Run the command."""
+    cfg = load_config(args.config, args.cfg_options)
+    spec = network_of(cfg, args.teacher)
+    checkpoint = args.checkpoint or (spec.checkpoint if args.teacher else None)
+    if checkpoint is None:
+        raise CheckpointError('expected a checkpoint as the second argument, got none.')
+    # The checkpoint has all weights; nothing is fetched that it would overwrite.
+    cfg.model = without_initialisation(spec.model)
+    cfg.load_from = None
+    _apply_options(cfg, args)
+    prepare_run(cfg, args)
+    runner = build_runner(cfg)
+    network: Any = student_of(runner.model)
+    network = getattr(network, 'module', network)  # inside test-time augmentation
+    report = load_weights(network, checkpoint)
+    if report.missing or report.mismatched:
+        raise CheckpointError(f'{report}\nGive the checkpoint of this very network.')
+    runner.logger.info(str(report))
+    with building('test data'):
+        check_dataset(cfg.test_dataloader['dataset'], 'test', network.num_classes)
+        runner.test()
+    return 0
+
+
+def _apply_options(cfg: Config, args: argparse.Namespace) -> None:
+    if args.show_dir:
+        cfg.default_hooks.visualization = dict(type='SegVisualizationHook', draw=True)
+        cfg.visualizer.save_dir = args.show_dir
+    if args.out:
+        cfg.test_evaluator.output_dir = args.out
+    if args.tta:
+        if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
+            raise ConfigError('--tta: expected tta_pipeline and tta_model in the config.')
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(**cfg.tta_model, module=cfg.model)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Parse `args` (None: the command line) and test; returns the exit code."""
+    return run_command(_parser(), test, args)

@@ -1,0 +1,6 @@
+"""Data sets for mmseg's registry."""
+
+from mmseg_kd.datasets.camvid import CamVidDataset
+from mmseg_kd.datasets.toy_scenes import ToyScenesDataset
+
+__all__ = ['CamVidDataset', 'ToyScenesDataset']

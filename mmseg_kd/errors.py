@@ -1,0 +1,94 @@
+"""What a user can get wrong, by name.
+
+Every error here carries a message of one or two lines that says what was expected, what came
+and how to mend it. The command line prints the message alone and exits with 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+
+class KDError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class ConfigError(KDError, ValueError):
+    """A config says something that cannot be done."""
+
+
+class LayerNotFoundError(ConfigError):
+    """A layer is named that the network does not have."""
+
+
+class ShapeError(ConfigError):
+    """What two layers put out cannot be brought to one shape."""
+
+
+class CheckpointError(KDError):
+    """A checkpoint is missing, torn or belongs to another network."""
+
+
+class DatasetError(KDError):
+    """Images or masks are missing or not what the config says."""
+
+
+class DeviceError(KDError):
+    """A device was asked for that is not there."""
+
+
+class ManyErrors(ConfigError):
+    """Several errors at once.
+
+    Args:
+        errors: Two or more.
+    """
+
+    def __init__(self, errors: Sequence[KDError]) -> None:
+        self.errors = list(errors)
+        lines = (f'  {i}. {error}' for i, error in enumerate(self.errors, 1))
+        super().__init__('\n'.join([f'{len(self.errors)} problems:', *lines]))
+
+
+def nearest(name: str, choices: Iterable[str], n: int = 3) -> str:
+    """The `n` choices most like `name`, as the end of a sentence ('nearest: a, b')."""
+    pool = list(choices)
+    found = difflib.get_close_matches(name, pool, n=n, cutoff=0.0)
+    return f'nearest: {", ".join(found)}' if found else 'there is none'
+
+
+class Problems:
+    """Collects errors, so that all of a config's are reported at once.
+
+    >>> problems = Problems()
+    >>> with problems.collect():
+    ...     raise ConfigError('first')
+    >>> problems.raise_if_any()
+    Traceback (most recent call last):
+    mmseg_kd.errors.ConfigError: first
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[KDError] = []
+
+    def add(self, error: KDError) -> None:
+        self.errors.append(error)
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keep a `KDError` raised inside, and go on."""
+        try:
+            yield
+        except ManyErrors as many:
+            self.errors.extend(many.errors)
+        except KDError as error:
+            self.errors.append(error)
+
+    def raise_if_any(self) -> None:
+        """Raise the one error there is, or all as `ManyErrors`."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise ManyErrors(self.errors)

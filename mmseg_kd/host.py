@@ -1,0 +1,68 @@
+"""The packages this one stands on: found under any distribution name, and kept quiet.
+
+What is silenced here says nothing that a user could act on; each line is named with its reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import io
+import logging
+import sys
+import warnings
+
+from mmengine.config import utils as config_utils
+
+# Operators of mmcv that need its compiled build; no network used here calls them.
+_MISSING_OPERATORS = r'Fail to import ``MultiScaleDeformableAttention``'
+
+# The default of mmseg's cross-entropy, told once for every loss of every head.
+_AVERAGE_DEFAULT = r'Default ``avg_non_ignore`` is False'
+
+# Printed by mmseg's import where an optional data service is not installed.
+_OPTIONAL_SERVICE = 'Could not import OneDL'
+
+_LOG_NOISE = (
+    # One line for every parameter of the network.
+    'paramwise_options -- ',
+    # The hosts' own use of what they deprecated.
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    # mmseg's metric is used as it is meant to be.
+    'The prefix is not set in metric class',
+    # The backbone takes its weights from timm and does not say so to its base class.
+    'No pre-trained weights found',
+)
+
+
+class HostNoise(logging.Filter):
+    """Drops the log lines named above."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_LOG_NOISE)
+
+
+def name_distribution() -> None:
+    """Tell mmengine which distribution `mmseg` was installed from.
+
+    mmengine looks for `mmsegmentation`, does not find the maintained `onedl-mmsegmentation`,
+    and then fails on `mmseg::` bases or installs another mmseg by itself.
+    """
+    names = importlib.metadata.packages_distributions().get('mmseg', [])
+    if names and config_utils.MODULE2PACKAGE.get('mmseg') not in names:
+        config_utils.MODULE2PACKAGE['mmseg'] = names[0]
+
+
+def import_quietly(*modules: str) -> None:
+    """Import host modules without the lines that their import prints."""
+    warnings.filterwarnings('ignore', message=_MISSING_OPERATORS)
+    warnings.filterwarnings('ignore', message=_AVERAGE_DEFAULT)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for module in modules:
+            importlib.import_module(module)
+    for line in printed.getvalue().splitlines():
+        if line != _OPTIONAL_SERVICE:
+            print(line, file=sys.stdout)

@@ -1,0 +1,7 @@
+"""Distillation losses: forward(student_NChw, teacher_NChw, label_NHW) -> scalar."""
+
+from mmseg_kd.losses.cd_loss import CDLoss
+from mmseg_kd.losses.cgd_loss import CGDLoss
+from mmseg_kd.losses.kl_loss import KLLoss
+
+__all__ = ['CDLoss', 'CGDLoss', 'KLLoss']

@@ -1,0 +1,101 @@
+"""What the losses between two maps of logits have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from mmseg_kd.losses.functional import at_least_float32, resize_label, resize_map
+
+Resolution = Literal['label', 'student', 'teacher']
+
+
+class LogitLoss(nn.Module, ABC):
+    """A divergence between softmax distributions of the student and of the teacher.
+
+    Args:
+        tau: Temperature, > 0.
+        tau_squared: Multiply by tau squared, which keeps the gradient's size as tau grows
+            (Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv
+            1503.02531, section 2).
+        resolution: Where the softmax is taken: at the size of the labels, of the student's
+            map or of the teacher's. Both maps go there by bilinear interpolation, labels by
+            nearest neighbour.
+        ignore_index: Pixels with this label take no part. None: all take part.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        tau: float = 1.0,
+        tau_squared: bool = False,
+        resolution: Resolution = 'label',
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 < tau < float('inf'):
+            raise ValueError(f'tau must be a number > 0, got {tau!r}.')
+        if resolution not in get_args(Resolution):
+            raise ValueError(
+                f'resolution must be one of {get_args(Resolution)}, got {resolution!r}.'
+            )
+        self.tau = tau
+        self.tau_squared = tau_squared
+        self.resolution = resolution
+        self.ignore_index = ignore_index
+
+    def forward(
+        self, student_NChw: Tensor, teacher_NChw: Tensor, label_NHW: Tensor | None = None
+    ) -> Tensor:
+        """The loss, a scalar of at least float32; the gradient goes to the student alone.
+
+        Shape:
+            - student_NChw: (N, C, h, w).
+            - teacher_NChw: (N, C, h', w').
+            - label_NHW: (N, H, W) integers; needed for resolution 'label' and ignore_index.
+
+        Raises:
+            ValueError: Shapes do not match, or labels are needed and not given.
+        """
+        if student_NChw.shape[:2] != teacher_NChw.shape[:2]:
+            raise ValueError(
+                'student and teacher must have the same batch and channels, got '
+                f'{tuple(student_NChw.shape)} and {tuple(teacher_NChw.shape)}.'
+            )
+        with torch.autocast(student_NChw.device.type, enabled=False):
+            student_NChw = at_least_float32(student_NChw)
+            teacher_NChw = teacher_NChw.detach().to(student_NChw.dtype)
+            size = self._size(student_NChw, teacher_NChw, label_NHW)
+            mask_Nhw = None
+            if self.ignore_index is not None:
+                if label_NHW is None:
+                    raise ValueError('ignore_index needs labels, got none.')
+                mask_Nhw = resize_label(label_NHW, size) != self.ignore_index
+            loss = self.divergence(
+                resize_map(student_NChw, size), resize_map(teacher_NChw, size), mask_Nhw
+            )
+            return loss * self.tau**2 if self.tau_squared else loss
+
+    def _size(self, student: Tensor, teacher: Tensor, label: Tensor | None) -> tuple[int, int]:
+        chosen = {'label': label, 'student': student, 'teacher': teacher}[self.resolution]
+        if chosen is None:
+            raise ValueError("resolution 'label' needs labels, got none.")
+        h, w = chosen.shape[-2:]
+        return h, w
+
+    @abstractmethod
+    def divergence(
+        self, student_NChw: Tensor, teacher_NChw: Tensor, mask_Nhw: Tensor | None
+    ) -> Tensor:
+        """The divergence of two maps of one size, over the pixels where the mask is true."""
+
+    def extra_repr(self) -> str:
+        return (
+            f'tau={self.tau}, tau_squared={self.tau_squared}, '
+            f'resolution={self.resolution!r}, ignore_index={self.ignore_index}'
+        )

@@ -1,0 +1,110 @@
+"""Taps: keep what named layers of a network put out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmseg_kd.errors import LayerNotFoundError, ShapeError, nearest
+
+
+class ForwardStopped(BaseException):
+    """Every tapped layer has fired. No Exception, so that no network's `except` eats it."""
+
+
+def find_layer(model: nn.Module, name: str, side: str) -> nn.Module:
+    """The module called `name` as in `named_modules()`.
+
+    Raises:
+        LayerNotFoundError: There is none; the message has the nearest names.
+    """
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    if not name or name not in modules:
+        names = [n for n in modules if n]
+        raise LayerNotFoundError(
+            f'the {side} has no layer {name!r}; {nearest(name, names)}. '
+            'tools/list_layers.py prints them all.'
+        )
+    return modules[name]
+
+
+class Recorder:
+    """Keeps the outputs of named layers while the context is open.
+
+    The hooks are removed and the outputs dropped when the context closes. A layer that runs
+    several times in one forward leaves its last output.
+
+    Args:
+        model: The network.
+        layers: Names as in `named_modules()`.
+        clone: Layers whose output the network changes in place later, as ReLU(inplace=True)
+            does: a copy is kept of these.
+        stop: Raise `ForwardStopped` as soon as every layer has fired.
+
+    >>> with Recorder(model, ['backbone.conv1']) as taps:
+    ...     model(images)
+    ...     features = taps['backbone.conv1']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Collection[str],
+        clone: Collection[str] = (),
+        stop: bool = False,
+    ) -> None:
+        self._modules = {name: model.get_submodule(name) for name in layers}
+        self._clone = clone
+        self._stop = stop
+        self._outputs: dict[str, Tensor] = {}
+        self._versions: dict[str, int] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Recorder:
+        for name, module in self._modules.items():
+            self._handles.append(module.register_forward_hook(self._make_hook(name)))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._outputs.clear()
+
+    def _make_hook(self, name: str) -> Any:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise ShapeError(
+                    f'layer {name!r} ({type(module).__name__}) puts out a '
+                    f'{type(output).__name__}, not one tensor; tap a layer inside it or after it.'
+                )
+            self._outputs[name] = output.clone() if name in self._clone else output
+            self._versions[name] = self._outputs[name]._version
+            if self._stop and len(self._outputs) == len(self._modules):
+                raise ForwardStopped
+
+        return keep
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._outputs[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._outputs
+
+    @property
+    def outputs(self) -> dict[str, Tensor]:
+        """What has been recorded until now, by layer."""
+        return dict(self._outputs)
+
+    @property
+    def changed(self) -> set[str]:
+        """Layers whose output was changed in place after it was recorded."""
+        return {n for n, out in self._outputs.items() if out._version != self._versions[n]}

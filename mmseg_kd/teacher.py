@@ -1,0 +1,155 @@
+"""The teacher: frozen, in eval mode, fed in its own way, run no further than needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmseg_kd.checkpoints import LoadReport, load_weights
+from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.network import NetworkSpec, build_network, run_to_layers
+
+
+class Normalisation:
+    """From images normalised for the student to images normalised for the teacher.
+
+    With x = (raw - mean) / std on either side this is one affine map per channel. Channels
+    are swapped where one network takes RGB and the other BGR, and padding gets the teacher's
+    padding value.
+
+    Args:
+        student, teacher: mmseg's data preprocessors of the two networks.
+    """
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        mean_s, std_s, flip_s = _statistics(student)
+        mean_t, std_t, flip_t = _statistics(teacher)
+        self._flip = flip_s != flip_t
+        if self._flip:
+            mean_s, std_s = mean_s.flip(0), std_s.flip(0)
+        self._scale = (std_s / std_t).float().view(1, -1, 1, 1)
+        self._shift = ((mean_s - mean_t) / std_t).float().view(1, -1, 1, 1)
+        self._is_affine = bool((self._scale != 1).any() or (self._shift != 0).any())
+        self._pad = float(getattr(teacher, 'pad_val', 0))
+
+    def __call__(self, images_NCHW: Tensor, data_samples: Sequence[Any]) -> Tensor:
+        if self._flip:
+            images_NCHW = images_NCHW.flip(1)
+        if not self._is_affine:
+            return images_NCHW
+        scale, shift = self._scale.to(images_NCHW), self._shift.to(images_NCHW)
+        images_NCHW = torch.addcmul(shift, images_NCHW, scale)
+        height, width = images_NCHW.shape[-2:]
+        for image, sample in zip(images_NCHW, data_samples, strict=False):
+            left, right, top, bottom = sample.metainfo.get('padding_size', (0, 0, 0, 0))
+            image[:, :top] = self._pad
+            image[:, height - bottom :] = self._pad
+            image[:, :, :left] = self._pad
+            image[:, :, width - right :] = self._pad
+        return images_NCHW
+
+
+def _statistics(preprocessor: Any) -> tuple[Tensor, Tensor, bool]:
+    """Mean and std (C,) in float64, and whether channels are swapped after loading."""
+    flip = bool(getattr(preprocessor, '_channel_conversion', False))
+    if not getattr(preprocessor, '_enable_normalize', False):
+        return torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64), flip
+    mean, std = preprocessor.mean, preprocessor.std
+    return mean.detach().double().flatten().cpu(), std.detach().double().flatten().cpu(), flip
+
+
+class Teacher:
+    """A frozen network that is asked for the outputs of some layers.
+
+    It is no `nn.Module` on purpose: no `train()`, `state_dict()`, `parameters()`, optimiser,
+    DDP or EMA of the module that holds it ever reaches the network. Copies share it.
+
+    Args:
+        spec: What the config says of it.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        self.spec = spec
+        self.network = build_network(without_initialisation(spec.model), 'teacher')
+        self.network.requires_grad_(False)
+        self.network.eval()
+        self._normalisation: Normalisation | None = None
+        self._layers: Collection[str] = ()
+        self._clone: Collection[str] = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
+        return self
+
+    def load(self, used: Collection[str]) -> LoadReport:
+        """Fill the network from its checkpoint and report in the log.
+
+        Args:
+            used: Keys of the tensors that the run to the tapped layers goes through.
+
+        Raises:
+            ConfigError: There is no checkpoint in the config.
+            CheckpointError: It cannot be read, or a tensor of `used` is missing or of another
+                shape and `strict` is on.
+        """
+        if self.spec.checkpoint is None:
+            raise ConfigError(
+                'teacher: expected checkpoint=..., the file or URL of its trained weights, '
+                'got none; a teacher with random weights teaches nothing.'
+            )
+        report = load_weights(self.network, self.spec.checkpoint)
+        print_log(f'Teacher {report}', logger='current')
+        missing = [key for key in report.missing if key in used]
+        mismatched = [
+            line
+            for key, line in zip(report.mismatched, report.describe_mismatched(), strict=True)
+            if key in used
+        ]
+        if self.spec.strict and (missing or mismatched):
+            raise CheckpointError(
+                f'{self.spec.checkpoint}: does not fit the teacher. In the layers that '
+                f'distillation uses {len(missing)} tensors are missing and {len(mismatched)} '
+                f'have another shape, such as {(missing + mismatched)[0]}. Give the checkpoint '
+                'of this very network, or write strict=False to go on with what fits.'
+            )
+        return report
+
+    def prepare(
+        self, layers: Collection[str], clone: Collection[str], student_preprocessor: nn.Module
+    ) -> None:
+        """Say which layers are wanted, and how the images that come are normalised."""
+        self._layers, self._clone = layers, clone
+        self._normalisation = Normalisation(student_preprocessor, self.network.data_preprocessor)
+
+    @torch.no_grad()
+    def __call__(self, images_NCHW: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
+        """The outputs of the layers, for images that the student's preprocessor made."""
+        assert self._normalisation is not None, 'prepare() comes first'
+        images_NCHW = self._normalisation(images_NCHW, data_samples)
+        if self.spec.input_size is not None:
+            images_NCHW = F.interpolate(
+                images_NCHW, self.spec.input_size, mode='bilinear', align_corners=False
+            )
+        return run_to_layers(self.network, images_NCHW, self._layers, self._clone)
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> None:
+        """What `nn.Module._apply` does: move or cast every tensor."""
+        self.network._apply(function)
+
+
+def without_initialisation(model: Any) -> Any:
+    """The model dict without what would fetch weights: the checkpoint has them all."""
+    if isinstance(model, dict):
+        cleaned = {k: without_initialisation(v) for k, v in model.items() if k != 'init_cfg'}
+        if 'pretrained' in cleaned:
+            cleaned['pretrained'] = False if cleaned.get('type') == 'TIMMBackbone' else None
+        if cleaned.get('type') == 'TIMMBackbone':
+            cleaned.update(pretrained=False, checkpoint_path='')
+        return type(model)(cleaned)
+    if isinstance(model, (list, tuple)):
+        return type(model)(without_initialisation(v) for v in model)
+    return model

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+REQUIREMENTS = [
+    line
+    for line in (ROOT / 'requirements.txt').read_text(encoding='utf-8').splitlines()
+    if line and not line.startswith('#')
+]
+
+setup(
+    name='mmseg-kd',
+    version='0.1.0',
+    description='Distil large semantic segmentation networks into small ones',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    packages=find_packages(include=['mmseg_kd', 'mmseg_kd.*']),
+    python_requires='>=3.10',
+    install_requires=REQUIREMENTS,
+    extras_require={
+        'dev': ['pytest>=8', 'pytest-timeout', 'hypothesis', 'ruff>=0.6', 'mypy>=1.11'],
+        'export': ['onnx', 'onnxruntime'],
+        'hf': ['safetensors', 'huggingface_hub'],
+    },
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)

@@ -1,0 +1,6 @@
+"""See mmseg_kd.cli.test."""
+
+from mmseg_kd.cli.test import main
+
+if __name__ == '__main__':
+    raise SystemExit(main())
