@@ -15,11 +15,18 @@ import warnings
 
 from mmengine.config import utils as config_utils
 
-# Operators of mmcv that need its compiled build; no network used here calls them.
-_MISSING_OPERATORS = r'Fail to import ``MultiScaleDeformableAttention``'
-
-# The default of mmseg's cross-entropy, told once for every loss of every head.
-_AVERAGE_DEFAULT = r'Default ``avg_non_ignore`` is False'
+_WARNING_NOISE = (
+    # Operators of mmcv that need its compiled build; no network used here calls them.
+    r'Fail to import ``MultiScaleDeformableAttention``',
+    # The default of mmseg's cross-entropy, told for every loss of every head.
+    r'Default ``avg_non_ignore`` is False',
+    # mmseg's own ADE20K base says reduce_zero_label where mmseg no longer wants to read it.
+    r'`reduce_zero_label` will be deprecated',
+    # What a run without painted images is meant to do.
+    r'The draw is False',
+    # mmengine's own way to its visualiser.
+    r'.*instance named of visualizer has been created',
+)
 
 # Printed by mmseg's import where an optional data service is not installed.
 _OPTIONAL_SERVICE = 'Could not import OneDL'
@@ -57,8 +64,8 @@ def name_distribution() -> None:
 
 def import_quietly(*modules: str) -> None:
     """Import host modules without the lines that their import prints."""
-    warnings.filterwarnings('ignore', message=_MISSING_OPERATORS)
-    warnings.filterwarnings('ignore', message=_AVERAGE_DEFAULT)
+    for message in _WARNING_NOISE:
+        warnings.filterwarnings('ignore', message=message)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         for module in modules:

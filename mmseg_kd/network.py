@@ -227,5 +227,6 @@ def run_to_layers(
             network(images_NCHW, mode='tensor')
         with suppress(ForwardStopped):
             for head in auxiliary_heads(network):
-                head(features[-1])
+                # As mmseg runs them in training: hooks on a head itself do not fire.
+                head.forward(features[-1])
         return taps.outputs | auxiliary_taps.outputs

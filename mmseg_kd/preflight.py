@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,23 @@ def check_dataset(cfg: Any, split: str, num_classes: int) -> None:
         raise DatasetError(
             f'{split} data: {error}. Prepare the data as the README shows, or set data_root.'
         ) from error
+    except Exception as error:  # whatever a data set's class raises
+        if 'need at least one array to concatenate' in str(error):
+            # An empty list of files, which mmengine cannot pack.
+            raise DatasetError(
+                f'{split} data: found no images in {_image_folder(cfg)!r}. Prepare the data as '
+                'the README shows, or set data_root and img_suffix.'
+            ) from error
+        raise ConfigError(f'{split} data: {type(error).__name__}: {error}') from error
     for leaf in _leaves(dataset):
         _check_leaf(leaf, split, num_classes)
+
+
+def _image_folder(cfg: Any) -> str:
+    """Where a data set's config, or the one that it wraps, says that the images are."""
+    while 'dataset' in cfg:
+        cfg = cfg['dataset']
+    return str(Path(cfg.get('data_root') or '', (cfg.get('data_prefix') or {}).get('img_path', '')))
 
 
 def _leaves(dataset: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError, KDError
-from mmseg_kd.network import PROBE_SIZE, run_to_layers
+from mmseg_kd.network import PROBE_SIZE, auxiliary_heads, kept_features, run_to_layers
 from mmseg_kd.recorder import Recorder
 
 
@@ -75,12 +75,14 @@ def probe(network: nn.Module, layers: Collection[str], side: str) -> Probe:
             outputs = run_to_layers(network, images, layers)
             used = {k for k in network.state_dict() if _is_used(k, entered, completed)}
             # A full run, since what changes an output comes after it.
-            main = [name for name in outputs if name.split('.')[0] != 'auxiliary_head']
-            with Recorder(network, main) as taps:
+            with Recorder(network, outputs) as taps, kept_features(network) as features:
                 network(images, mode='tensor')
+                if any(name.split('.')[0] == 'auxiliary_head' for name in outputs):
+                    for head in auxiliary_heads(network):
+                        head.forward(features[-1])
                 changed = taps.changed
-    except KDError:
-        raise
+    except KDError as error:
+        raise type(error)(f'{side}: {error}') from error
     except Exception as error:  # whatever a network raises
         size = 'x'.join(map(str, PROBE_SIZE))
         raise ConfigError(

@@ -33,6 +33,8 @@ def build(registry: Registry, cfg: Any, where: str, **injected: Any) -> Any:
         raise ConfigError(f"{where}: expected dict(type='...', ...), got {cfg!r}.")
     arguments = {key: value for key, value in cfg.items() if key not in ('type', '_scope_')}
     name = cfg['type']
+    if not (isinstance(name, str) or callable(name)):
+        raise ConfigError(f'{where}: expected a name or a class as type, got {name!r}.')
     member = registry.get(name) if isinstance(name, str) else name
     if member is None:
         names = registry.module_dict

@@ -34,13 +34,16 @@ class Normalisation:
             mean_s, std_s = mean_s.flip(0), std_s.flip(0)
         self._scale = (std_s / std_t).float().view(1, -1, 1, 1)
         self._shift = ((mean_s - mean_t) / std_t).float().view(1, -1, 1, 1)
-        self._is_affine = bool((self._scale != 1).any() or (self._shift != 0).any())
         self._pad = float(getattr(teacher, 'pad_val', 0))
+        self._is_same = (
+            bool((self._scale == 1).all() and (self._shift == 0).all())
+            and float(getattr(student, 'pad_val', 0)) == self._pad
+        )
 
     def __call__(self, images_NCHW: Tensor, data_samples: Sequence[Any]) -> Tensor:
         if self._flip:
             images_NCHW = images_NCHW.flip(1)
-        if not self._is_affine:
+        if self._is_same:
             return images_NCHW
         scale, shift = self._scale.to(images_NCHW), self._shift.to(images_NCHW)
         images_NCHW = torch.addcmul(shift, images_NCHW, scale)

@@ -35,21 +35,24 @@ class TermSpec:
     connector: Any
 
 
-def parse_terms(cfgs: Any) -> list[TermSpec]:
+def parse_terms(cfgs: Any, problems: Problems) -> list[TermSpec]:
     """Read the list `distillation=[dict(...), ...]`.
 
-    Raises:
-        ConfigError: All that is wrong with it, at once.
+    Args:
+        cfgs: The list.
+        problems: Gets all that is wrong with it.
+
+    Returns:
+        The terms that can be read.
     """
     if not isinstance(cfgs, (list, tuple)):
-        raise ConfigError(f'distillation: expected a list of dicts, got {cfgs!r}.')
-    problems = Problems()
+        problems.add(ConfigError(f'distillation: expected a list of dicts, got {cfgs!r}.'))
+        return []
     specs: list[TermSpec] = []
     taken: set[str] = set()
     for index, cfg in enumerate(cfgs):
         with problems.collect():
             specs.append(_parse_term(cfg, f'distillation[{index}]', taken))
-    problems.raise_if_any()
     return specs
 
 

@@ -47,7 +47,7 @@ def list_layers(network: nn.Module) -> list[Layer]:
         with evaluating(network), kept_features(network) as features:
             network(probe_images(network), mode='tensor')
             for head in auxiliary_heads(network):
-                head(features[-1])
+                head.forward(features[-1])  # as mmseg does
     finally:
         for handle in handles:
             handle.remove()

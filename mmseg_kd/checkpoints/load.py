@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,20 +139,24 @@ def _read(source: str) -> Any:
             if not path.is_file():
                 raise CheckpointError(f'{source}: there is no such checkpoint file.')
             return torch.load(path, map_location='cpu', weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
-        if 'Unsupported' in str(error):
-            unsafe = str(error).split('GLOBAL ')[-1].split(' ')[0]
+        unsafe = re.search(r'GLOBAL (\S+)', str(error))
+        if unsafe:
             raise CheckpointError(
-                f'{source}: refused, because reading it would run code ({unsafe}). Save its '
+                f'{source}: refused, because reading it would run code ({unsafe[1]}). Save its '
                 'state dict alone and use that.'
             ) from error
-        raise CheckpointError(f'{source}: torn or no checkpoint ({_first_line(error)}).') from error
+        # Without torch's advice before it, to read the file unchecked.
+        reason = str(error).split('WeightsUnpickler error:')[-1].strip().partition('\n')[0]
+        raise CheckpointError(f'{source}: torn or no checkpoint ({reason}).') from error
     except URLError as error:
         raise CheckpointError(
             f'{source}: could not be downloaded ({error.reason}). Download it by hand and give '
             'the path of the file.'
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # bytes that are no pickle break its reader in any way
         raise CheckpointError(f'{source}: torn or no checkpoint ({_first_line(error)}).') from error
 
 

@@ -38,12 +38,14 @@ class LogitLoss(nn.Module, ABC):
         ignore_index: int | None = None,
     ) -> None:
         super().__init__()
-        if not 0 < tau < float('inf'):
+        if not (isinstance(tau, (int, float)) and 0 < tau < float('inf')):
             raise ValueError(f'tau must be a number > 0, got {tau!r}.')
         if resolution not in get_args(Resolution):
             raise ValueError(
                 f'resolution must be one of {get_args(Resolution)}, got {resolution!r}.'
             )
+        if not (ignore_index is None or isinstance(ignore_index, int)):
+            raise ValueError(f'ignore_index must be None or a whole number, got {ignore_index!r}.')
         self.tau = tau
         self.tau_squared = tau_squared
         self.resolution = resolution
@@ -66,6 +68,13 @@ class LogitLoss(nn.Module, ABC):
             raise ValueError(
                 'student and teacher must have the same batch and channels, got '
                 f'{tuple(student_NChw.shape)} and {tuple(teacher_NChw.shape)}.'
+            )
+        if label_NHW is not None and (
+            label_NHW.ndim != 3 or label_NHW.shape[0] != student_NChw.shape[0]
+        ):
+            raise ValueError(
+                f'labels must be (N, H, W) with N={student_NChw.shape[0]}, got '
+                f'{tuple(label_NHW.shape)}.'
             )
         with torch.autocast(student_NChw.device.type, enabled=False):
             student_NChw = at_least_float32(student_NChw)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,7 +68,6 @@ class DistillationWrapper(BaseSegmentor):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         problems = Problems()
-        specs: list[TermSpec] = []
         student_spec: NetworkSpec | None = None
         teacher_spec: NetworkSpec | None = None
         with problems.collect():
@@ -81,8 +80,7 @@ class DistillationWrapper(BaseSegmentor):
                 network = build_network(student_spec.model, 'student')
         # From here on nothing may move the random state that initialises the student.
         with torch.random.fork_rng(devices=[]):
-            with problems.collect():
-                specs = parse_terms(distillation)
+            specs = parse_terms(distillation, problems)
             with problems.collect():
                 if teacher is not None:
                     teacher_spec = parse_network(teacher, 'teacher')
@@ -95,7 +93,7 @@ class DistillationWrapper(BaseSegmentor):
             terms: list[Term] = []
             student_probe = teacher_probe = None
             if network is not None and built is not None:
-                specs = _existing(specs, network, built.network, problems)
+                specs = _existing(specs, distillation, network, built.network, problems)
                 with problems.collect():
                     student_probe = probe(network, layers_of(specs, 'student'), 'student')
                 with problems.collect():
@@ -127,6 +125,16 @@ class DistillationWrapper(BaseSegmentor):
     def teacher(self) -> nn.Module | None:
         """The teacher's network; None where there are no terms."""
         return None if self._teacher is None else self._teacher.network
+
+    @property
+    def out_channels(self) -> int:
+        """Of the student's scores; mmseg's test-time augmentation asks for it."""
+        return int(self.student.out_channels)
+
+    @property
+    def decode_head(self) -> Any:
+        """The student's; for one class, test-time augmentation asks for its threshold."""
+        return self.student.decode_head
 
     @property
     def _term_list(self) -> list[Term]:
@@ -255,18 +263,29 @@ class DistillationWrapper(BaseSegmentor):
 
 
 def _existing(
-    specs: Sequence[TermSpec], student: nn.Module, teacher: nn.Module, problems: Problems
+    specs: Sequence[TermSpec],
+    cfgs: Any,
+    student: nn.Module,
+    teacher: nn.Module,
+    problems: Problems,
 ) -> list[TermSpec]:
-    """The terms whose layers exist on both sides; layers that do not are problems."""
+    """The terms whose layers exist on both sides; layers that do not are problems.
+
+    The layers are looked up as `cfgs` names them, so that those of a term with another fault
+    are looked up too.
+    """
     missing = set()
-    for spec in specs:
+    for index, cfg in enumerate(cfgs if isinstance(cfgs, (list, tuple)) else ()):
+        where = f'distillation[{index}]'
         for side, network in (('student', student), ('teacher', teacher)):
+            layer = cfg.get(f'{side}_layer') if isinstance(cfg, Mapping) else None
             try:
-                find_layer(network, getattr(spec, f'{side}_layer'), side)
+                if isinstance(layer, str):
+                    find_layer(network, layer, side)
             except LayerNotFoundError as error:
-                problems.add(LayerNotFoundError(f'{spec.where}.{side}_layer: {error}'))
-                missing.add(spec.name)
-    return [spec for spec in specs if spec.name not in missing]
+                problems.add(LayerNotFoundError(f'{where}.{side}_layer: {error}'))
+                missing.add(where)
+    return [spec for spec in specs if spec.where not in missing]
 
 
 def _make_term(

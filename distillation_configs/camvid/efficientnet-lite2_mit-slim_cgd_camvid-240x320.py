@@ -1,10 +1,10 @@
-_base_ = '../_base_/camvid_240x320_efficientnet-lite2_mobilenetv2.py'
+_base_ = '../_base_/camvid-240x320_efficientnet-lite2_mit-slim.py'
 model = dict(
     distillation=[
         dict(
             student_layer='decode_head.conv_seg',
             teacher_layer='decode_head.conv_seg',
-            loss=dict(type='CGDLoss', group_size=11, tau=2.0),
+            loss=dict(type='CGDLoss', group_size=11, tau=4.0, ignore_index=255),
             weight=3.0,
         )
     ]

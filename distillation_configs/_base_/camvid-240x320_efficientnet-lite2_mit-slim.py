@@ -7,9 +7,9 @@ _base_ = [
 model = dict(
     type='DistillationWrapper',
     teacher=dict(
-        config='configs/camvid/efficientnet-lite2_segformer_240x320.py',
-        checkpoint='work_dirs/efficientnet-lite2_segformer_240x320/iter_1200.pth',
+        config='configs/camvid/efficientnet-lite2_segformer_camvid-240x320.py',
+        checkpoint='work_dirs/efficientnet-lite2_segformer_camvid-240x320/iter_1200.pth',
     ),
-    student=dict(config='configs/camvid/mobilenetv2_segformer_240x320.py'),
+    student=dict(config='configs/camvid/mit-slim_segformer_camvid-240x320.py'),
     distillation=[],
 )

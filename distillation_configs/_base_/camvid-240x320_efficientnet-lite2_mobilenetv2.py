@@ -1,0 +1,15 @@
+# Train the teacher first: bash tools/dist_train.sh configs/camvid/<teacher>.py GPUS
+_base_ = [
+    '../../configs/_base_/datasets/camvid_240x320.py',
+    '../../configs/_base_/schedules/adamw_1200.py',
+    '../../configs/_base_/runtime.py',
+]
+model = dict(
+    type='DistillationWrapper',
+    teacher=dict(
+        config='configs/camvid/efficientnet-lite2_segformer_camvid-240x320.py',
+        checkpoint='work_dirs/efficientnet-lite2_segformer_camvid-240x320/iter_1200.pth',
+    ),
+    student=dict(config='configs/camvid/mobilenetv2_segformer_camvid-240x320.py'),
+    distillation=[],
+)

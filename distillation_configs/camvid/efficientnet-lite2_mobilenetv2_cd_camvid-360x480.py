@@ -1,0 +1,11 @@
+_base_ = '../_base_/camvid-360x480_efficientnet-lite2_mobilenetv2.py'
+model = dict(
+    distillation=[
+        dict(
+            student_layer='decode_head.conv_seg',
+            teacher_layer='decode_head.conv_seg',
+            loss=dict(type='CDLoss', tau=4.0, ignore_index=255),
+            weight=3.0,
+        )
+    ]
+)

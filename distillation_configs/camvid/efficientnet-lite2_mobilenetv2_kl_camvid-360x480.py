@@ -1,0 +1,11 @@
+_base_ = '../_base_/camvid-360x480_efficientnet-lite2_mobilenetv2.py'
+model = dict(
+    distillation=[
+        dict(
+            student_layer='decode_head.conv_seg',
+            teacher_layer='decode_head.conv_seg',
+            loss=dict(type='KLLoss', tau=2.0, ignore_index=255),
+            weight=4.0,
+        )
+    ]
+)

@@ -1,0 +1,39 @@
+"""What a network predicts for single images of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmseg_kd.probe import evaluating
+
+
+def predict_labels(network: Any, dataset: Any, indices: Iterable[int]) -> list[NDArray[np.uint8]]:
+    """Class indices (H, W), at the size of the annotated masks, for some images of a data set.
+
+    Args:
+        network: A segmentor of mmseg's.
+        dataset: A data set of mmseg's with its test pipeline.
+        indices: Which of its images.
+    """
+    labels = []
+    with evaluating(network), torch.inference_mode():
+        for index in indices:
+            item = dataset[index]
+            batch = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+            prediction = network.test_step(batch)[0].pred_sem_seg.data
+            labels.append(prediction.squeeze(0).cpu().numpy().astype(np.uint8))
+    return labels
+
+
+def image_and_label(dataset: Any, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The picture (H, W, 3), RGB, and its class indices (H, W), 255 where not annotated."""
+    item = dataset[index]
+    # Pipelines hand over BGR, as OpenCV reads it.
+    image = item['inputs'].numpy()[::-1].transpose(1, 2, 0)
+    label = item['data_samples'].gt_sem_seg.data.squeeze(0).numpy()
+    return np.ascontiguousarray(image), label.astype(np.uint8)

@@ -1,0 +1,39 @@
+"""Generate the toy scenes: a small street data set in ADE20K's folder layout."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mmseg_kd.cli.common import run_command
+from mmseg_kd.datasets.toy_scenes import generate
+from mmseg_kd.errors import DatasetError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='generate_toy_scenes.py',
+        description=__doc__,
+        epilog='example: python tools/generate_toy_scenes.py data/toy_scenes --train 400',
+    )
+    parser.add_argument('root', nargs='?', default='data/toy_scenes', help='folder to make')
+    parser.add_argument('--train', type=int, default=400, help='images for training')
+    parser.add_argument('--val', type=int, default=100, help='images for validation')
+    parser.add_argument('--size', type=int, nargs=2, default=(128, 128), metavar=('H', 'W'))
+    parser.add_argument('--seed', type=int, default=0)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    try:
+        generate(args.root, args.train, args.val, tuple(args.size), args.seed)
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+    print(f'{args.train} + {args.val} scenes are in {args.root}')
+    return 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Parse `args` (None: the command line) and generate; returns the exit code."""
+    return run_command(_parser(), run, args)

@@ -1,0 +1,107 @@
+"""Two ranks give the gradients of one process with both ranks' images."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import GN, KeepsGradients, batch, build, resnet, save_weights, term, wrapper_config
+from mmengine.logging import MessageHub
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import init_default_scope
+from torch import Tensor, distributed, multiprocessing, nn
+
+RANKS = 2
+IMAGES = 2  # on each rank
+# In float64 the order of sums is all that differs.
+TOLERANCE = dict(rtol=1e-9, atol=1e-12)
+
+
+def config(checkpoint: str, teacher: dict[str, Any]) -> dict[str, Any]:
+    """Three losses on logits and features; the last term begins at iteration 1."""
+    features = 'backbone.layer1'
+    return wrapper_config(
+        resnet(4, norm=GN, dropout=0.0),
+        teacher,
+        checkpoint,
+        term(loss='KLLoss', weight=2.0),
+        term(loss=dict(type='CGDLoss', group_size=2, tau=2.0, shuffle_interval=1), weight=3.0),
+        term(features, features, 'CDLoss', weight=10.0),
+        term(features, features, 'CDLoss', name='late', schedule=dict(type='Jump', begin=1)),
+    )
+
+
+def step(model: nn.Module, iteration: int, rank: int | None) -> dict[str, Tensor]:
+    """The gradients of one iteration on the images of one rank, or of all (None)."""
+    MessageHub.get_current_instance().update_info('iter', iteration)
+    data = batch(RANKS * IMAGES, seed=iteration)
+    if rank is not None:
+        own = slice(rank * IMAGES, (rank + 1) * IMAGES)
+        data = {key: value[own] for key, value in data.items()}
+    model.train()
+    model.zero_grad()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.train_step(data, KeepsGradients(optimiser))
+    found = {}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        found[name.removeprefix('module.')] = parameter.grad.clone()
+    optimiser.step()
+    return found
+
+
+def run_rank(rank: int, port: int, cfg: dict[str, Any], folder: str) -> None:
+    """What each process does."""
+    init_default_scope('mmseg')
+    distributed.init_process_group(
+        'gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=RANKS
+    )
+    # Ranks that start from other weights get those of rank 0.
+    model = MMDistributedDataParallel(build(cfg, seed=rank).double(), broadcast_buffers=False)
+    found = [step(model, iteration, rank) for iteration in range(3)]
+    teacher = model.module.teacher.state_dict()
+    torch.save((found, teacher), Path(folder) / f'{rank}.pth')
+    distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_gradients_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    teacher = resnet(8)
+    cfg = config(save_weights(teacher, tmp_path / 'teacher.pth'), teacher)
+    ranks = multiprocessing.spawn(
+        run_rank, args=(free_port(), cfg, str(tmp_path)), nprocs=RANKS, join=False
+    )
+    try:
+        alone = build(cfg, seed=0).double()
+        expected = [step(alone, iteration, None) for iteration in range(3)]
+        deadline = time.monotonic() + 120
+        while not ranks.join(timeout=1):
+            assert time.monotonic() < deadline, 'the ranks hang'
+    finally:
+        MessageHub.get_current_instance().pop_info('iter', None)
+        for process in ranks.processes:
+            process.kill()
+    for rank in range(RANKS):
+        found, weights = torch.load(tmp_path / f'{rank}.pth')
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.keys() == theirs.keys()
+            for name, gradient in theirs.items():
+                torch.testing.assert_close(ours[name], gradient, **TOLERANCE)
+        for key, value in alone.teacher.state_dict().items():
+            assert torch.equal(weights[key], value)
+    # The term that begins late has a gradient of zero before, and one after.
+    late = 'terms.late.connector.conv.weight'
+    assert [bool(gradient[late].any()) for gradient in expected] == [False, True, True]
