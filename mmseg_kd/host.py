@@ -10,10 +10,14 @@ import importlib
 import importlib.metadata
 import io
 import logging
+import re
 import sys
 import warnings
 
 from mmengine.config import utils as config_utils
+from mmengine.registry import Registry
+
+from mmseg_kd.errors import nearest
 
 _WARNING_NOISE = (
     # Operators of mmcv that need its compiled build; no network used here calls them.
@@ -73,3 +77,27 @@ def import_quietly(*modules: str) -> None:
     for line in printed.getvalue().splitlines():
         if line != _OPTIONAL_SERVICE:
             print(line, file=sys.stdout)
+
+
+def explain(error: Exception) -> str:
+    """An error of the hosts in a line or two, with the nearest names for an unknown type."""
+    text = str(error)
+    unknown = re.search(r'([\w.]+) is not in the (\w+)::([\w ]+) registry', text)
+    if unknown:
+        name, _, kind = unknown.groups()
+        return f'there is no {kind} {name!r}; {nearest(name, registered(kind))}.'
+    lines = [line for line in text.splitlines() if line.strip()]
+    return f'{type(error).__name__}: {" ".join(lines[:2])}'
+
+
+def registered(kind: str) -> set[str]:
+    """Names of all members of the hosts' registries of one kind."""
+    import mmengine.registry as host
+    import mmseg.registry as mmseg_host
+
+    names: set[str] = set()
+    for module in (host, mmseg_host):
+        for value in vars(module).values():
+            if isinstance(value, Registry) and value.name == kind:
+                names.update(value.module_dict)
+    return names

@@ -10,6 +10,7 @@ import numpy as np
 from mmseg.registry import DATASETS
 
 from mmseg_kd.errors import ConfigError, DatasetError
+from mmseg_kd.host import explain
 
 # Masks that are read of each data set: enough to find a wrong convention, not to find every
 # broken file, and a matter of a second.
@@ -42,7 +43,7 @@ def check_dataset(cfg: Any, split: str, num_classes: int) -> None:
                 f'{split} data: found no images in {_image_folder(cfg)!r}. Prepare the data as '
                 'the README shows, or set data_root and img_suffix.'
             ) from error
-        raise ConfigError(f'{split} data: {type(error).__name__}: {error}') from error
+        raise ConfigError(f'{split} data: {explain(error)}') from error
     for leaf in _leaves(dataset):
         _check_leaf(leaf, split, num_classes)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +16,10 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.registry import Registry
 from mmengine.runner import Runner
 
-from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
-from mmseg_kd.host import HostNoise
+from mmseg_kd.errors import ConfigError, DeviceError, KDError
+from mmseg_kd.host import HostNoise, explain
 from mmseg_kd.network import config_path, replace_sync_bn
 
 
@@ -52,30 +50,6 @@ def building(what: str) -> Iterator[None]:
         raise
     except Exception as error:  # every class that a config can name raises what it likes
         raise ConfigError(f'{what}: {explain(error)}') from error
-
-
-def explain(error: Exception) -> str:
-    """An error of the hosts in a line or two, with the nearest names for an unknown type."""
-    text = str(error)
-    unknown = re.search(r'([\w.]+) is not in the (\w+)::([\w ]+) registry', text)
-    if unknown:
-        name, _, kind = unknown.groups()
-        return f'there is no {kind} {name!r}; {nearest(name, _registered(kind))}.'
-    lines = [line for line in text.splitlines() if line.strip()]
-    return f'{type(error).__name__}: {" ".join(lines[:2])}'
-
-
-def _registered(kind: str) -> set[str]:
-    """Names of all members of the hosts' registries of one kind."""
-    import mmengine.registry as host
-    import mmseg.registry as mmseg_host
-
-    names: set[str] = set()
-    for module in (host, mmseg_host):
-        for value in vars(module).values():
-            if isinstance(value, Registry) and value.name == kind:
-                names.update(value.module_dict)
-    return names
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +98,7 @@ def check_keys(cfg: Config) -> None:
     """Find misspelt keys at the top of a config, which the runner would pass over.
 
     A config may define variables of its own, so only names that are nearly, but not quite, one
-    of the runner's are refused.
+    of the runner's are refused; very nearly, where the config has the runner's name as well.
 
     Raises:
         ConfigError: There is such a key.
@@ -132,8 +106,11 @@ def check_keys(cfg: Config) -> None:
     known = set(signature(Runner.__init__).parameters) - {'self', 'cfg', 'experiment_name'}
     known |= {'custom_imports', 'tta_model', 'tta_pipeline', 'find_unused_parameters'}
     known |= {'data_preprocessor', 'model_wrapper_cfg', 'sync_bn', 'compile'}
-    for key in cfg.keys() - known:
+    # Variables that nearly every data set's config has, and that are close to tta_pipeline.
+    variables = {'train_pipeline', 'val_pipeline', 'test_pipeline'}
+    for key in cfg.keys() - known - variables:
         close = difflib.get_close_matches(key, known - cfg.keys(), n=1, cutoff=0.85)
+        close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.92)
         if close:
             raise ConfigError(f'unknown key {key!r} in the config; did you mean {close[0]!r}?')
 
@@ -175,6 +152,7 @@ def _start_gloo(cfg: Config) -> None:
     print_log('There is no CUDA: gloo takes the place of NCCL.', logger='current')
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
+        device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmseg.registry import OPTIMIZERS
 
 from mmseg_kd.cli.common import (
     add_config_arguments,
@@ -21,7 +22,8 @@ from mmseg_kd.cli.common import (
     run_command,
     student_of,
 )
-from mmseg_kd.errors import ConfigError, DeviceError, KDError
+from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
+from mmseg_kd.host import registered
 from mmseg_kd.preflight import check_dataset
 
 
@@ -87,9 +89,24 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
+def check_optimizer(cfg: Config) -> None:
+    """See that the optimiser's class exists: the host's own message does not name it.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    kind = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
+    if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+        raise ConfigError(
+            f'optim_wrapper: there is no optimizer {kind!r}; '
+            f'{nearest(kind, registered("optimizer"))}.'
+        )
+
+
 def train(args: argparse.Namespace) -> int:
     """Run the command."""
     cfg = load_config(args.config, args.cfg_options)
+    check_optimizer(cfg)
     apply_options(cfg, args)
     prepare_run(cfg, args)
     runner = build_runner(cfg)

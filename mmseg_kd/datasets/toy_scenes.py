@@ -12,14 +12,15 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_kd.datasets.scene_drawing import CLASSES, draw_scene
+from mmseg_kd.datasets.scene_canvas import CLASSES
+from mmseg_kd.datasets.scene_drawing import draw_scene
 
 __all__ = ['CLASSES', 'PALETTE', 'ToyScenesDataset', 'draw_scene', 'generate']
 
@@ -119,7 +120,7 @@ def generate(
 
 
 @DATASETS.register_module()
-class ToyScenesDataset(BaseSegDataset):  # type: ignore[misc]
+class ToyScenesDataset(BaseSegDataset):
     """The data set that :func:`generate` writes, 12 classes.
 
     Args:
@@ -128,7 +129,7 @@ class ToyScenesDataset(BaseSegDataset):  # type: ignore[misc]
         **kwargs: handed to ``BaseSegDataset``, such as ``data_root`` and ``data_prefix``.
     """
 
-    METAINFO = {'classes': CLASSES, 'palette': PALETTE}
+    METAINFO: ClassVar[dict[str, Any]] = {'classes': CLASSES, 'palette': PALETTE}
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ def check(
     expected_corner = case['grad_corner'] if 'grad_corner' in case else case['grad_first8']
     for dtype, tolerance in TOLERANCE.items():
         value, gradient = value_and_gradient(
-            lambda s: weight * loss(s, teacher.to(s.dtype), label),  # noqa: B023
+            lambda s: weight * loss(s, teacher.to(s.dtype), label),
             student.to(dtype),
         )
         assert value.dtype == dtype

@@ -204,7 +204,9 @@ def test_gradient_grows_with_the_weight(make: Make) -> None:
 def test_weight_0_is_the_plain_student_to_the_bit(
     make: Make, student: dict[str, Any], terms: tuple[dict[str, Any], ...]
 ) -> None:
-    layer = 'backbone.layer1' if 'ResNet' in student['backbone']['type'] else 'backbone.layers.0.1.0'
+    layer = (
+        'backbone.layer1' if 'ResNet' in student['backbone']['type'] else 'backbone.layers.0.1.0'
+    )
     places = {'features': layer, 'backbone': 'decode_head.conv_seg'}
     terms = tuple(
         {k: places.get(v, v) if isinstance(v, str) else v for k, v in one.items()} for one in terms
@@ -227,7 +229,9 @@ def test_weight_0_is_the_plain_student_to_the_bit(
 
 def test_distillation_leaves_initial_weights_and_dropout_as_they_are(make: Make) -> None:
     plain = build(mit(8))
-    wrapper = make(term('backbone.layers.0.1.0', 'backbone.layers.0.1.0'), student=mit(8), teacher=mit(16))
+    wrapper = make(
+        term('backbone.layers.0.1.0', 'backbone.layers.0.1.0'), student=mit(8), teacher=mit(16)
+    )
     assert same_tensors(plain.state_dict(), wrapper.student.state_dict())
     plain_log, log = train(plain, 1)[0], train(wrapper, 1)[0]
     assert torch.equal(plain_log['decode.loss_ce'], log['decode.loss_ce'])
@@ -382,9 +386,7 @@ def test_a_layer_that_is_changed_in_place_is_kept_as_it_was(make: Make) -> None:
     width = 8
     wrapper = make(term(layer, layer, 'CDLoss'), student=resnet(width), teacher=resnet(width))
     seen: list[Tensor] = []
-    wrapper.terms['cd'].loss.register_forward_pre_hook(
-        lambda module, args: seen.extend(args[:2])
-    )
+    wrapper.terms['cd'].loss.register_forward_pre_hook(lambda module, args: seen.extend(args[:2]))
     assert all(g is not None for g in gradients(wrapper).values())
     assert all(bool((output < 0).any()) for output in seen)
 
@@ -500,7 +502,9 @@ def test_input_size_scales_the_teachers_images(make: Make) -> None:
 
 def test_tokens_of_a_scaled_teacher_get_the_grid_of_its_own_size(make: Make) -> None:
     layer = 'backbone.layers.0.1.0'
-    wrapper = make(term(layer, layer, 'CDLoss'), student=mit(8), teacher=mit(16), input_size=(64, 32))
+    wrapper = make(
+        term(layer, layer, 'CDLoss'), student=mit(8), teacher=mit(16), input_size=(64, 32)
+    )
     seen: list[Tensor] = []
     wrapper.terms['cd'].loss.register_forward_pre_hook(lambda module, args: seen.extend(args[:2]))
     train(wrapper, 1)
@@ -682,8 +686,11 @@ def test_all_problems_are_reported_at_once(make: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('one', 'message'),
     [
-        (term('decode_head.conv_sge'), r"student has no layer .*nearest: decode_head\.conv_seg"),
-        (term(teacher_layer='x'), r"distillation\[0\]\.teacher_layer: the teacher has no layer 'x'"),
+        (term('decode_head.conv_sge'), r'student has no layer .*nearest: decode_head\.conv_seg'),
+        (
+            term(teacher_layer='x'),
+            r"distillation\[0\]\.teacher_layer: the teacher has no layer 'x'",
+        ),
         (term(loss='CGD'), r"no kd_loss 'CGD'; nearest: CGDLoss"),
         (term(loss=dict(type='CGDLoss', groups=3)), r"no argument 'groups'; nearest: group_size"),
         (term(loss=dict(type='KLLoss', tau=-1)), r'KLLoss: tau must be a number > 0, got -1'),
@@ -781,7 +788,9 @@ def test_an_unknown_config_of_mmseg_is_an_error() -> None:
 
 def test_an_unknown_key_of_a_network_is_an_error() -> None:
     cfg = dict(type='DistillationWrapper', student=dict(config='mmseg::x.py', checkpiont='a'))
-    with pytest.raises(ConfigError, match=r"student: unknown key 'checkpiont'; nearest: checkpoint"):
+    with pytest.raises(
+        ConfigError, match=r"student: unknown key 'checkpiont'; nearest: checkpoint"
+    ):
         MODELS.build(cfg)
 
 

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmseg_kd.checkpoints import load_weights, read_state_dict
+from mmseg_kd.errors import CheckpointError
+
+State = dict[str, Tensor]
+
+
+def make_network(seed: int = 0, channels: int = 4) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers = [('conv', nn.Conv2d(3, channels, 1)), ('bn', nn.BatchNorm2d(channels))]
+    return nn.Sequential(OrderedDict(layers))
+
+
+def prefixed(state: State, prefix: str) -> State:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def save(content: Any, path: Path) -> str:
+    torch.save(content, path)
+    return str(path)
+
+
+TERMS = {'terms.cgd.connector.conv.weight': torch.zeros(1)}
+FORMS: dict[str, Callable[[State], Any]] = {
+    'bare': lambda s: s,
+    'state_dict': lambda s: dict(state_dict=s, meta=dict(iter=7), optimizer=dict()),
+    'model': lambda s: dict(model=s, epoch=3),
+    'module': lambda s: dict(state_dict=prefixed(s, 'module.')),
+    'student': lambda s: dict(state_dict={**prefixed(s, 'student.'), **TERMS}),
+    'module.student': lambda s: prefixed({**prefixed(s, 'student.'), **TERMS}, 'module.'),
+    'other entries': lambda s: {**s, 'version': 3, 'classes': ['a', 'b']},
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_forms_of_files(form: str, tmp_path: Path) -> None:
+    trained = make_network(seed=1)
+    trained.bn.running_mean.fill_(0.5)
+    source = save(FORMS[form](trained.state_dict()), tmp_path / 'a.pth')
+    network = make_network(seed=2)
+    report = load_weights(network, source)
+    assert report.source == source
+    assert sorted(report.loaded) == sorted(network.state_dict())
+    assert not (report.missing or report.unexpected or report.mismatched)
+    for key, value in trained.state_dict().items():
+        assert torch.equal(network.state_dict()[key], value)
+
+
+def test_file_of_the_old_format(tmp_path: Path) -> None:
+    path = tmp_path / 'a.pth'
+    state = make_network(seed=1).state_dict()
+    torch.save(dict(state_dict=state), path, _use_new_zipfile_serialization=False)
+    assert read_state_dict(str(path)).keys() == state.keys()
+
+
+def test_student_prefix_is_left_where_other_networks_have_it_inside(tmp_path: Path) -> None:
+    state = {'backbone.student.weight': torch.ones(1)}
+    assert read_state_dict(save(state, tmp_path / 'a.pth')) == state
+
+
+def test_report_of_what_does_not_fit(tmp_path: Path) -> None:
+    state = dict(make_network(seed=1).state_dict())
+    del state['bn.running_mean'], state['bn.num_batches_tracked']
+    state['bn.bias'] = torch.zeros(7)
+    state['head.weight'] = torch.zeros(2, 2)
+    network = make_network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    report = load_weights(network, save(state, tmp_path / 'a.pth'))
+    assert sorted(report.loaded) == ['bn.running_var', 'bn.weight', 'conv.bias', 'conv.weight']
+    # Files of old versions have no num_batches_tracked, and eval mode does not use it.
+    assert report.missing == ['bn.running_mean']
+    assert report.unexpected == ['head.weight']
+    assert report.mismatched == {'bn.bias': ((7,), (4,))}
+    assert torch.equal(network.conv.weight, state['conv.weight'])
+    for key in ('bn.bias', 'bn.running_mean'):
+        assert torch.equal(network.state_dict()[key], before[key])
+    for part in (
+        '4 tensors loaded, 1 missing, 1 unexpected, 1 of another shape',
+        'missing: bn.running_mean',
+        'unexpected: head.weight',
+        'bn.bias (7 in the file, 4 in the network)',
+    ):
+        assert part in str(report)
+
+
+def test_long_lists_are_cut_in_the_text_only(tmp_path: Path) -> None:
+    extra = {f'extra.{i}': torch.zeros(1) for i in range(10)}
+    state = {**make_network().state_dict(), **extra}
+    report = load_weights(make_network(), save(state, tmp_path / 'a.pth'))
+    assert report.unexpected == list(extra)
+    assert 'extra.3, ... (6 more)' in str(report)
+    assert 'extra.4' not in str(report)
+
+
+def test_file_of_another_network(tmp_path: Path) -> None:
+    network = make_network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    source = save({'stem.weight': torch.zeros(3)}, tmp_path / 'a.pth')
+    expected = 'another network: none of its 1 tensors fits. It has stem.weight; expected bn.bias'
+    with pytest.raises(CheckpointError, match=expected):
+        load_weights(network, source)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_file_of_the_same_network_with_other_widths(tmp_path: Path) -> None:
+    source = save(
+        {k: v for k, v in make_network(channels=8).state_dict().items() if v.ndim},
+        tmp_path / 'a.pth',
+    )
+    with pytest.raises(CheckpointError, match='belongs to another network'):
+        load_weights(make_network(channels=4), source)
+
+
+@pytest.mark.parametrize('name', ['missing.pth', '.', 'no/such/folder.pth'])
+def test_file_that_is_not_there(name: str, tmp_path: Path) -> None:
+    source = str(tmp_path / name)
+    with pytest.raises(CheckpointError, match='there is no such checkpoint file') as caught:
+        load_weights(make_network(), source)
+    assert source in str(caught.value)
+
+
+def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('HOME', str(tmp_path))
+    save(make_network().state_dict(), tmp_path / 'a.pth')
+    assert 'conv.weight' in read_state_dict('~/a.pth')
+
+
+@pytest.mark.parametrize('kept', [0, 1, 10, 0.3, 0.7, -20])
+@pytest.mark.parametrize('new_format', [True, False])
+def test_torn_file(kept: float, new_format: bool, tmp_path: Path) -> None:
+    path = tmp_path / 'a.pth'
+    torch.save(make_network().state_dict(), path, _use_new_zipfile_serialization=new_format)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
+    with pytest.raises(CheckpointError, match='torn or no checkpoint'):
+        read_state_dict(str(path))
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'version https://git-lfs.github.com/spec/v1\n',
+        b'<!DOCTYPE html>\n<html></html>',
+        b'not found',
+        b'hello',
+        b'a',
+        b'X',
+        b'\n',
+        b'{"a": 1}',
+        bytes(range(256)),
+    ],
+)
+def test_file_that_is_something_else(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / 'a.pth'
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match='torn or no checkpoint') as caught:
+        read_state_dict(str(path))
+    assert 'weights_only' not in str(caught.value)
+
+
+@pytest.mark.parametrize('content', [[1, 2], 'text', torch.zeros(3)])
+def test_no_dict(content: Any, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f'a dict of tensors, got {type(content).__name__}'):
+        read_state_dict(save(content, tmp_path / 'a.pth'))
+
+
+@pytest.mark.parametrize('content', [{}, dict(epoch=3), dict(state_dict={}, epoch=3)])
+def test_no_tensors(content: Any, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match='there are no tensors in it'):
+        read_state_dict(save(content, tmp_path / 'a.pth'))
+
+
+class RunsCode:
+    """Calls `function(*arguments)` when it is unpickled."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize('new_format', [True, False])
+@pytest.mark.parametrize(
+    ('function', 'arguments', 'name'),
+    [
+        (open, ('{file}', 'w'), 'open'),
+        (exec, ("open('{file}', 'w')",), 'exec'),
+        (os.system, ('touch {file}',), f'{os.name if os.name == "nt" else "posix"}.system'),
+        (Path.touch, (Path('{file}'),), 'Path'),
+    ],
+)
+def test_file_that_would_run_code_is_refused(
+    function: Any, arguments: tuple[Any, ...], name: str, new_format: bool, tmp_path: Path
+) -> None:
+    target = tmp_path / 'written'
+    arguments = tuple(type(a)(str(a).format(file=target)) for a in arguments)
+    path = tmp_path / 'a.pth'
+    content = dict(state_dict=make_network().state_dict(), meta=RunsCode(function, *arguments))
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(CheckpointError, match=rf'would run code \(.*{name}\)'):
+        load_weights(make_network(), str(path))
+    assert not target.exists()
+    # The file is what this test means it to be.
+    torch.load(path, weights_only=False)
+    assert target.exists()
+
+
+def test_getattr_of_anything_but_the_log_history_is_refused(tmp_path: Path) -> None:
+    source = save(dict(meta=RunsCode(getattr, HistoryBuffer, '__init__')), tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='getattr'):
+        read_state_dict(source)
+
+
+def test_whole_network_is_refused(tmp_path: Path) -> None:
+    source = save(make_network(), tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=r'\(torch\.nn\.\S+Sequential\)'):
+        read_state_dict(source)
+
+
+class Toy(BaseModel):
+    """A convolution whose mean is to become small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+
+    def forward(self, inputs: list[Tensor], mode: str = 'tensor') -> Any:
+        out = self.conv(torch.stack(inputs))
+        return dict(loss=out.mean()) if mode == 'loss' else out
+
+
+def test_checkpoint_of_a_runner(tmp_path: Path) -> None:
+    """Iteration, optimiser, log history and numpy values are in it, and it loads."""
+    images = [dict(inputs=torch.full((3, 2, 2), float(i))) for i in range(4)]
+    runner = Runner(
+        model=Toy(),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(
+            dataset=images, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False)
+        ),
+        train_cfg=dict(by_epoch=False, max_iters=3),
+        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.01)),
+        param_scheduler=dict(type='LinearLR', start_factor=0.5, end=3, by_epoch=False),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=3, by_epoch=False)),
+        log_level='ERROR',
+        experiment_name='toy',
+    )
+    runner.message_hub.update_info('best', np.float64(0.5))
+    runner.message_hub.update_info('scores', np.arange(3.0))
+    runner.train()
+    path = tmp_path / 'iter_3.pth'
+    content = torch.load(path, weights_only=False)
+    history = content['message_hub']['log_scalars']['train/loss']
+    assert isinstance(history, HistoryBuffer)
+    assert isinstance(content['message_hub']['runtime_info']['scores'], np.ndarray)
+    network = Toy()
+    report = load_weights(network, str(path))
+    assert sorted(report.loaded) == ['conv.bias', 'conv.weight']
+    assert torch.equal(network.conv.weight, runner.model.conv.weight)
+
+
+def test_url_is_read_without_running_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(url: str, **options: Any) -> State:
+        asked.update(url=url, **options)
+        return make_network().state_dict()
+
+    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', download)
+    report = load_weights(make_network(), 'https://example.org/a.pth')
+    assert asked['url'] == 'https://example.org/a.pth'
+    assert asked['weights_only'] is True
+    assert asked['map_location'] == 'cpu'
+    assert not report.missing
+
+
+def test_url_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise URLError('name not known')
+
+    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', fail)
+    with pytest.raises(CheckpointError, match=r'not be downloaded \(name not known\).*by hand'):
+        read_state_dict('https://example.org/a.pth')
+
+
+@pytest.mark.parametrize('source', ['http://example.org/a.pth', 's3://bucket/a.pth'])
+def test_other_urls(source: str) -> None:
+    with pytest.raises(CheckpointError, match='expected a file or an https URL'):
+        read_state_dict(source)
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol 4')
+def test_plain_pickle_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'a.pth'
+    target = tmp_path / 'written'
+    for protocol in (2, 4):
+        path.write_bytes(pickle.dumps(RunsCode(open, str(target), 'w'), protocol))
+        with pytest.raises(CheckpointError):
+            read_state_dict(str(path))
+        assert not target.exists()
