@@ -73,6 +73,8 @@ def probe(network: nn.Module, layers: Collection[str], side: str) -> Probe:
         with evaluating(network):
             images = probe_images(network)
             outputs = run_to_layers(network, images, layers)
+            # mmseg calls a head's `forward`, past its hooks: what ran inside it tells.
+            entered |= {name[:i] for name in entered for i, c in enumerate(name) if c == '.'}
             used = {k for k in network.state_dict() if _is_used(k, entered, completed)}
             # A full run, since what changes an output comes after it.
             with Recorder(network, outputs) as taps, kept_features(network) as features:

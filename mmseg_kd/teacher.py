@@ -82,7 +82,6 @@ class Teacher:
         self.network.requires_grad_(False)
         self.network.eval()
         self._normalisation: Normalisation | None = None
-        self._layers: Collection[str] = ()
         self._clone: Collection[str] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
@@ -121,23 +120,23 @@ class Teacher:
             )
         return report
 
-    def prepare(
-        self, layers: Collection[str], clone: Collection[str], student_preprocessor: nn.Module
-    ) -> None:
-        """Say which layers are wanted, and how the images that come are normalised."""
-        self._layers, self._clone = layers, clone
+    def prepare(self, clone: Collection[str], student_preprocessor: nn.Module) -> None:
+        """Say which layers' outputs the network changes in place, and how images come."""
+        self._clone = clone
         self._normalisation = Normalisation(student_preprocessor, self.network.data_preprocessor)
 
     @torch.no_grad()
-    def __call__(self, images_NCHW: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
-        """The outputs of the layers, for images that the student's preprocessor made."""
+    def __call__(
+        self, images_NCHW: Tensor, data_samples: Sequence[Any], layers: Collection[str]
+    ) -> dict[str, Tensor]:
+        """The outputs of `layers`, for images that the student's preprocessor made."""
         assert self._normalisation is not None, 'prepare() comes first'
         images_NCHW = self._normalisation(images_NCHW, data_samples)
         if self.spec.input_size is not None:
             images_NCHW = F.interpolate(
                 images_NCHW, self.spec.input_size, mode='bilinear', align_corners=False
             )
-        return run_to_layers(self.network, images_NCHW, self._layers, self._clone)
+        return run_to_layers(self.network, images_NCHW, layers, self._clone)
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> None:
         """What `nn.Module._apply` does: move or cast every tensor."""

@@ -145,9 +145,7 @@ def ocr_cascade(width: int = 4) -> Config:
 
 def fpn(width: int = 4, out_channels: int = 4) -> Config:
     """A ResNet with an FPN for a neck."""
-    neck = dict(
-        type='FPN', in_channels=[width, 2 * width], out_channels=out_channels, num_outs=2
-    )
+    neck = dict(type='FPN', in_channels=[width, 2 * width], out_channels=out_channels, num_outs=2)
     return resnet(width, neck=neck, decode_head=fcn_head(out_channels, 0))
 
 

@@ -142,6 +142,27 @@ def test_used_counts_the_projections_inside_attention() -> None:
     assert not used & keys_under(network, 'backbone.layers.1', 'decode_head')
 
 
+def test_used_counts_what_a_head_itself_owns() -> None:
+    model = resnet()
+    model['decode_head'] = dict(
+        type='SegmenterMaskTransformerHead',
+        in_channels=8,
+        in_index=1,
+        channels=8,
+        embed_dims=8,
+        num_layers=1,
+        num_heads=1,
+        num_classes=5,
+        dropout_ratio=0.0,
+    )
+    network = build(model)
+    assert 'decode_head.cls_emb' in network.state_dict()
+    used = probe(network, ['decode_head.mask_norm'], 'teacher').used
+    assert used == set(network.state_dict())
+    used = probe(network, ['backbone.layer2'], 'teacher').used
+    assert used == keys_under(network, 'backbone')
+
+
 @pytest.mark.parametrize('layer', ['decode_head', 'auxiliary_head', 'auxiliary_head.loss_decode'])
 def test_layer_that_is_never_called_is_absent(layer: str) -> None:
     """mmseg calls the method `forward` of a head, so that no hook on the head itself fires."""

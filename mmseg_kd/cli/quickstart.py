@@ -33,7 +33,7 @@ from mmseg_kd.probe import evaluating
 from mmseg_kd.teacher import without_initialisation
 
 TEACHER = 'configs/toy_scenes/resnet18_fpn_toy-128x128.py'
-PAIR = 'distillation_configs/toy_scenes/resnet18_mobilenetv2-quarter_{}_toy-128x128.py'
+PAIR = 'distillation_configs/toy_scenes/resnet18_mobilenetv2-half_{}_toy-128x128.py'
 SIZE = (128, 128)
 # What the configs say.
 ITERATIONS = 600

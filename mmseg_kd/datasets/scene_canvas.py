@@ -63,10 +63,12 @@ def fractal_noise(rng: np.random.Generator, power: float) -> Array:
     Returns:
         float32 (TILE, TILE), mean 0, standard deviation 1.
     """
-    spectrum = np.fft.rfft2(rng.standard_normal((TILE, TILE), dtype=np.float32))
+    real, imaginary = rng.standard_normal((2, TILE, TILE // 2 + 1), dtype=np.float32)
     frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE)[None])
     frequency[0, 0] = np.inf  # no constant part: the mean is 0
-    noise: Array = np.fft.irfft2(spectrum * (frequency**-power).astype(np.float32))
+    noise: Array = np.fft.irfft2(
+        (real + np.complex64(1j) * imaginary) * (frequency**-power).astype(np.float32)
+    )
     noise = noise / noise.std()
     return noise.astype(np.float32)
 
@@ -193,9 +195,8 @@ class Canvas:
             label: stored label, a number or (h, w).
             coloured_hw: bool, the pixels that get the colour; ``where_hw`` if None.
         """
-        haze = 1 - np.exp(-np.asarray(depth, np.float32) * self.haze_per_metre)[..., None]
-        lit = colour * self.light
-        lit = lit + (self.haze - lit) * haze
+        clear = np.exp(-np.asarray(depth, np.float32) * self.haze_per_metre)[..., None]
+        lit = colour * (self.light * clear) + self.haze * (1 - clear)
         shown = where_hw if coloured_hw is None else coloured_hw & where_hw
         np.copyto(self.rgb_HW3[window], lit, where=shown[..., None])
         np.copyto(self.label_HW[window], np.asarray(label, np.uint8), where=where_hw)

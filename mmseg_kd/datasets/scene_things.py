@@ -247,7 +247,7 @@ def animal_parts(rng: np.random.Generator) -> list[Part]:
     fur, other = pick(rng, FURS), pick(rng, FURS)
     size, leg, neck, bulk = (
         (1.2, 0.55, 0.3, 0.36),
-        (1.3, 0.65, 0.6, 0.30),
+        (1.3, 0.65, 0.45, 0.30),
         (0.8, 0.40, 0.2, 0.42),
         (0.6, 0.50, 0.3, 0.24),
     )[rng.integers(4)]

@@ -117,9 +117,7 @@ class DistillationWrapper(BaseSegmentor):
         self._teacher = built
         self._clone = student_probe.changed if student_probe else set()
         if built is not None and teacher_probe is not None:
-            built.prepare(
-                layers_of(terms, 'teacher'), teacher_probe.changed, self.data_preprocessor
-            )
+            built.prepare(teacher_probe.changed, self.data_preprocessor)
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -176,7 +174,7 @@ class DistillationWrapper(BaseSegmentor):
             losses: dict[str, Tensor] = self.student.loss(inputs, data_samples)
             return {**losses, **self._compare({}, {}, weights, inputs, data_samples)}
         assert self._teacher is not None
-        teacher_taps = self._teacher(inputs, data_samples)
+        teacher_taps = self._teacher(inputs, data_samples, layers_of(active, 'teacher'))
         with Recorder(self.student, layers_of(active, 'student'), self._clone) as taps:
             losses = self.student.loss(inputs, data_samples)
             student_taps = taps.outputs

@@ -81,6 +81,12 @@ class Project:
         return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
 
 
+@pytest.fixture(autouse=True)
+def no_config_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its formatting takes most of the time of runs this short, where they are in process."""
+    monkeypatch.setattr(Config, 'pretty_text', '')
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
@@ -238,8 +244,6 @@ def refuse(
         raise AssertionError('an iteration has begun')
 
     monkeypatch.setattr(BaseModel, 'train_step', fail)
-    # It is formatted for the log, which takes most of the time of a run this short.
-    monkeypatch.setattr(Config, 'pretty_text', '')
 
     def refused(*args: str, command: Any = train_command) -> str:
         capsys.readouterr()

@@ -89,12 +89,26 @@ def test_softmax_divergence_of_masked_positions() -> None:
     )
 
 
+@pytest.mark.parametrize('offset', [-1e12, -1e5, 1e5, 1e12])
+def test_softmax_divergence_of_masked_positions_among_extreme_ones(offset: float) -> None:
+    student, teacher = (x.flatten() for x in random_maps((1, 1), channels=6, images=1))
+    mask = torch.tensor([True, False, True, True, False, True])
+    torch.testing.assert_close(
+        softmax_divergence(student + offset, teacher + offset, 1.0, 0, mask),
+        plain_divergence(student[mask], teacher[mask], 1.0),
+        rtol=1e-3,
+        atol=0.0,
+    )
+
+
+@pytest.mark.filterwarnings('ignore:Anomaly Detection')
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_softmax_divergence_without_any_position(dtype: torch.dtype) -> None:
     student = torch.tensor([[1e4, -1e4, 0.0]], dtype=dtype, requires_grad=True)
     nowhere = torch.zeros(1, 3, dtype=torch.bool)
-    divergence = softmax_divergence(student, -student.detach(), 0.01, 1, nowhere)
-    divergence.sum().backward()
+    with torch.autograd.detect_anomaly(check_nan=True):  # no NaN on the way either
+        divergence = softmax_divergence(student, -student.detach(), 0.01, 1, nowhere)
+        divergence.sum().backward()
     assert divergence.item() == 0.0
     assert student.grad is not None
     assert torch.equal(student.grad, torch.zeros_like(student))

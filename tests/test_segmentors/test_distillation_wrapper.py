@@ -265,6 +265,20 @@ def test_teacher_runs_no_further_than_the_last_tapped_layer(make: Make) -> None:
     assert counts == {'backbone.layer1.0': 1, **dict.fromkeys(later, 0)}
 
 
+def test_teacher_runs_no_further_than_active_terms_need(
+    make: Make, at_iteration: Callable[[int], None]
+) -> None:
+    late = term(schedule=dict(type='Jump', begin=5))
+    wrapper = make(term('backbone.layer1', 'backbone.layer1', 'CDLoss'), late)
+    runs = []
+    for iteration in (4, 5):
+        at_iteration(iteration)
+        with counted(wrapper.teacher, 'backbone.layer1', 'decode_head.conv_seg') as counts:
+            train(wrapper, 1)
+        runs.append(tuple(counts.values()))
+    assert runs == [(1, 0), (1, 1)]
+
+
 def test_teacher_never_computes_its_own_losses(make: Make) -> None:
     wrapper = make(term())
 
@@ -490,6 +504,18 @@ def test_teachers_images_are_those_of_its_own_preprocessor(
     assert torch.equal(own, kept)
 
 
+def test_preprocessor_of_the_wrapper_takes_the_place_of_the_students(tmp_path: Path) -> None:
+    teacher = resnet(8)
+    checkpoint = save_weights(teacher, tmp_path / 'teacher.pth')
+    cfg = wrapper_config(resnet(4), teacher, checkpoint, term())
+    wrapper = build({**cfg, 'data_preprocessor': preprocessor(**OTHER, bgr_to_rgb=False)})
+    found, own = first_input(wrapper, batch())
+    expected = wrapper.teacher.data_preprocessor(batch(), training=True)['inputs']
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    raw = torch.stack(batch()['inputs']).float()
+    assert own[0, 0, 0, 0] == pytest.approx((raw[0, 0, 0, 0].item() - 127.5) / 127.5)
+
+
 def test_input_size_scales_the_teachers_images(make: Make) -> None:
     teacher = resnet(8, data_preprocessor=preprocessor(**OTHER))
     wrapper = make(term(), teacher=teacher, input_size=(48, 64))
@@ -695,6 +721,7 @@ def test_all_problems_are_reported_at_once(make: Make, tmp_path: Path) -> None:
         (term(loss=dict(type='CGDLoss', groups=3)), r"no argument 'groups'; nearest: group_size"),
         (term(loss=dict(type='KLLoss', tau=-1)), r'KLLoss: tau must be a number > 0, got -1'),
         (term(loss='KLLoss', weight=float('nan')), r'weight: expected a finite number .* nan'),
+        (term(weight=float('inf')), r'weight: expected a finite number .* inf'),
         (term(weight='3'), r"weight: expected a finite number >= 0, got '3'"),
         (term(shedule=[]), r"unknown key 'shedule'; nearest: schedule"),
         (term(schedule=dict(type='Jmp')), r"no schedule 'Jmp'; nearest: Jump"),
@@ -717,7 +744,7 @@ def test_two_terms_of_one_name_are_an_error(make: Make) -> None:
 
 
 def test_an_unknown_layer_is_an_error_of_its_own_kind(make: Make) -> None:
-    with pytest.raises(LayerNotFoundError, match='tools/list_layers.py'):
+    with pytest.raises(LayerNotFoundError, match=r'tools/list_layers\.py'):
         make(term('backbone.layer3'))
 
 
@@ -797,7 +824,7 @@ def test_an_unknown_key_of_a_network_is_an_error() -> None:
 def test_an_error_of_mmseg_names_the_side(make: Make) -> None:
     broken = resnet(4)
     broken['backbone'] = dict(type='ResNetV1c', depth=19)
-    with pytest.raises(ConfigError, match='student: .*invalid depth 19 for resnet'):
+    with pytest.raises(ConfigError, match=r'student: .*invalid depth 19 for resnet'):
         make(term(), student=broken)
 
 

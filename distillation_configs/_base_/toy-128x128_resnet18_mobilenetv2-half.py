@@ -10,6 +10,6 @@ model = dict(
         config='configs/toy_scenes/resnet18_fpn_toy-128x128.py',
         checkpoint='work_dirs/resnet18_fpn_toy-128x128/iter_600.pth',
     ),
-    student=dict(config='configs/toy_scenes/mobilenetv2-quarter_segformer_toy-128x128.py'),
+    student=dict(config='configs/toy_scenes/mobilenetv2-half_segformer_toy-128x128.py'),
     distillation=[],
 )

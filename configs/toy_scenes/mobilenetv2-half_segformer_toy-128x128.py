@@ -1,5 +1,5 @@
 _base_ = [
-    '../_base_/models/mobilenetv2-quarter_segformer.py',
+    '../_base_/models/mobilenetv2-half_segformer.py',
     '../_base_/datasets/toy_scenes_128x128.py',
     '../_base_/schedules/adamw_toy.py',
     '../_base_/runtime.py',

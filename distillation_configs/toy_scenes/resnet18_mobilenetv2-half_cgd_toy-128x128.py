@@ -1,4 +1,4 @@
-_base_ = '../_base_/toy-128x128_resnet18_mobilenetv2-quarter.py'
+_base_ = '../_base_/toy-128x128_resnet18_mobilenetv2-half.py'
 model = dict(
     distillation=[
         dict(

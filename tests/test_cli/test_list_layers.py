@@ -1,0 +1,121 @@
+"""The list of layers that can be tapped."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import (
+    build,
+    fcn_head,
+    mit,
+    resnet,
+    save_weights,
+    term,
+    train,
+    wrapper_config,
+    write_config,
+)
+
+from mmseg_kd.analysis.layers import list_layers
+from mmseg_kd.cli.list_layers import main
+
+STUDENT = resnet(4, auxiliary_head=fcn_head(4, 0))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """A distillation from a wider ResNet; neither its data nor the teacher's file exist."""
+    model = wrapper_config(STUDENT, resnet(8), str(tmp_path / 'absent.pth'), term())
+    return str(write_config(tmp_path, model, tmp_path / 'absent'))
+
+
+def rows(out: str) -> dict[str, dict[str, Any]]:
+    """The lines of a table, by layer."""
+    line = re.compile(r'^([= ]) (\S+) +(\w+) +([\dx]+) +([\d,]+)$', re.MULTILINE)
+    return {
+        name: dict(mark=mark, kind=kind, shape=shape, parameters=int(number.replace(',', '')))
+        for mark, name, kind, shape, number in line.findall(out)
+    }
+
+
+def test_rows_have_name_class_shape_and_parameters(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([config, '--side', 'student']) == 0
+    out = capsys.readouterr().out
+    table = rows(out)
+    assert f'student: {len(table)} layers; output shapes for one image of 128x128' in out
+    conv = dict(mark='=', kind='Conv2d', shape='1x5x16x16', parameters=45)
+    assert table['decode_head.conv_seg'] == conv
+    stage = table['backbone.layer1']
+    assert (stage['kind'], stage['shape']) == ('ResLayer', '1x4x32x32')
+    assert table['auxiliary_head.conv_seg']['shape'] == '1x5x32x32'
+
+
+def test_layers_that_cannot_be_tapped_are_left_out(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([config, '--side', 'student'])
+    table = rows(capsys.readouterr().out)
+    assert not {'backbone', 'decode_head', 'auxiliary_head', 'decode_head.loss_decode'} & set(table)
+
+
+def test_equal_shapes_are_marked(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([config])
+    out = capsys.readouterr().out
+    assert out.index('teacher: ') < out.index('student: ')
+    teacher, student = (rows(part) for part in out.split('student: '))
+    for layer in ('decode_head.conv_seg', 'decode_head.convs.0'):
+        assert teacher[layer]['mark'] == student[layer]['mark'] == '='
+    assert teacher['backbone.layer2']['mark'] == ' '
+    # As wide as the teacher's first stage, and elsewhere in the network.
+    assert teacher['backbone.layer1']['shape'] != student['backbone.layer2']['shape']
+    shapes = {row['shape'] for row in teacher.values()}
+    assert all((row['mark'] == '=') == (row['shape'] in shapes) for row in student.values())
+
+
+def test_side_picks_one_network(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([config, '--side', 'teacher'])
+    out = capsys.readouterr().out
+    assert 'teacher: ' in out
+    assert 'student: ' not in out
+    assert rows(out)['backbone.layer1']['shape'] == '1x8x32x32'
+
+
+def test_filter_picks_names(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([config, '--side', 'student', '--filter', '*conv_seg'])
+    assert set(rows(capsys.readouterr().out)) == {
+        'decode_head.conv_seg',
+        'auxiliary_head.conv_seg',
+    }
+
+
+def test_a_filter_without_a_match_is_an_error(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([config, '--filter', 'encoder*']) == 1
+    assert capsys.readouterr().err == "error: teacher: no layer matches 'encoder*'.\n"
+
+
+def test_a_network_on_its_own_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(write_config(tmp_path, mit(8), tmp_path))
+    assert main([config]) == 0
+    out = capsys.readouterr().out
+    table = rows(out)
+    assert 'model: ' in out
+    assert table['backbone.layers.0.1.0']['shape'] == '1x1024x8'
+    assert {row['mark'] for row in table.values()} == {' '}
+    assert main([config, '--side', 'teacher']) == 1
+    assert capsys.readouterr().err == 'error: the config has no teacher; it has: model.\n'
+
+
+def test_names_of_the_list_can_be_tapped(tmp_path: Path) -> None:
+    names = [layer.name for layer in list_layers(build(STUDENT))]
+    assert len(names) > 20
+    checkpoint = save_weights(STUDENT, tmp_path / 'teacher.pth')
+    terms = (term(name, name) for name in names)
+    log = train(build(wrapper_config(STUDENT, STUDENT, checkpoint, *terms)), 1)[0]
+    assert sum(key.startswith('kd.') for key in log) == len(names)

@@ -1,0 +1,53 @@
+"""The quickstart in a shortened form: everything runs, the figures are whatever they are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmseg_kd.cli import quickstart
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_shortened_quickstart(tmp_path: Path) -> None:
+    command = [sys.executable, '-m', 'mmseg_kd.cli.quickstart', '--iters', '4']
+    command += ['--train-images', '8', '--val-images', '3']
+    command += ['--work-dir', str(tmp_path / 'work'), '--data-root', str(tmp_path / 'scenes')]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / 'work' / 'results.json').read_text())
+    assert [row['network'] for row in rows] == ['teacher', 'student', 'student + CGD']
+    teacher, student, distilled = rows
+    assert teacher['params'] > 10 * student['params']
+    assert (student['params'], student['flops']) == (distilled['params'], distilled['flops'])
+    assert all(0 <= row['mIoU'] <= 100 and row['seconds_per_step'] > 0 for row in rows)
+    table = (tmp_path / 'work' / 'results.md').read_text()
+    assert table in done.stdout + '\n'
+    with Image.open(tmp_path / 'work' / 'comparison.png') as figure:
+        assert figure.width > figure.height > 500
+    assert 'Traceback' not in done.stderr
+
+
+def test_a_failing_step_names_its_log_and_shows_its_end(tmp_path: Path) -> None:
+    log = tmp_path / 'step.log'
+    command = [sys.executable, '-c', 'print("the reason"); raise SystemExit(3)']
+    with pytest.raises(quickstart.StepFailedError, match=r'(?s)exit code 3.*step\.log.*the reason'):
+        quickstart.run_step('Train', command, log)
+    assert log.read_text() == 'the reason\n'
+
+
+def test_other_scenes_in_the_folder_are_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'notes.txt').write_text('mine')
+    code = quickstart.main(['--data-root', str(tmp_path), '--work-dir', str(tmp_path / 'work')])
+    assert code == 1
+    assert str(tmp_path) in capsys.readouterr().err
+    assert (tmp_path / 'notes.txt').read_text() == 'mine'
