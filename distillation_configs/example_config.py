@@ -1,4 +1,5 @@
-# The example that the README explains: bash tools/dist_train.sh distillation_configs/example_config.py 8
+# The example that the README explains:
+#   bash tools/dist_train.sh distillation_configs/example_config.py 8
 _base_ = './_base_/ade20k-512x512_segformer-b3_segformer-b0.py'
 model = dict(
     distillation=[

@@ -7,8 +7,7 @@ and how to mend it. The command line prints the message alone and exits with 1.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 
 class KDError(Exception):
@@ -63,7 +62,7 @@ class Problems:
     """Collects errors, so that all of a config's are reported at once.
 
     >>> problems = Problems()
-    >>> with problems.collect():
+    >>> with problems:
     ...     raise ConfigError('first')
     >>> problems.raise_if_any()
     Traceback (most recent call last):
@@ -76,15 +75,17 @@ class Problems:
     def add(self, error: KDError) -> None:
         self.errors.append(error)
 
-    @contextmanager
-    def collect(self) -> Iterator[None]:
-        """Keep a `KDError` raised inside, and go on."""
-        try:
-            yield
-        except ManyErrors as many:
-            self.errors.extend(many.errors)
-        except KDError as error:
+    def __enter__(self) -> None:
+        """Inside, a `KDError` is kept, and what follows the context goes on."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> bool:
+        if isinstance(error, ManyErrors):
+            self.errors.extend(error.errors)
+        elif isinstance(error, KDError):
             self.errors.append(error)
+        return isinstance(error, KDError)
 
     def raise_if_any(self) -> None:
         """Raise the one error there is, or all as `ManyErrors`."""

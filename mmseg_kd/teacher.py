@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmseg_kd.checkpoints import LoadReport, load_weights
+from mmseg_kd.connectors import as_map
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.network import NetworkSpec, build_network, run_to_layers
 
@@ -129,14 +130,22 @@ class Teacher:
     def __call__(
         self, images_NCHW: Tensor, data_samples: Sequence[Any], layers: Collection[str]
     ) -> dict[str, Tensor]:
-        """The outputs of `layers`, for images that the student's preprocessor made."""
+        """What `layers` put out, as maps (N, C, h, w).
+
+        Args:
+            images_NCHW: Images that the student's preprocessor made.
+            data_samples: Theirs; `padding_size` in the metainfo says what is padding.
+            layers: Names as in `named_modules()`.
+        """
         assert self._normalisation is not None, 'prepare() comes first'
         images_NCHW = self._normalisation(images_NCHW, data_samples)
         if self.spec.input_size is not None:
             images_NCHW = F.interpolate(
                 images_NCHW, self.spec.input_size, mode='bilinear', align_corners=False
             )
-        return run_to_layers(self.network, images_NCHW, layers, self._clone)
+        outputs = run_to_layers(self.network, images_NCHW, layers, self._clone)
+        height, width = images_NCHW.shape[-2:]
+        return {name: as_map(out, (height, width), name) for name, out in outputs.items()}
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> None:
         """What `nn.Module._apply` does: move or cast every tensor."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.connectors import ConvConnector, as_map
+from mmseg_kd.connectors import ConvConnector
 from mmseg_kd.errors import ConfigError, Problems, ShapeError, nearest
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build
 
@@ -51,7 +51,7 @@ def parse_terms(cfgs: Any, problems: Problems) -> list[TermSpec]:
     specs: list[TermSpec] = []
     taken: set[str] = set()
     for index, cfg in enumerate(cfgs):
-        with problems.collect():
+        with problems:
             specs.append(_parse_term(cfg, f'distillation[{index}]', taken))
     return specs
 
@@ -76,10 +76,10 @@ def _parse_term(cfg: Any, where: str, taken: set[str]) -> TermSpec:
     schedule = [schedule] if isinstance(schedule, Mapping) else schedule
     loss: Any = None
     schedules: list[Schedule] = []
-    with problems.collect():
+    with problems:
         loss = build(KD_LOSSES, cfg['loss'], f'{where}.loss') if 'loss' in cfg else None
     for i, one in enumerate(schedule):
-        with problems.collect():
+        with problems:
             schedules.append(build(SCHEDULES, one, f'{where}.schedule[{i}]'))
     name = cfg.get('name')
     if name is None:
@@ -137,23 +137,9 @@ class Term(nn.Module):
         return self.weight * math.prod(schedule(iteration) for schedule in self.schedules)
 
     def forward(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        label_NHW: Tensor,
-        image_size: tuple[int, int],
-        teacher_size: tuple[int, int],
+        self, student_NChw: Tensor, teacher_NChw: Tensor, label_NHW: Tensor | None
     ) -> Tensor:
-        """The loss without its weight.
-
-        Args:
-            student, teacher: The layers' outputs, maps (N, C, h, w) or tokens (N, L, C).
-            label_NHW: Class indices.
-            image_size: Height and width of the student's images.
-            teacher_size: Height and width of the teacher's images.
-        """
-        student_NChw = as_map(student, image_size, self.student_layer)
-        teacher_NChw = as_map(teacher, teacher_size, self.teacher_layer)
+        """The loss without its weight, of what the two layers put out."""
         if self.connector is not None:
             student_NChw = self.connector(student_NChw)
         loss: Tensor = self.loss(student_NChw, teacher_NChw, label_NHW)
@@ -171,19 +157,13 @@ class Term(nn.Module):
 
 
 def make_term(
-    spec: TermSpec,
-    student: Tensor,
-    teacher: Tensor,
-    image_size: tuple[int, int],
-    teacher_size: tuple[int, int],
-    classes: tuple[int, int] | None,
+    spec: TermSpec, student: Tensor, teacher: Tensor, classes: tuple[int, int] | None
 ) -> Term:
     """A term with the connector that its layers need.
 
     Args:
         spec: The term as the config has it.
-        student, teacher: What the two layers put out in a dry run.
-        image_size, teacher_size: Height and width of the images in the dry run.
+        student, teacher: What the two layers put out in a dry run, as maps (1, C, h, w).
         classes: The number of classes of student and teacher where both layers put out class
             scores, else None.
 
@@ -191,8 +171,6 @@ def make_term(
         ConfigError: The connector is not known or refuses its arguments.
         ShapeError: The layers cannot be compared.
     """
-    student = as_map(student, image_size, spec.student_layer)
-    teacher = as_map(teacher, teacher_size, spec.teacher_layer)
     channels = student.shape[1], teacher.shape[1]
     connector: nn.Module | None
     if spec.connector == 'auto':

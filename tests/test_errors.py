@@ -42,7 +42,7 @@ def test_nearest_of_an_iterator_and_of_nothing() -> None:
 
 def test_no_problem_raises_nothing() -> None:
     problems = Problems()
-    with problems.collect():
+    with problems:
         pass
     problems.raise_if_any()
 
@@ -50,7 +50,7 @@ def test_no_problem_raises_nothing() -> None:
 def test_one_problem_is_raised_as_it_is() -> None:
     problems = Problems()
     error = LayerNotFoundError('no layer')
-    with problems.collect():
+    with problems:
         raise error
     with pytest.raises(LayerNotFoundError) as caught:
         problems.raise_if_any()
@@ -59,7 +59,7 @@ def test_one_problem_is_raised_as_it_is() -> None:
 
 def test_many_problems_are_raised_at_once() -> None:
     problems = Problems()
-    with problems.collect():
+    with problems:
         raise ConfigError('first')
     problems.add(CheckpointError('second'))
     with pytest.raises(ManyErrors) as caught:
@@ -71,7 +71,7 @@ def test_many_problems_are_raised_at_once() -> None:
 def test_many_errors_inside_are_flattened() -> None:
     outer = Problems()
     for count in (1, 2, 3):
-        with outer.collect():
+        with outer:
             inner = Problems()
             for i in range(count):
                 inner.add(ConfigError(f'{count}.{i}'))
@@ -86,6 +86,6 @@ def test_many_errors_inside_are_flattened() -> None:
 @pytest.mark.parametrize('error', [RuntimeError, KeyError, KeyboardInterrupt])
 def test_errors_of_programs_are_not_collected(error: type[BaseException]) -> None:
     problems = Problems()
-    with pytest.raises(error), problems.collect():
+    with pytest.raises(error), problems:
         raise error
     assert problems.errors == []

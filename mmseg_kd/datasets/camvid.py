@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
@@ -42,7 +42,7 @@ class CamVidDataset(BaseSegDataset):
     Masks are palette PNGs with the class index 0..10 and 255 for void.
     """
 
-    METAINFO = dict(classes=CLASSES, palette=PALETTE)
+    METAINFO: ClassVar = dict(classes=CLASSES, palette=PALETTE)
 
     def __init__(
         self,

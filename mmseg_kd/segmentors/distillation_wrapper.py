@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,20 +12,13 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_kd.assembly import assemble
 from mmseg_kd.checkpoints import load_weights
-from mmseg_kd.errors import (
-    CheckpointError,
-    ConfigError,
-    LayerNotFoundError,
-    Problems,
-    ShapeError,
-)
+from mmseg_kd.connectors import as_map
+from mmseg_kd.errors import CheckpointError
 from mmseg_kd.iteration import current_iteration
-from mmseg_kd.network import PROBE_SIZE, NetworkSpec, build_network, parse_network
-from mmseg_kd.probe import Probe, probe
-from mmseg_kd.recorder import Recorder, find_layer
-from mmseg_kd.teacher import Teacher
-from mmseg_kd.term import Term, TermSpec, layers_of, make_term, parse_terms
+from mmseg_kd.recorder import Recorder
+from mmseg_kd.term import Term, layers_of
 
 # Entries of the log: the weighted term, and its weight at this iteration.
 TERM_PREFIX = 'kd.'
@@ -67,57 +60,13 @@ class DistillationWrapper(BaseSegmentor):
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        problems = Problems()
-        student_spec: NetworkSpec | None = None
-        teacher_spec: NetworkSpec | None = None
-        with problems.collect():
-            student_spec = parse_network(student, 'student')
-        network: Any = None
-        if student_spec is not None:
-            if data_preprocessor is not None:
-                student_spec.model['data_preprocessor'] = data_preprocessor
-            with problems.collect():
-                network = build_network(student_spec.model, 'student')
-        # From here on nothing may move the random state that initialises the student.
-        with torch.random.fork_rng(devices=[]):
-            specs = parse_terms(distillation, problems)
-            with problems.collect():
-                if teacher is not None:
-                    teacher_spec = parse_network(teacher, 'teacher')
-                elif distillation:
-                    raise ConfigError('teacher: there are terms in distillation, but no teacher.')
-            built: Teacher | None = None
-            if distillation and teacher_spec is not None:
-                with problems.collect():
-                    built = Teacher(teacher_spec)
-            terms: list[Term] = []
-            student_probe = teacher_probe = None
-            if network is not None and built is not None:
-                specs = _existing(specs, distillation, network, built.network, problems)
-                with problems.collect():
-                    student_probe = probe(network, layers_of(specs, 'student'), 'student')
-                with problems.collect():
-                    teacher_probe = probe(built.network, layers_of(specs, 'teacher'), 'teacher')
-                if student_probe and teacher_probe:
-                    for spec in specs:
-                        with problems.collect():
-                            terms.append(
-                                _make_term(spec, network, built, student_probe, teacher_probe)
-                            )
-            if built is not None:
-                with problems.collect():
-                    built.load(teacher_probe.used if teacher_probe else ())
-        problems.raise_if_any()
-        assert network is not None and student_spec is not None
-
-        super().__init__(network.data_preprocessor, init_cfg)
-        self.student: Any = network
-        self.terms = nn.ModuleDict({term.name: term for term in terms})
-        self._student_spec = student_spec
-        self._teacher = built
-        self._clone = student_probe.changed if student_probe else set()
-        if built is not None and teacher_probe is not None:
-            built.prepare(teacher_probe.changed, self.data_preprocessor)
+        parts = assemble(student, teacher, distillation, data_preprocessor)
+        super().__init__(parts.student.data_preprocessor, init_cfg)
+        self.student: Any = parts.student
+        self.terms = nn.ModuleDict({term.name: term for term in parts.terms})
+        self._student_spec = parts.student_spec
+        self._clone = parts.changed
+        self._teacher = parts.teacher
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -170,54 +119,29 @@ class DistillationWrapper(BaseSegmentor):
         iteration = current_iteration()
         weights = {term.name: term.weight_at(iteration) for term in self._term_list}
         active = [term for term in self._term_list if weights[term.name] != 0]
-        if not active:
+        teacher_taps: dict[str, Tensor] = {}
+        if active:
+            assert self._teacher is not None
+            teacher_taps = self._teacher(inputs, data_samples, layers_of(active, 'teacher'))
+        with Recorder(self.student, layers_of(active, 'student'), self._clone) as recorder:
             losses: dict[str, Tensor] = self.student.loss(inputs, data_samples)
-            return {**losses, **self._compare({}, {}, weights, inputs, data_samples)}
-        assert self._teacher is not None
-        teacher_taps = self._teacher(inputs, data_samples, layers_of(active, 'teacher'))
-        with Recorder(self.student, layers_of(active, 'student'), self._clone) as taps:
-            losses = self.student.loss(inputs, data_samples)
-            student_taps = taps.outputs
-        return {
-            **losses,
-            **self._compare(student_taps, teacher_taps, weights, inputs, data_samples),
-        }
-
-    def _compare(
-        self,
-        student_taps: dict[str, Tensor],
-        teacher_taps: dict[str, Tensor],
-        weights: dict[str, float],
-        inputs: Tensor,
-        data_samples: list[Any],
-    ) -> dict[str, Tensor]:
-        """The log entries of the terms."""
-        if not weights:
-            return {}
+            student_taps = recorder.outputs
+        label_NHW = _labels(data_samples) if active else None
         image_size = _size(inputs)
-        teacher_size = image_size
-        if self._teacher is not None and self._teacher.spec.input_size is not None:
-            teacher_size = self._teacher.spec.input_size
-        label_NHW: Tensor | None = None
         entries: dict[str, Tensor] = {}
         for term in self._term_list:
             weight = weights[term.name]
-            value: Tensor | None
             if weight == 0:
                 value = term.idle()
             else:
-                if label_NHW is None:
-                    label_NHW = _labels(data_samples)
                 value = weight * term(
-                    student_taps[term.student_layer],
+                    as_map(student_taps[term.student_layer], image_size, term.student_layer),
                     teacher_taps[term.teacher_layer],
                     label_NHW,
-                    image_size,
-                    teacher_size,
                 )
             entries[TERM_PREFIX + term.name] = inputs.new_zeros(()) if value is None else value
             entries[WEIGHT_PREFIX + term.name] = torch.tensor(weight)
-        return entries
+        return {**losses, **entries}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The total to differentiate and the log entries.
@@ -258,65 +182,6 @@ class DistillationWrapper(BaseSegmentor):
         if self._teacher is not None:
             self._teacher.apply(fn)
         return self
-
-
-def _existing(
-    specs: Sequence[TermSpec],
-    cfgs: Any,
-    student: nn.Module,
-    teacher: nn.Module,
-    problems: Problems,
-) -> list[TermSpec]:
-    """The terms whose layers exist on both sides; layers that do not are problems.
-
-    The layers are looked up as `cfgs` names them, so that those of a term with another fault
-    are looked up too.
-    """
-    missing = set()
-    for index, cfg in enumerate(cfgs if isinstance(cfgs, (list, tuple)) else ()):
-        where = f'distillation[{index}]'
-        for side, network in (('student', student), ('teacher', teacher)):
-            layer = cfg.get(f'{side}_layer') if isinstance(cfg, Mapping) else None
-            try:
-                if isinstance(layer, str):
-                    find_layer(network, layer, side)
-            except LayerNotFoundError as error:
-                problems.add(LayerNotFoundError(f'{where}.{side}_layer: {error}'))
-                missing.add(where)
-    return [spec for spec in specs if spec.where not in missing]
-
-
-def _make_term(
-    spec: TermSpec, student: Any, teacher: Teacher, student_probe: Probe, teacher_probe: Probe
-) -> Term:
-    for side, probed in (('student', student_probe), ('teacher', teacher_probe)):
-        layer = getattr(spec, f'{side}_layer')
-        if layer not in probed.outputs:
-            raise ShapeError(
-                f'{spec.where}.{side}_layer: {layer!r} does not run in a forward pass; '
-                'tap a layer that does (tools/list_layers.py prints them).'
-            )
-    classes = None
-    if _is_classifier(student, spec.student_layer) and _is_classifier(
-        teacher.network, spec.teacher_layer
-    ):
-        classes = (student.num_classes, teacher.network.num_classes)
-    return make_term(
-        spec,
-        student_probe.outputs[spec.student_layer],
-        teacher_probe.outputs[spec.teacher_layer],
-        PROBE_SIZE,
-        PROBE_SIZE,
-        classes,
-    )
-
-
-def _is_classifier(network: nn.Module, layer: str) -> bool:
-    """Whether a layer puts out class scores: a head as a whole, or its `conv_seg`."""
-    path = layer.split('.')
-    return path[0] in ('decode_head', 'auxiliary_head') and (
-        path[-1] == 'conv_seg' or all(part.isdigit() for part in path[1:])
-    )
 
 
 def _labels(data_samples: Sequence[BaseDataElement]) -> Tensor:

@@ -96,7 +96,9 @@ def environment() -> dict[str, str]:
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
-    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable, 'PORT': port}
+    # The package beside these tests, whichever is installed.
+    tools = {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'PORT': port}
+    return {**os.environ, **tools, 'OMP_NUM_THREADS': '1'}
 
 
 def start(*command: str) -> subprocess.Popen[str]:
