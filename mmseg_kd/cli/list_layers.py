@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 
 from mmseg_kd.analysis.layers import Layer, list_layers
 from mmseg_kd.cli.common import add_config_arguments, load_config, run_command
-from mmseg_kd.errors import ConfigError
+from mmseg_kd.errors import ConfigError, nearest
 from mmseg_kd.network import PROBE_SIZE, NetworkSpec, build_network, parse_network
 from mmseg_kd.teacher import without_initialisation
 
@@ -56,7 +56,8 @@ def print_layers(side: str, layers: Sequence[Layer], other: Sequence[Layer], glo
     shapes = {layer.shape for layer in other}
     chosen = [layer for layer in layers if fnmatch(layer.name, glob)]
     if not chosen:
-        raise ConfigError(f'{side}: no layer matches {glob!r}.')
+        print(f'{side}: no layer matches {glob!r}\n')
+        return
     size = 'x'.join(map(str, PROBE_SIZE))
     print(f'{side}: {len(chosen)} layers; output shapes for one image of {size}')
     if other:
@@ -83,6 +84,10 @@ def run(args: argparse.Namespace) -> int:
     for side in sides:
         if side not in found:
             raise ConfigError(f'the config has no {side}; it has: {", ".join(found)}.')
+    names = [layer.name for side in sides for layer in found[side]]
+    if not any(fnmatch(name, args.filter) for name in names):
+        raise ConfigError(f'no layer matches {args.filter!r}; {nearest(args.filter, names)}.')
+    for side in sides:
         others = [layer for name, layers in found.items() if name != side for layer in layers]
         print_layers(side, found[side], others, args.filter)
     return 0

@@ -74,7 +74,8 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         randomness = dict(cfg.get('randomness') or {})
         if args.seed is not None:
             randomness['seed'] = args.seed
-        randomness['deterministic'] = args.deterministic
+        if args.deterministic:
+            randomness['deterministic'] = True
         cfg.randomness = randomness
     if args.amp:
         kind = cfg.optim_wrapper.get('type', 'OptimWrapper')

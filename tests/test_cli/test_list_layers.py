@@ -97,7 +97,7 @@ def test_a_filter_without_a_match_is_an_error(
     config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([config, '--filter', 'encoder*']) == 1
-    assert capsys.readouterr().err == "error: teacher: no layer matches 'encoder*'.\n"
+    assert "no layer matches 'encoder*'; nearest: " in capsys.readouterr().err
 
 
 def test_a_network_on_its_own_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
