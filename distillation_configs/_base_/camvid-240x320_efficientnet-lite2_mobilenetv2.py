@@ -1,4 +1,4 @@
-# Train the teacher first: bash tools/dist_train.sh configs/camvid/<teacher>.py GPUS
+# Train the teacher first: bash tools/dist_train.sh configs/camvid/efficientnet-lite2_segformer_camvid-240x320.py GPUS
 _base_ = [
     '../../configs/_base_/datasets/camvid_240x320.py',
     '../../configs/_base_/schedules/adamw_1200.py',

@@ -1,4 +1,4 @@
-# Train the teacher first: bash tools/dist_train.sh configs/camvid/<teacher>.py GPUS
+# Train the teacher first: bash tools/dist_train.sh configs/camvid/efficientnet-lite2_segformer_camvid-360x480.py GPUS
 _base_ = [
     '../../configs/_base_/datasets/camvid_360x480.py',
     '../../configs/_base_/schedules/adamw_20k.py',
