@@ -1,4 +1,5 @@
-# Train the teacher first: bash tools/dist_train.sh configs/camvid/efficientnet-lite2_segformer_camvid-240x320.py GPUS
+# The teacher comes first:
+#   bash tools/dist_train.sh configs/camvid/efficientnet-lite2_segformer_camvid-240x320.py 2
 _base_ = [
     '../../configs/_base_/datasets/camvid_240x320.py',
     '../../configs/_base_/schedules/adamw_1200.py',

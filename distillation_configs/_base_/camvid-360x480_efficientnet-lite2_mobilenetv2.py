@@ -1,4 +1,5 @@
-# Train the teacher first: bash tools/dist_train.sh configs/camvid/efficientnet-lite2_segformer_camvid-360x480.py GPUS
+# The teacher comes first:
+#   bash tools/dist_train.sh configs/camvid/efficientnet-lite2_segformer_camvid-360x480.py 2
 _base_ = [
     '../../configs/_base_/datasets/camvid_360x480.py',
     '../../configs/_base_/schedules/adamw_20k.py',

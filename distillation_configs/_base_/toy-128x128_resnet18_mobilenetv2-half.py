@@ -1,4 +1,5 @@
-# Train the teacher first: python tools/train.py configs/toy_scenes/resnet18_fpn_toy-128x128.py
+# The teacher comes first:
+#   python tools/train.py configs/toy_scenes/resnet18_fpn_toy-128x128.py
 _base_ = [
     '../../configs/_base_/datasets/toy_scenes_128x128.py',
     '../../configs/_base_/schedules/adamw_toy.py',
