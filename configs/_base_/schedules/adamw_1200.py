@@ -1,4 +1,4 @@
-# A short schedule for small data and a CPU: pre-trained backbones, 4 images a batch.
+# A short schedule for small data and a CPU: pre-trained backbones, 4 images a step.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.999), weight_decay=0.01),
