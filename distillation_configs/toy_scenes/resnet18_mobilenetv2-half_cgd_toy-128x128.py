@@ -4,8 +4,8 @@ model = dict(
         dict(
             student_layer='decode_head.conv_seg',
             teacher_layer='decode_head.conv_seg',
-            loss=dict(type='CGDLoss', group_size=4, tau=4.0, ignore_index=255),
-            weight=3.0,
+            loss=dict(type='CGDLoss', group_size=2, tau=4.0, ignore_index=255),
+            weight=6.0,
         )
     ]
 )
