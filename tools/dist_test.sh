@@ -7,6 +7,8 @@ set -euo pipefail
 config=$1 checkpoint=$2 gpus=$3
 shift 3
 cd "$(dirname "$0")/.."
+# torchrun's own default, set here so that it does not warn of it.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec "${PYTHON:-python3}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
