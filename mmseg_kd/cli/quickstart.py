@@ -127,6 +127,11 @@ def train_options(args: argparse.Namespace, job: Job) -> list[str]:
             'default_hooks.checkpoint.interval': args.iters,
             'default_hooks.logger.interval': max(1, args.iters // 12),
         }
+        if job is JOBS[2]:
+            # The config's decay, at the same share of the run.
+            begin, end = args.iters // 3, max(args.iters // 3 + 1, args.iters * 3 // 4)
+            options['model.distillation.0.schedule.begin'] = begin
+            options['model.distillation.0.schedule.end'] = end
     if job is not JOBS[0]:
         options['model.teacher.checkpoint'] = checkpoint_of(args, JOBS[0])
     return _as_arguments(options | _data_options(args, ('train', 'val')))
