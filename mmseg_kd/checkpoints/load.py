@@ -42,7 +42,10 @@ _HISTORY_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (multiarray.scalar, 'numpy._core.multiarray.scalar'),
     np.ndarray,
     np.dtype,
-    *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32, np.bool_)),
+    *(
+        type(np.dtype(t))
+        for t in (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8, np.bool_)
+    ),
     (_history_method, 'builtins.getattr'),
 ]
 
