@@ -133,7 +133,7 @@ def _make_term(
                 'tap a layer that does (tools/list_layers.py prints them).'
             )
     classes = None
-    if _is_classifier(student, spec.student_layer) and _is_classifier(teacher, spec.teacher_layer):
+    if _is_classifier(spec.student_layer) and _is_classifier(spec.teacher_layer):
         classes = (student.num_classes, teacher.num_classes)
     return make_term(
         spec,
@@ -143,7 +143,7 @@ def _make_term(
     )
 
 
-def _is_classifier(network: nn.Module, layer: str) -> bool:
+def _is_classifier(layer: str) -> bool:
     """Whether a layer puts out class scores: a head as a whole, or its `conv_seg`."""
     path = layer.split('.')
     return path[0] in ('decode_head', 'auxiliary_head') and (

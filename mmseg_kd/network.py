@@ -169,12 +169,28 @@ def build_network(model: ConfigDict, side: str) -> Any:
         raise ConfigError(f'{side}: {type(error).__name__}: {error}') from error
 
 
-def auxiliary_heads(network: Any) -> list[nn.Module]:
-    """The heads that mmseg runs in training only."""
-    heads = getattr(network, 'auxiliary_head', None)
-    if heads is None:
-        return []
-    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+def without_initialisation(model: Any) -> Any:
+    """The model dict without what would fetch weights: the checkpoint has them all."""
+    if isinstance(model, dict):
+        cleaned = {k: without_initialisation(v) for k, v in model.items() if k != 'init_cfg'}
+        if 'pretrained' in cleaned:
+            cleaned['pretrained'] = False if cleaned.get('type') == 'TIMMBackbone' else None
+        if cleaned.get('type') == 'TIMMBackbone':
+            cleaned.update(pretrained=False, checkpoint_path='')
+        return type(model)(cleaned)
+    if isinstance(model, (list, tuple)):
+        return type(model)(without_initialisation(v) for v in model)
+    return model
+
+
+def run_auxiliary_heads(network: Any, features: Any) -> None:
+    """Run the heads that mmseg runs in training only, where there are any.
+
+    As mmseg does, by their `forward`: hooks on a head itself do not fire.
+    """
+    heads = getattr(network, 'auxiliary_head', None) or []
+    for head in heads if isinstance(heads, nn.ModuleList | list) else [heads]:
+        head.forward(features)
 
 
 @contextmanager
@@ -226,7 +242,5 @@ def run_to_layers(
         with suppress(ForwardStopped):
             network(images_NCHW, mode='tensor')
         with suppress(ForwardStopped):
-            for head in auxiliary_heads(network):
-                # As mmseg runs them in training: hooks on a head itself do not fire.
-                head.forward(features[-1])
+            run_auxiliary_heads(network, features[-1])
         return taps.outputs | auxiliary_taps.outputs

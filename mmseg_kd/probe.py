@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError, KDError
-from mmseg_kd.network import PROBE_SIZE, auxiliary_heads, kept_features, run_to_layers
+from mmseg_kd.network import PROBE_SIZE, kept_features, run_auxiliary_heads, run_to_layers
 from mmseg_kd.recorder import Recorder
 
 
@@ -80,8 +80,7 @@ def probe(network: nn.Module, layers: Collection[str], side: str) -> Probe:
             with Recorder(network, outputs) as taps, kept_features(network) as features:
                 network(images, mode='tensor')
                 if any(name.split('.')[0] == 'auxiliary_head' for name in outputs):
-                    for head in auxiliary_heads(network):
-                        head.forward(features[-1])
+                    run_auxiliary_heads(network, features[-1])
                 changed = taps.changed
     except KDError as error:
         raise type(error)(f'{side}: {error}') from error

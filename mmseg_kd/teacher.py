@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from mmseg_kd.checkpoints import LoadReport, load_weights
 from mmseg_kd.connectors import as_map
 from mmseg_kd.errors import CheckpointError, ConfigError
-from mmseg_kd.network import NetworkSpec, build_network, run_to_layers
+from mmseg_kd.network import (
+    NetworkSpec,
+    build_network,
+    run_to_layers,
+    without_initialisation,
+)
 
 
 class Normalisation:
@@ -150,17 +155,3 @@ class Teacher:
     def apply(self, function: Callable[[Tensor], Tensor]) -> None:
         """What `nn.Module._apply` does: move or cast every tensor."""
         self.network._apply(function)
-
-
-def without_initialisation(model: Any) -> Any:
-    """The model dict without what would fetch weights: the checkpoint has them all."""
-    if isinstance(model, dict):
-        cleaned = {k: without_initialisation(v) for k, v in model.items() if k != 'init_cfg'}
-        if 'pretrained' in cleaned:
-            cleaned['pretrained'] = False if cleaned.get('type') == 'TIMMBackbone' else None
-        if cleaned.get('type') == 'TIMMBackbone':
-            cleaned.update(pretrained=False, checkpoint_path='')
-        return type(model)(cleaned)
-    if isinstance(model, (list, tuple)):
-        return type(model)(without_initialisation(v) for v in model)
-    return model

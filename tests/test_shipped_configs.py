@@ -13,9 +13,8 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmseg_kd.cli.common import check_keys, load_config
-from mmseg_kd.network import build_network, parse_network
+from mmseg_kd.network import build_network, parse_network, without_initialisation
 from mmseg_kd.preflight import check_dataset
-from mmseg_kd.teacher import without_initialisation
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(

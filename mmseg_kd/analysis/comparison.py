@@ -49,8 +49,10 @@ def draw_comparison(
     cell_height = round(cell_width * height / width)
     rows = next(iter(lengths.values()))
     title_height = round(cell_width / 14 * 1.3) * max(t.count('\n') + 1 for t in columns) + gap
-    legend = _legend_rows(classes, small, gap, len(columns) * (cell_width + gap) - gap)
     line = round(cell_width / 17 * 1.7)
+    side = round(line * 0.55)
+    entry_widths = {name: round(side + gap + small.getlength(name) + 3 * gap) for name in classes}
+    legend = _legend_rows(entry_widths, len(columns) * (cell_width + gap) - gap)
     figure = Image.new(
         'RGB',
         (
@@ -75,34 +77,21 @@ def draw_comparison(
         x = gap
         for name in names:
             colour = tuple(palette[classes.index(name)])
-            side = round(line * 0.55)
             draw.rectangle((x, y, x + side, y + side), fill=colour, outline=INK)
             draw.text((x + side + gap, y + side / 2), name, INK, small, anchor='lm')
-            x += _entry_width(name, small, gap, side)
+            x += entry_widths[name]
         y += line
     return figure
 
 
-def _entry_width(
-    name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, gap: int, side: int
-) -> int:
-    return round(side + gap + font.getlength(name) + 3 * gap)
-
-
-def _legend_rows(
-    classes: Sequence[str],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    gap: int,
-    width: int,
-) -> list[list[str]]:
-    """The names in as many rows as the width asks for."""
+def _legend_rows(widths: Mapping[str, int], available: int) -> list[list[str]]:
+    """The names in as many rows as their widths ask for."""
     rows: list[list[str]] = [[]]
     used = 0
-    for name in classes:
-        needed = _entry_width(name, font, gap, gap * 2)
-        if rows[-1] and used + needed > width:
+    for name, width in widths.items():
+        if rows[-1] and used + width > available:
             rows.append([])
             used = 0
         rows[-1].append(name)
-        used += needed
+        used += width
     return rows

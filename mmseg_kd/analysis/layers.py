@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmseg_kd.network import auxiliary_heads, kept_features
+from mmseg_kd.network import kept_features, run_auxiliary_heads
 from mmseg_kd.probe import evaluating, probe_images
 
 
@@ -46,8 +46,7 @@ def list_layers(network: nn.Module) -> list[Layer]:
     try:
         with evaluating(network), kept_features(network) as features:
             network(probe_images(network), mode='tensor')
-            for head in auxiliary_heads(network):
-                head.forward(features[-1])  # as mmseg does
+            run_auxiliary_heads(network, features[-1])
     finally:
         for handle in handles:
             handle.remove()

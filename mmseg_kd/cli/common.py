@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmseg_kd.errors import ConfigError, DeviceError, KDError
 from mmseg_kd.host import HostNoise, explain
-from mmseg_kd.network import config_path, replace_sync_bn
+from mmseg_kd.network import NetworkSpec, config_path, parse_network, replace_sync_bn
 
 
 def run_command(
@@ -168,6 +168,25 @@ def build_runner(cfg: Config) -> Runner:
         runner = Runner.from_cfg(cfg)
     runner.logger.addFilter(HostNoise())
     return runner
+
+
+def network_of(cfg: Config, teacher: bool) -> NetworkSpec:
+    """A network of a config: the teacher or the student of a distillation, or the model.
+
+    Raises:
+        ConfigError: The teacher is asked for and there is none.
+    """
+    if cfg.model.get('type') == 'DistillationWrapper':
+        side = 'teacher' if teacher else 'student'
+        if cfg.model.get(side) is None:
+            raise ConfigError(f'the config has no {side}.')
+        spec = parse_network(cfg.model[side], side)
+        if not teacher and cfg.model.get('data_preprocessor') is not None:
+            spec.model['data_preprocessor'] = cfg.model['data_preprocessor']
+        return spec
+    if teacher:
+        raise ConfigError('--teacher: the config is no distillation and has no teacher.')
+    return NetworkSpec(ConfigDict(cfg.model))
 
 
 def student_of(model: Any) -> Any:

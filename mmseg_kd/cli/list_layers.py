@@ -6,15 +6,14 @@ import argparse
 from collections.abc import Sequence
 from fnmatch import fnmatch
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmseg_kd.analysis.layers import Layer, list_layers
-from mmseg_kd.cli.common import add_config_arguments, load_config, run_command
+from mmseg_kd.cli.common import add_config_arguments, load_config, network_of, run_command
 from mmseg_kd.errors import ConfigError, nearest
-from mmseg_kd.network import PROBE_SIZE, NetworkSpec, build_network, parse_network
-from mmseg_kd.teacher import without_initialisation
+from mmseg_kd.network import PROBE_SIZE, build_network, without_initialisation
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,12 +37,12 @@ def layers_by_side(cfg: Config) -> dict[str, list[Layer]]:
     init_default_scope('mmseg')
     if cfg.model.get('type') == 'DistillationWrapper':
         specs = {
-            side: parse_network(cfg.model[side], side)
+            side: network_of(cfg, teacher=side == 'teacher')
             for side in ('teacher', 'student')
             if cfg.model.get(side) is not None
         }
     else:
-        specs = {'model': NetworkSpec(ConfigDict(cfg.model))}
+        specs = {'model': network_of(cfg, teacher=False)}
     # Shapes need no weights.
     return {
         side: list_layers(build_network(without_initialisation(spec.model), side))

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from mmengine.analysis import get_model_complexity_info
-from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
@@ -24,13 +23,11 @@ from mmseg.registry import DATASETS
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
 from mmseg_kd.analysis.prediction import image_and_label, predict_labels
 from mmseg_kd.checkpoints import load_weights
-from mmseg_kd.cli.common import load_config, run_command
-from mmseg_kd.cli.test import network_of
+from mmseg_kd.cli.common import load_config, network_of, run_command
 from mmseg_kd.datasets.toy_scenes import generate
 from mmseg_kd.errors import DatasetError, KDError
-from mmseg_kd.network import build_network
+from mmseg_kd.network import build_network, without_initialisation
 from mmseg_kd.probe import evaluating
-from mmseg_kd.teacher import without_initialisation
 
 TEACHER = 'configs/toy_scenes/resnet18_fpn_toy-128x128.py'
 PAIR = 'distillation_configs/toy_scenes/resnet18_mobilenetv2-half_{}_toy-128x128.py'
@@ -172,11 +169,11 @@ def metrics_of(folder: Path) -> dict[str, float]:
 
 
 def load_network(job: Job, args: argparse.Namespace) -> Any:
-    """The trained network of a job, in eval mode."""
+    """The trained network of a job."""
     spec = network_of(load_config(job.config, None), teacher=False)
-    network = build_network(ConfigDict(without_initialisation(spec.model)), job.title)
+    network = build_network(without_initialisation(spec.model), job.title)
     load_weights(network, checkpoint_of(args, job))
-    return network.eval()
+    return network
 
 
 def complexity(network: Any) -> tuple[int, int]:

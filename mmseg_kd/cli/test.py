@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import (
@@ -15,14 +15,14 @@ from mmseg_kd.cli.common import (
     build_runner,
     building,
     load_config,
+    network_of,
     prepare_run,
     run_command,
     student_of,
 )
 from mmseg_kd.errors import CheckpointError, ConfigError
-from mmseg_kd.network import NetworkSpec, parse_network
+from mmseg_kd.network import without_initialisation
 from mmseg_kd.preflight import check_dataset
-from mmseg_kd.teacher import without_initialisation
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,25 +44,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--out', metavar='DIR', help='write the predicted masks there')
     parser.add_argument('--show-dir', metavar='DIR', help='write painted images there')
     return parser
-
-
-def network_of(cfg: Config, teacher: bool) -> NetworkSpec:
-    """The network to measure: the teacher or the student of a distillation, or the model.
-
-    Raises:
-        ConfigError: The teacher is asked for and there is none.
-    """
-    if cfg.model.get('type') == 'DistillationWrapper':
-        side = 'teacher' if teacher else 'student'
-        if cfg.model.get(side) is None:
-            raise ConfigError(f'the config has no {side}.')
-        spec = parse_network(cfg.model[side], side)
-        if not teacher and cfg.model.get('data_preprocessor') is not None:
-            spec.model['data_preprocessor'] = cfg.model['data_preprocessor']
-        return spec
-    if teacher:
-        raise ConfigError('--teacher: the config is no distillation and has no teacher.')
-    return NetworkSpec(ConfigDict(cfg.model))
 
 
 def test(args: argparse.Namespace) -> int:
