@@ -1,4 +1,4 @@
-"""From a config's dicts to teacher, student and terms, with all that is wrong said at once."""
+"""From a config's dicts to student, teachers and terms, with all that is wrong said at once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmseg_kd.connectors import as_map
 from mmseg_kd.errors import ConfigError, LayerNotFoundError, Problems, ShapeError
-from mmseg_kd.network import PROBE_SIZE, NetworkSpec, build_network, parse_network
+from mmseg_kd.network import (
+    PROBE_SIZE,
+    NetworkSpec,
+    build_network,
+    parse_network,
+    parse_teachers,
+    teacher_label,
+)
 from mmseg_kd.probe import Probe, probe
-from mmseg_kd.recorder import find_layer
+from mmseg_kd.taps import Taps, find_tap
 from mmseg_kd.teacher import Teacher
-from mmseg_kd.term import Term, TermSpec, layers_of, make_term, parse_terms
+from mmseg_kd.term import Term, make_term, student_layers, teacher_layers
+from mmseg_kd.term_spec import TermSpec, parse_layers, parse_terms
 
 
 @dataclass(frozen=True)
@@ -25,14 +32,14 @@ class Parts:
     Attributes:
         student: The network that is trained.
         student_spec: What the config says of it.
-        teacher: None where there are no terms.
+        teachers: By name; none where there are no terms.
         terms: In the order of the config.
         changed: Tapped layers whose output the student changes in place afterwards.
     """
 
     student: Any
     student_spec: NetworkSpec
-    teacher: Teacher | None
+    teachers: Mapping[str, Teacher]
     terms: Sequence[Term]
     changed: set[str]
 
@@ -53,94 +60,116 @@ def assemble(student: Any, teacher: Any, distillation: Any, data_preprocessor: A
     # Nothing from here on may move the random state that then initialises the student: with
     # and without terms it starts from the same weights.
     with torch.random.fork_rng(devices=[]):
-        specs = parse_terms(distillation, problems)
-        built: Teacher | None = None
-        with problems:
-            if teacher is None and distillation:
-                raise ConfigError('teacher: there are terms in distillation, but no teacher.')
-            teacher_spec = None if teacher is None else parse_network(teacher, 'teacher')
-            if teacher_spec is not None and distillation:
-                built = Teacher(teacher_spec)
+        names, teacher_specs = parse_teachers(teacher, problems)
+        specs = parse_terms(distillation, names, problems)
+        if not names and distillation:
+            problems.add(ConfigError('teacher: there are terms in distillation, but no teacher.'))
+        teachers: dict[str, Teacher] = {}
+        for name, spec in teacher_specs.items() if distillation else ():
+            with problems:
+                teachers[name] = Teacher(spec, teacher_label(name, len(names)))
         terms: list[Term] = []
         changed: set[str] = set()
-        if network is not None and built is not None:
-            specs = _existing(specs, distillation, network, built.network, problems)
-            terms, changed = _connect(specs, network, built, problems)
+        if network is not None and teachers:
+            missing = _missing_layers(distillation, names, network, teachers, problems)
+            specs = [spec for spec in specs if spec.where not in missing]
+            terms, changed = _connect(specs, network, teachers, problems)
     problems.raise_if_any()
-    return Parts(network, student_spec, built, terms, changed)
+    return Parts(network, student_spec, teachers, terms, changed)
 
 
-def _connect(
-    specs: Sequence[TermSpec], student: Any, teacher: Teacher, problems: Problems
-) -> tuple[list[Term], set[str]]:
-    """The terms with their connectors, and the layers that the student changes in place.
-
-    A dry run of each network tells the shapes; that of the teacher also which of its tensors
-    are used, and so which of them the checkpoint must have.
-    """
-    student_probe: Probe | None = None
-    teacher_probe: Probe | None = None
-    with problems:
-        student_probe = probe(student, layers_of(specs, 'student'), 'student')
-    with problems:
-        teacher_probe = probe(teacher.network, layers_of(specs, 'teacher'), 'teacher')
-    with problems:
-        teacher.load(teacher_probe.used if teacher_probe else ())
-    if student_probe is None or teacher_probe is None:
-        return [], set()
-    teacher.prepare(teacher_probe.changed, student.data_preprocessor)
-    terms = []
-    for spec in specs:
-        with problems:
-            terms.append(_make_term(spec, student, teacher.network, student_probe, teacher_probe))
-    return terms, student_probe.changed
-
-
-def _existing(
-    specs: Sequence[TermSpec],
+def _missing_layers(
     cfgs: Any,
+    names: Sequence[str],
     student: nn.Module,
-    teacher: nn.Module,
+    teachers: Mapping[str, Teacher],
     problems: Problems,
-) -> list[TermSpec]:
-    """The terms whose layers exist on both sides; layers that do not are problems.
+) -> set[str]:
+    """The places of terms with a layer that does not exist, each of which becomes a problem.
 
     The layers are looked up as `cfgs` names them, so that those of a term with another fault
     are looked up too.
     """
     missing = set()
-    for index, cfg in enumerate(cfgs if isinstance(cfgs, (list, tuple)) else ()):
-        where = f'distillation[{index}]'
-        for side, network in (('student', student), ('teacher', teacher)):
-            layer = cfg.get(f'{side}_layer') if isinstance(cfg, Mapping) else None
+
+    def look(network: nn.Module, side: str, layers: Sequence[str], where: str, key: str) -> None:
+        for layer in layers:
             try:
-                if isinstance(layer, str):
-                    find_layer(network, layer, side)
+                find_tap(network, layer, side)
             except LayerNotFoundError as error:
-                problems.add(LayerNotFoundError(f'{where}.{side}_layer: {error}'))
+                problems.add(LayerNotFoundError(f'{where}.{key}: {error}'))
                 missing.add(where)
-    return [spec for spec in specs if spec.where not in missing]
+
+    seen = set()
+    for where, layers in parse_layers(cfgs, names):
+        if where not in seen:  # an entry over several teachers names the student's layers once
+            look(student, 'student', layers.student, where, 'student_layer')
+        seen.add(where)
+        for name, theirs in layers.teachers.items():
+            if name in teachers:
+                teacher = teachers[name]
+                look(teacher.network, teacher.label, theirs, where, 'teacher_layer')
+    return missing
+
+
+def _connect(
+    specs: Sequence[TermSpec],
+    student: Any,
+    teachers: Mapping[str, Teacher],
+    problems: Problems,
+) -> tuple[list[Term], set[str]]:
+    """The terms with their connectors, and the layers that the student changes in place.
+
+    A dry run of each network tells the shapes; that of a teacher also which of its tensors
+    are used, and so which of them the checkpoint must have.
+    """
+    student_probe: Probe | None = None
+    with problems:
+        student_probe = probe(student, student_layers(specs), 'student')
+    probes: dict[str, Probe] = {}
+    for name, teacher in teachers.items():
+        layers = teacher_layers(specs, name)
+        with problems:
+            probes[name] = probe(teacher.network, layers, teacher.label)
+        found = probes.get(name)
+        with problems:
+            teacher.load(found.used if found else ())
+        if found is not None:
+            teacher.prepare(found.changed, student.data_preprocessor)
+    if student_probe is None:
+        return [], set()
+    terms = []
+    for spec in specs:
+        if set(spec.layers.teachers) <= set(probes):
+            with problems:
+                terms.append(_make_term(spec, student, teachers, student_probe, probes))
+    return terms, student_probe.changed
 
 
 def _make_term(
-    spec: TermSpec, student: Any, teacher: Any, student_probe: Probe, teacher_probe: Probe
+    spec: TermSpec,
+    student: Any,
+    teachers: Mapping[str, Teacher],
+    student_probe: Probe,
+    probes: Mapping[str, Probe],
 ) -> Term:
-    for side, probed in (('student', student_probe), ('teacher', teacher_probe)):
-        layer = getattr(spec, f'{side}_layer')
+    _check_that_layers_run(spec.layers.student, student_probe, f'{spec.where}.student_layer')
+    classes = {}
+    for name, layers in spec.layers.teachers.items():
+        _check_that_layers_run(layers, probes[name], f'{spec.where}.teacher_layer')
+        if _is_classifier(spec.layers.student[0]) and _is_classifier(layers[0]):
+            classes[name] = (student.num_classes, teachers[name].network.num_classes)
+    taps = {name: Taps(probes[name].outputs, PROBE_SIZE) for name in spec.layers.teachers}
+    return make_term(spec, Taps(student_probe.outputs, PROBE_SIZE), taps, classes)
+
+
+def _check_that_layers_run(layers: Sequence[str], probed: Probe, where: str) -> None:
+    for layer in layers:
         if layer not in probed.outputs:
             raise ShapeError(
-                f'{spec.where}.{side}_layer: {layer!r} does not run in a forward pass; '
+                f'{where}: {layer!r} does not run in a forward pass; '
                 'tap a layer that does (tools/list_layers.py prints them).'
             )
-    classes = None
-    if _is_classifier(spec.student_layer) and _is_classifier(spec.teacher_layer):
-        classes = (student.num_classes, teacher.num_classes)
-    return make_term(
-        spec,
-        as_map(student_probe.outputs[spec.student_layer], PROBE_SIZE, spec.student_layer),
-        as_map(teacher_probe.outputs[spec.teacher_layer], PROBE_SIZE, spec.teacher_layer),
-        classes,
-    )
 
 
 def _is_classifier(layer: str) -> bool:

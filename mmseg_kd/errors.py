@@ -7,7 +7,9 @@ and how to mend it. The command line prints the message alone and exits with 1.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class KDError(Exception):
@@ -56,6 +58,11 @@ def nearest(name: str, choices: Iterable[str], n: int = 3) -> str:
     pool = list(choices)
     found = difflib.get_close_matches(name, pool, n=n, cutoff=0.0)
     return f'nearest: {", ".join(found)}' if found else 'there is none'
+
+
+def is_name(value: Any) -> bool:
+    """Whether a term or a teacher may have this name: it becomes a part of keys in the log."""
+    return isinstance(value, str) and re.fullmatch(r'[A-Za-z0-9_-]+', value) is not None
 
 
 class Problems:

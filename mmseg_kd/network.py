@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_kd.errors import ConfigError, nearest
+from mmseg_kd.errors import ConfigError, Problems, is_name, nearest
 from mmseg_kd.recorder import ForwardStopped, Recorder
 
 # Large enough for every backbone's total stride, small enough to cost nothing.
@@ -41,8 +41,51 @@ class NetworkSpec:
     input_size: tuple[int, int] | None = None
 
 
-def parse_network(cfg: Any, side: str) -> NetworkSpec:
-    """Read `teacher=dict(...)` or `student=dict(...)`.
+def teacher_label(name: str, count: int) -> str:
+    """What messages call one of `count` teachers."""
+    return 'teacher' if count == 1 else f'teacher {name!r}'
+
+
+def parse_teachers(cfg: Any, problems: Problems) -> tuple[list[str], dict[str, NetworkSpec]]:
+    """Read `teacher=dict(...)`, or a list of such dicts, each with an optional `name`.
+
+    Args:
+        cfg: The dict or list; None: there is no teacher.
+        problems: Gets all that is wrong with it.
+
+    Returns:
+        The names, 'teacher' or by default 'teacher0', 'teacher1' and so on in a list; and, by
+        name, what can be read.
+    """
+    if cfg is None or (isinstance(cfg, (list, tuple)) and not cfg):
+        return [], {}
+    if not isinstance(cfg, (list, tuple)):
+        spec: dict[str, NetworkSpec] = {}
+        with problems:
+            spec['teacher'] = parse_network(cfg, 'teacher', is_teacher=True)
+        return ['teacher'], spec
+    names: list[str] = []
+    specs: dict[str, NetworkSpec] = {}
+    for index, one in enumerate(cfg):
+        where = f'teacher[{index}]'
+        with problems:
+            if not isinstance(one, Mapping):
+                raise ConfigError(f'{where}: expected a dict, got {one!r}.')
+            name = one.get('name', f'teacher{index}')
+            if not is_name(name):
+                raise ConfigError(
+                    f"{where}.name: expected letters, digits, '_' and '-', got {name!r}."
+                )
+            if name in names:
+                raise ConfigError(f'{where}.name: {name!r} is the name of another teacher.')
+            names.append(name)
+            rest = {k: v for k, v in one.items() if k != 'name'}
+            specs[name] = parse_network(rest, where, is_teacher=True)
+    return names, specs
+
+
+def parse_network(cfg: Any, side: str, is_teacher: bool = False) -> NetworkSpec:
+    """Read a teacher's or the student's dict.
 
     Either an inline model (`type='EncoderDecoder', ...`) or `config=`, the path of an mmseg
     config or `mmseg::...` for the zoo inside the installed mmseg, with optional `cfg_options=`.
@@ -53,7 +96,7 @@ def parse_network(cfg: Any, side: str) -> NetworkSpec:
     """
     if not isinstance(cfg, Mapping):
         raise ConfigError(f'{side}: expected a dict, got {cfg!r}.')
-    own = {'checkpoint', 'strict'} | ({'input_size'} if side == 'teacher' else set())
+    own = {'checkpoint', 'strict'} | ({'input_size'} if is_teacher else set())
     options = {key: cfg[key] for key in own if key in cfg}
     rest = {k: v for k, v in cfg.items() if k not in own}
     if 'config' in rest:

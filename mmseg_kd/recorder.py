@@ -8,27 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmseg_kd.errors import LayerNotFoundError, ShapeError, nearest
+from mmseg_kd.taps import Tap, find_tap
 
 
 class ForwardStopped(BaseException):
     """Every tapped layer has fired. No Exception, so that no network's `except` eats it."""
-
-
-def find_layer(model: nn.Module, name: str, side: str) -> nn.Module:
-    """The module called `name` as in `named_modules()`.
-
-    Raises:
-        LayerNotFoundError: There is none; the message has the nearest names.
-    """
-    modules: dict[str, nn.Module] = dict(model.named_modules())
-    if not name or name not in modules:
-        names = [n for n in modules if n]
-        raise LayerNotFoundError(
-            f'the {side} has no layer {name!r}; {nearest(name, names)}. '
-            'tools/list_layers.py prints them all.'
-        )
-    return modules[name]
 
 
 class Recorder:
@@ -39,7 +23,7 @@ class Recorder:
 
     Args:
         model: The network.
-        layers: Names as in `named_modules()`.
+        layers: Names as in `find_tap`.
         clone: Layers whose output the network changes in place later, as ReLU(inplace=True)
             does: a copy is kept of these.
         stop: Raise `ForwardStopped` as soon as every layer has fired.
@@ -56,7 +40,7 @@ class Recorder:
         clone: Collection[str] = (),
         stop: bool = False,
     ) -> None:
-        self._modules = {name: model.get_submodule(name) for name in layers}
+        self._taps = {name: find_tap(model, name, 'network') for name in layers}
         self._clone = clone
         self._stop = stop
         self._outputs: dict[str, Tensor] = {}
@@ -64,8 +48,9 @@ class Recorder:
         self._handles: list[Any] = []
 
     def __enter__(self) -> Recorder:
-        for name, module in self._modules.items():
-            self._handles.append(module.register_forward_hook(self._make_hook(name)))
+        for name, tap in self._taps.items():
+            hook = self._make_hook(name, tap)
+            self._handles.append(tap.module.register_forward_hook(hook, with_kwargs=True))
         return self
 
     def __exit__(
@@ -79,16 +64,12 @@ class Recorder:
         self._handles.clear()
         self._outputs.clear()
 
-    def _make_hook(self, name: str) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not isinstance(output, Tensor):
-                raise ShapeError(
-                    f'layer {name!r} ({type(module).__name__}) puts out a '
-                    f'{type(output).__name__}, not one tensor; tap a layer inside it or after it.'
-                )
+    def _make_hook(self, name: str, tap: Tap) -> Any:
+        def keep(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+            output = tap.read(args, kwargs, output)
             self._outputs[name] = output.clone() if name in self._clone else output
             self._versions[name] = self._outputs[name]._version
-            if self._stop and len(self._outputs) == len(self._modules):
+            if self._stop and len(self._outputs) == len(self._taps):
                 raise ForwardStopped
 
         return keep

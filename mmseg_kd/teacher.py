@@ -11,7 +11,6 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmseg_kd.checkpoints import LoadReport, load_weights
-from mmseg_kd.connectors import as_map
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.network import (
     NetworkSpec,
@@ -19,6 +18,7 @@ from mmseg_kd.network import (
     run_to_layers,
     without_initialisation,
 )
+from mmseg_kd.taps import Taps
 
 
 class Normalisation:
@@ -80,11 +80,13 @@ class Teacher:
 
     Args:
         spec: What the config says of it.
+        label: What messages call it.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: NetworkSpec, label: str = 'teacher') -> None:
         self.spec = spec
-        self.network = build_network(without_initialisation(spec.model), 'teacher')
+        self.label = label
+        self.network = build_network(without_initialisation(spec.model), label)
         self.network.requires_grad_(False)
         self.network.eval()
         self._normalisation: Normalisation | None = None
@@ -106,11 +108,11 @@ class Teacher:
         """
         if self.spec.checkpoint is None:
             raise ConfigError(
-                'teacher: expected checkpoint=..., the file or URL of its trained weights, '
+                f'{self.label}: expected checkpoint=..., the file or URL of its trained weights, '
                 'got none; a teacher with random weights teaches nothing.'
             )
         report = load_weights(self.network, self.spec.checkpoint)
-        print_log(f'Teacher {report}', logger='current')
+        print_log(f'{self.label.capitalize()} {report}', logger='current')
         missing = [key for key in report.missing if key in used]
         mismatched = [
             line
@@ -119,7 +121,7 @@ class Teacher:
         ]
         if self.spec.strict and (missing or mismatched):
             raise CheckpointError(
-                f'{self.spec.checkpoint}: does not fit the teacher. In the layers that '
+                f'{self.spec.checkpoint}: does not fit the {self.label}. In the layers that '
                 f'distillation uses {len(missing)} tensors are missing and {len(mismatched)} '
                 f'have another shape, such as {(missing + mismatched)[0]}. Give the checkpoint '
                 'of this very network, or write strict=False to go on with what fits.'
@@ -134,13 +136,13 @@ class Teacher:
     @torch.no_grad()
     def __call__(
         self, images_NCHW: Tensor, data_samples: Sequence[Any], layers: Collection[str]
-    ) -> dict[str, Tensor]:
-        """What `layers` put out, as maps (N, C, h, w).
+    ) -> Taps:
+        """What `layers` put out.
 
         Args:
             images_NCHW: Images that the student's preprocessor made.
             data_samples: Theirs; `padding_size` in the metainfo says what is padding.
-            layers: Names as in `named_modules()`.
+            layers: Names as in `find_tap`.
         """
         assert self._normalisation is not None, 'prepare() comes first'
         images_NCHW = self._normalisation(images_NCHW, data_samples)
@@ -150,7 +152,7 @@ class Teacher:
             )
         outputs = run_to_layers(self.network, images_NCHW, layers, self._clone)
         height, width = images_NCHW.shape[-2:]
-        return {name: as_map(out, (height, width), name) for name, out in outputs.items()}
+        return Taps(outputs, (height, width))
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> None:
         """What `nn.Module._apply` does: move or cast every tensor."""

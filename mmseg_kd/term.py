@@ -1,121 +1,22 @@
-"""One line of `distillation`: a pair of layers, a connector, a loss, a weight over time."""
+"""One entry of `distillation` at work: layers, a connector, a loss, a weight over time."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from mmseg_kd.connectors import ConvConnector
-from mmseg_kd.errors import ConfigError, Problems, ShapeError, nearest
-from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build
-
-Schedule = Callable[[int], float]
-
-_REQUIRED = ('student_layer', 'teacher_layer', 'loss')
-_KEYS = (*_REQUIRED, 'weight', 'schedule', 'connector', 'name')
-
-
-@dataclass(frozen=True)
-class TermSpec:
-    """A term as the config has it, checked as far as that goes without the networks."""
-
-    where: str
-    name: str
-    student_layer: str
-    teacher_layer: str
-    loss: nn.Module
-    weight: float
-    schedules: tuple[Schedule, ...]
-    connector: Any
-
-
-def parse_terms(cfgs: Any, problems: Problems) -> list[TermSpec]:
-    """Read the list `distillation=[dict(...), ...]`.
-
-    Args:
-        cfgs: The list.
-        problems: Gets all that is wrong with it.
-
-    Returns:
-        The terms that can be read.
-    """
-    if not isinstance(cfgs, (list, tuple)):
-        problems.add(ConfigError(f'distillation: expected a list of dicts, got {cfgs!r}.'))
-        return []
-    specs: list[TermSpec] = []
-    taken: set[str] = set()
-    for index, cfg in enumerate(cfgs):
-        with problems:
-            specs.append(_parse_term(cfg, f'distillation[{index}]', taken))
-    return specs
-
-
-def _parse_term(cfg: Any, where: str, taken: set[str]) -> TermSpec:
-    if not isinstance(cfg, Mapping):
-        raise ConfigError(f'{where}: expected a dict, got {cfg!r}.')
-    problems = Problems()
-    for key in cfg:
-        if key not in _KEYS:
-            problems.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, _KEYS)}.'))
-    for key in _REQUIRED:
-        if key not in cfg:
-            problems.add(ConfigError(f'{where}: {key} is missing.'))
-    for key in ('student_layer', 'teacher_layer'):
-        if not isinstance(cfg.get(key, ''), str):
-            problems.add(ConfigError(f"{where}.{key}: expected a layer's name, got {cfg[key]!r}."))
-    weight = cfg.get('weight', 1.0)
-    if not (isinstance(weight, (int, float)) and math.isfinite(weight) and weight >= 0):
-        problems.add(ConfigError(f'{where}.weight: expected a finite number >= 0, got {weight!r}.'))
-    schedule = cfg.get('schedule') or []
-    schedule = [schedule] if isinstance(schedule, Mapping) else schedule
-    loss: Any = None
-    schedules: list[Schedule] = []
-    with problems:
-        loss = build(KD_LOSSES, cfg['loss'], f'{where}.loss') if 'loss' in cfg else None
-    for i, one in enumerate(schedule):
-        with problems:
-            schedules.append(build(SCHEDULES, one, f'{where}.schedule[{i}]'))
-    name = cfg.get('name')
-    if name is None:
-        name = _free_name(type(loss).__name__, taken)
-    elif not (isinstance(name, str) and re.fullmatch(r'[A-Za-z0-9_-]+', name)):
-        problems.add(
-            ConfigError(f"{where}.name: expected letters, digits, '_' and '-', got {name!r}.")
-        )
-    elif name in taken:
-        problems.add(ConfigError(f'{where}.name: {name!r} is the name of another term.'))
-    problems.raise_if_any()
-    taken.add(name)
-    return TermSpec(
-        where=where,
-        name=name,
-        student_layer=cfg['student_layer'],
-        teacher_layer=cfg['teacher_layer'],
-        loss=loss,
-        weight=float(weight),
-        schedules=tuple(schedules),
-        connector=cfg.get('connector', 'auto'),
-    )
-
-
-def _free_name(loss: str, taken: Collection[str]) -> str:
-    """'cgd' for CGDLoss, and 'cgd_2' where that is taken."""
-    stem = loss.removesuffix('Loss').lower() or 'term'
-    name, count = stem, 1
-    while name in taken:
-        count += 1
-        name = f'{stem}_{count}'
-    return name
+from mmseg_kd.errors import ShapeError
+from mmseg_kd.registry import CONNECTORS, build
+from mmseg_kd.taps import Taps
+from mmseg_kd.term_spec import TermSpec
 
 
 class Term(nn.Module):
-    """Compares one layer of the student with one of the teacher.
+    """Compares layers of the student with layers of one teacher, or of several.
 
     Args:
         spec: The term as the config has it.
@@ -125,8 +26,7 @@ class Term(nn.Module):
     def __init__(self, spec: TermSpec, connector: nn.Module | None) -> None:
         super().__init__()
         self.name = spec.name
-        self.student_layer = spec.student_layer
-        self.teacher_layer = spec.teacher_layer
+        self.layers = spec.layers
         self.schedules = spec.schedules
         self.weight = spec.weight
         self.loss = spec.loss
@@ -137,12 +37,29 @@ class Term(nn.Module):
         return self.weight * math.prod(schedule(iteration) for schedule in self.schedules)
 
     def forward(
-        self, student_NChw: Tensor, teacher_NChw: Tensor, label_NHW: Tensor | None
+        self, student: Taps, teachers: Mapping[str, Taps], label_NHW: Tensor | None
     ) -> Tensor:
-        """The loss without its weight, of what the two layers put out."""
+        """The loss without its weight, of what the layers put out.
+
+        Args:
+            student: The student's taps.
+            teachers: The teachers' taps, by name.
+            label_NHW: Class indices.
+        """
+        loss: Tensor
+        if self.layers.is_list:
+            ((name, layers),) = self.layers.teachers.items()
+            loss = self.loss(
+                [student.outputs[layer] for layer in self.layers.student],
+                [teachers[name].outputs[layer] for layer in layers],
+                label_NHW,
+            )
+            return loss
+        student_NChw = student.map(self.layers.student[0])
         if self.connector is not None:
             student_NChw = self.connector(student_NChw)
-        loss: Tensor = self.loss(student_NChw, teacher_NChw, label_NHW)
+        maps = [teachers[name].map(layers[0]) for name, layers in self.layers.teachers.items()]
+        loss = self.loss(student_NChw, maps[0] if len(maps) == 1 else maps, label_NHW)
         return loss
 
     def idle(self) -> Tensor | None:
@@ -157,30 +74,43 @@ class Term(nn.Module):
 
 
 def make_term(
-    spec: TermSpec, student: Tensor, teacher: Tensor, classes: tuple[int, int] | None
+    spec: TermSpec,
+    student: Taps,
+    teachers: Mapping[str, Taps],
+    classes: Mapping[str, tuple[int, int]],
 ) -> Term:
     """A term with the connector that its layers need.
 
     Args:
         spec: The term as the config has it.
-        student, teacher: What the two layers put out in a dry run, as maps (1, C, h, w).
-        classes: The number of classes of student and teacher where both layers put out class
-            scores, else None.
+        student, teachers: What the layers put out in a dry run on one image.
+        classes: The number of classes of student and teacher, by the teacher's name, where the
+            layers of both put out class scores.
 
     Raises:
         ConfigError: The connector is not known or refuses its arguments.
         ShapeError: The layers cannot be compared.
     """
-    channels = student.shape[1], teacher.shape[1]
+    if spec.layers.is_list:
+        return _checked(Term(spec, None), spec, student, teachers)
+    channels = student.map(spec.layers.student[0]).shape[1]
+    theirs = {name: teachers[name].map(names[0]).shape[1] for name, names in _pairs(spec)}
+    if len(set(theirs.values())) > 1:
+        raise ShapeError(
+            f'{spec.where}: the teachers give different numbers of channels, which cannot be '
+            f'averaged: {theirs}.'
+        )
+    wanted = next(iter(theirs.values()))
     connector: nn.Module | None
     if spec.connector == 'auto':
-        if classes is not None and classes[0] != classes[1]:
-            raise ShapeError(
-                f'{spec.where}: the student tells {classes[0]} classes apart and the teacher '
-                f'{classes[1]}, so their scores cannot be compared; take a teacher with the same '
-                "classes, pair earlier layers, or write connector=dict(type='ConvConnector')."
-            )
-        connector = None if channels[0] == channels[1] else ConvConnector(*channels)
+        for ours, other in classes.values():
+            if ours != other:
+                raise ShapeError(
+                    f'{spec.where}: the student tells {ours} classes apart and the teacher '
+                    f'{other}, so their scores cannot be compared; take a teacher with the same '
+                    "classes, pair earlier layers, or write connector=dict(type='ConvConnector')."
+                )
+        connector = None if channels == wanted else ConvConnector(channels, wanted)
     elif spec.connector is None:
         connector = None
     else:
@@ -188,23 +118,43 @@ def make_term(
             CONNECTORS,
             spec.connector,
             f'{spec.where}.connector',
-            student_channels=channels[0],
-            teacher_channels=channels[1],
+            student_channels=channels,
+            teacher_channels=wanted,
         )
-    given = student.shape[1] if connector is None else _channels_after(connector, student)
-    if given != channels[1]:
+    if connector is not None:
+        with torch.no_grad():
+            channels = connector(student.map(spec.layers.student[0])).shape[1]
+    if channels != wanted:
+        ((_, names), *_) = _pairs(spec)
         raise ShapeError(
-            f'{spec.where}: {spec.student_layer!r} gives {given} channels and '
-            f"{spec.teacher_layer!r} {channels[1]}; with connector='auto' a convolution is added."
+            f'{spec.where}: {spec.layers.student[0]!r} gives {channels} channels and '
+            f"{names[0]!r} {wanted}; with connector='auto' a convolution is added."
         )
     return Term(spec, connector)
 
 
-def _channels_after(connector: nn.Module, student: Tensor) -> int:
-    with torch.no_grad():
-        return int(connector(student).shape[1])
+def _pairs(spec: TermSpec) -> list[tuple[str, tuple[str, ...]]]:
+    """The term's teachers, each with its layers."""
+    return list(spec.layers.teachers.items())
 
 
-def layers_of(terms: Sequence[Term | TermSpec], side: str) -> list[str]:
-    """The layers of one side that `terms` tap, each once."""
-    return list(dict.fromkeys(getattr(term, f'{side}_layer') for term in terms))
+def _checked(term: Term, spec: TermSpec, student: Taps, teachers: Mapping[str, Taps]) -> Term:
+    """`term`, after one computation on what a dry run gave: a loss checks its own shapes."""
+    label_NHW = torch.zeros(1, *student.image_size, dtype=torch.long)
+    try:
+        with torch.no_grad():
+            term(student, teachers, label_NHW)
+    except (ValueError, RuntimeError) as error:
+        raise ShapeError(f'{spec.where}: {type(spec.loss).__name__}: {error}') from error
+    return term
+
+
+def student_layers(terms: Iterable[Term | TermSpec]) -> list[str]:
+    """The student's layers that `terms` tap, each once."""
+    return list(dict.fromkeys(layer for term in terms for layer in term.layers.student))
+
+
+def teacher_layers(terms: Iterable[Term | TermSpec], teacher: str) -> list[str]:
+    """The layers of one teacher that `terms` tap, each once."""
+    names = (term.layers.teachers.get(teacher, ()) for term in terms)
+    return list(dict.fromkeys(layer for layers in names for layer in layers))

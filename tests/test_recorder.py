@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.errors import LayerNotFoundError, ShapeError
-from mmseg_kd.recorder import ForwardStopped, Recorder, find_layer
+from mmseg_kd.errors import ShapeError
+from mmseg_kd.recorder import ForwardStopped, Recorder
 
 
 def make_network() -> nn.Sequential:
@@ -143,17 +143,3 @@ def test_output_that_is_no_tensor() -> None:
     ):
         network(IMAGES)
     assert hooks_of(network) == 0
-
-
-def test_find_layer() -> None:
-    network = nn.ModuleDict({'decode_head': nn.ModuleDict({'conv_seg': nn.Conv2d(1, 1, 1)})})
-    assert find_layer(network, 'decode_head.conv_seg', 'student') is network.decode_head.conv_seg
-
-
-@pytest.mark.parametrize('name', ['decode_head.conv_sg', 'conv_seg', ''])
-def test_unknown_layer_has_the_nearest_names(name: str) -> None:
-    network = nn.ModuleDict({'decode_head': nn.ModuleDict({'conv_seg': nn.Conv2d(1, 1, 1)})})
-    with pytest.raises(LayerNotFoundError) as caught:
-        find_layer(network, name, 'teacher')
-    assert f'the teacher has no layer {name!r}; nearest: ' in str(caught.value)
-    assert 'decode_head.conv_seg' in str(caught.value)

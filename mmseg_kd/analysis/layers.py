@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from mmseg_kd.errors import ShapeError
 from mmseg_kd.network import kept_features, run_auxiliary_heads
 from mmseg_kd.probe import evaluating, probe_images
+from mmseg_kd.taps import Tap, find_tap, tap_names
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Layer:
     """A layer that puts out one tensor in a forward pass.
 
     Attributes:
-        name: As in `named_modules()`.
+        name: As in `find_tap`.
         kind: The module's class.
         shape: Of the output for one image of the probe's size.
         parameters: How many, those of its inner layers included.
@@ -30,19 +33,20 @@ class Layer:
 
 def list_layers(network: nn.Module) -> list[Layer]:
     """All layers of `network` that can be tapped, in the order of `named_modules()`."""
+    modules = dict(network.named_modules())
+    taps = {name: find_tap(network, name, 'network') for name in tap_names(network)}
     shapes: dict[str, tuple[int, ...]] = {}
     handles = []
 
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                shapes[name] = tuple(output.shape)
+    def keep(name: str, tap: Tap) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            with suppress(ShapeError):
+                shapes[name] = tuple(tap.read(args, kwargs, output).shape)
 
         return hook
 
-    for name, module in network.named_modules():
-        if name:
-            handles.append(module.register_forward_hook(keep(name)))
+    for name, tap in taps.items():
+        handles.append(tap.module.register_forward_hook(keep(name, tap), with_kwargs=True))
     try:
         with evaluating(network), kept_features(network) as features:
             network(probe_images(network), mode='tensor')
@@ -52,8 +56,12 @@ def list_layers(network: nn.Module) -> list[Layer]:
             handle.remove()
     return [
         Layer(
-            name, type(module).__name__, shapes[name], sum(p.numel() for p in module.parameters())
+            name,
+            type(tap.module).__name__,
+            shapes[name],
+            # What stands for a part of a module has no parameters of its own.
+            sum(p.numel() for p in tap.module.parameters()) if name in modules else 0,
         )
-        for name, module in network.named_modules()
+        for name, tap in taps.items()
         if name in shapes
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from mmseg_kd.losses.functional import group_divergence
@@ -23,6 +25,10 @@ class CDLoss(LogitLoss):
     """
 
     def divergence(
-        self, student_NChw: Tensor, teacher_NChw: Tensor, mask_Nhw: Tensor | None
+        self,
+        student_NChw: Tensor,
+        teachers_NChw: Sequence[Tensor],
+        mask_Nhw: Tensor | None,
+        label_Nhw: Tensor | None,
     ) -> Tensor:
-        return group_divergence(student_NChw, teacher_NChw, 1, self.tau, mask_Nhw)
+        return group_divergence(student_NChw, teachers_NChw, 1, self.tau, mask_Nhw)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from mmseg_kd.iteration import current_iteration
+from mmseg_kd.losses.arguments import at_least_one
 from mmseg_kd.losses.functional import group_divergence
 from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
 from mmseg_kd.registry import KD_LOSSES
@@ -45,25 +48,24 @@ class CGDLoss(LogitLoss):
         shuffle_interval: int | None = None,
     ) -> None:
         super().__init__(tau, tau_squared, resolution, ignore_index)
-        if not (isinstance(group_size, int) and group_size >= 1):
-            raise ValueError(f'group_size must be a whole number >= 1, got {group_size!r}.')
-        if shuffle_interval is not None and not (
-            isinstance(shuffle_interval, int) and shuffle_interval >= 1
-        ):
-            raise ValueError(
-                f'shuffle_interval must be None or a whole number >= 1, got {shuffle_interval!r}.'
-            )
-        self.group_size = group_size
+        if shuffle_interval is not None:
+            at_least_one('shuffle_interval', shuffle_interval)
+        self.group_size = at_least_one('group_size', group_size)
         self.shuffle_interval = shuffle_interval
 
     def divergence(
-        self, student_NChw: Tensor, teacher_NChw: Tensor, mask_Nhw: Tensor | None
+        self,
+        student_NChw: Tensor,
+        teachers_NChw: Sequence[Tensor],
+        mask_Nhw: Tensor | None,
+        label_Nhw: Tensor | None,
     ) -> Tensor:
         if self.shuffle_interval is not None:
             order = self._permutation(student_NChw.shape[1], self.shuffle_interval)
             order = order.to(student_NChw.device)
-            student_NChw, teacher_NChw = student_NChw[:, order], teacher_NChw[:, order]
-        return group_divergence(student_NChw, teacher_NChw, self.group_size, self.tau, mask_Nhw)
+            student_NChw = student_NChw[:, order]
+            teachers_NChw = [teacher[:, order] for teacher in teachers_NChw]
+        return group_divergence(student_NChw, teachers_NChw, self.group_size, self.tau, mask_Nhw)
 
     @staticmethod
     def _permutation(channels: int, interval: int) -> Tensor:

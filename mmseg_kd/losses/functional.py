@@ -6,6 +6,9 @@ K the positions that one softmax runs over.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,47 +35,64 @@ def resize_label(label_NHW: Tensor, size: tuple[int, int]) -> Tensor:
     return label[:, 0].to(label_NHW.dtype)
 
 
+def mean_log_softmax(logits: Sequence[Tensor], dim: int) -> Tensor:
+    """The logarithm of the mean of several softmax distributions over dimension `dim`."""
+    mean = logits[0].log_softmax(dim)
+    for other in logits[1:]:
+        mean = torch.logaddexp(mean, other.log_softmax(dim))
+    return mean - math.log(len(logits))
+
+
 def softmax_divergence(
-    student: Tensor, teacher: Tensor, tau: float, dim: int, mask: Tensor | None = None
+    student: Tensor, teachers: Sequence[Tensor], tau: float, dim: int, mask: Tensor | None = None
 ) -> Tensor:
     """KL(teacher || student) in nats between softmax distributions over dimension `dim`.
 
     Args:
-        student, teacher: Logits of one shape.
-        tau: Temperature, > 0: both are softmax(x / tau).
+        student: Logits.
+        teachers: Logits of the same shape, of one teacher or of several, whose distributions
+            are averaged.
+        tau: Temperature, > 0: all are softmax(x / tau).
         mask: Booleans that broadcast to the logits, true where a position takes part. Others
             have probability zero on both sides. Where none takes part the divergence is 0.
 
     Returns:
         Divergences, of the logits' shape without `dim`.
     """
-    student, teacher = student / tau, teacher / tau
+    student, teachers = student / tau, [teacher / tau for teacher in teachers]
     if mask is not None:
         # A finite floor: with -inf a row without any position would be 0/0.
         floor = torch.finfo(student.dtype).min
         student = student.masked_fill(~mask, floor)
-        teacher = teacher.masked_fill(~mask, floor)
+        teachers = [teacher.masked_fill(~mask, floor) for teacher in teachers]
     log_p_student = student.log_softmax(dim)
-    log_p_teacher = teacher.log_softmax(dim)
+    log_p_teacher = mean_log_softmax(teachers, dim)
     terms = log_p_teacher.exp() * (log_p_teacher - log_p_student)
     if mask is not None:
         terms = terms.masked_fill(~mask, 0.0)
     return terms.sum(dim)
 
 
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean of `x` where `mask` is true, 0 where it is nowhere; None: of all."""
+    if mask is None:
+        return x.mean()
+    return x.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+
+
 def pixel_divergence(
-    student_NChw: Tensor, teacher_NChw: Tensor, tau: float, mask_Nhw: Tensor | None = None
+    student_NChw: Tensor,
+    teachers_NChw: Sequence[Tensor],
+    tau: float,
+    mask_Nhw: Tensor | None = None,
 ) -> Tensor:
     """KL(teacher || student) over the channels of each pixel, mean over the pixels of `mask`."""
-    divergence_Nhw = softmax_divergence(student_NChw, teacher_NChw, tau, dim=1)
-    if mask_Nhw is None:
-        return divergence_Nhw.mean()
-    return divergence_Nhw.masked_fill(~mask_Nhw, 0.0).sum() / mask_Nhw.sum().clamp(min=1)
+    return masked_mean(softmax_divergence(student_NChw, teachers_NChw, tau, dim=1), mask_Nhw)
 
 
 def group_divergence(
     student_NChw: Tensor,
-    teacher_NChw: Tensor,
+    teachers_NChw: Sequence[Tensor],
     group_size: int,
     tau: float,
     mask_Nhw: Tensor | None = None,
@@ -95,7 +115,7 @@ def group_divergence(
             mask = mask_Nhw[:, None].expand(n, size, h, w).reshape(n, 1, size * h * w)
         divergence_NG = softmax_divergence(
             student_NChw[:, begin:end].reshape(shape),
-            teacher_NChw[:, begin:end].reshape(shape),
+            [teacher[:, begin:end].reshape(shape) for teacher in teachers_NChw],
             tau,
             dim=-1,
             mask=mask,
@@ -103,3 +123,30 @@ def group_divergence(
         total = total + divergence_NG.sum()
     groups = -(-c // group_size)
     return total / (n * groups)
+
+
+def class_similarity(x_NChw: Tensor, label_Nhw: Tensor, num_classes: int) -> Tensor:
+    """Cosine similarity of each pixel's channels with their mean over its class in its image.
+
+    Args:
+        x_NChw: A map.
+        label_Nhw: Labels at its size. Those outside 0 to `num_classes` - 1 are no class.
+        num_classes: The number of classes.
+
+    Returns:
+        Similarities (N, h, w); 1 where a pixel has no class.
+    """
+    n, c, h, w = x_NChw.shape
+    is_class_P = ((label_Nhw >= 0) & (label_Nhw < num_classes)).flatten()
+    # P pixels of all images; a segment is one class of one image, and one more takes the rest.
+    image_N11 = torch.arange(n, device=label_Nhw.device).view(n, 1, 1)
+    segment_P = (image_N11 * num_classes + label_Nhw).flatten()
+    segment_P = segment_P.masked_fill(~is_class_P, n * num_classes)
+    x_PC = x_NChw.permute(0, 2, 3, 1).reshape(-1, c)
+    # The cosine with a class's sum is that with its mean.
+    sum_SC = x_PC.new_zeros(n * num_classes + 1, c).index_add(0, segment_P, x_PC)
+    dot_P = (x_PC * sum_SC[segment_P]).sum(1)
+    length_P = x_PC.norm(dim=1).clamp(min=1e-8)
+    sum_length_P = sum_SC.norm(dim=1).clamp(min=1e-8)[segment_P]
+    similarity_P: Tensor = (dot_P / (length_P * sum_length_P)).masked_fill(~is_class_P, 1.0)
+    return similarity_P.view(n, h, w)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from mmseg_kd.losses.functional import pixel_divergence
@@ -24,6 +26,10 @@ class KLLoss(LogitLoss):
     """
 
     def divergence(
-        self, student_NChw: Tensor, teacher_NChw: Tensor, mask_Nhw: Tensor | None
+        self,
+        student_NChw: Tensor,
+        teachers_NChw: Sequence[Tensor],
+        mask_Nhw: Tensor | None,
+        label_Nhw: Tensor | None,
     ) -> Tensor:
-        return pixel_divergence(student_NChw, teacher_NChw, self.tau, mask_Nhw)
+        return pixel_divergence(student_NChw, teachers_NChw, self.tau, mask_Nhw)

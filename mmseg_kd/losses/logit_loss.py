@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -14,7 +15,7 @@ Resolution = Literal['label', 'student', 'teacher']
 
 
 class LogitLoss(nn.Module, ABC):
-    """A divergence between softmax distributions of the student and of the teacher.
+    """A divergence between the student's map and the teacher's, from softmax distributions.
 
     Args:
         tau: Temperature, > 0.
@@ -29,6 +30,9 @@ class LogitLoss(nn.Module, ABC):
     Raises:
         ValueError: An argument is out of its range.
     """
+
+    # Whether `forward` takes the maps of several teachers and averages their distributions.
+    averages_teachers = True
 
     def __init__(
         self,
@@ -52,23 +56,29 @@ class LogitLoss(nn.Module, ABC):
         self.ignore_index = ignore_index
 
     def forward(
-        self, student_NChw: Tensor, teacher_NChw: Tensor, label_NHW: Tensor | None = None
+        self,
+        student_NChw: Tensor,
+        teacher_NChw: Tensor | Sequence[Tensor],
+        label_NHW: Tensor | None = None,
     ) -> Tensor:
         """The loss, a scalar of at least float32; the gradient goes to the student alone.
 
         Shape:
             - student_NChw: (N, C, h, w).
-            - teacher_NChw: (N, C, h', w').
+            - teacher_NChw: (N, C, h', w'), or several of these, one a teacher, where the loss
+              averages distributions; 'teacher' in `resolution` is then the first.
             - label_NHW: (N, H, W) integers; needed for resolution 'label' and ignore_index.
 
         Raises:
             ValueError: Shapes do not match, or labels are needed and not given.
         """
-        if student_NChw.shape[:2] != teacher_NChw.shape[:2]:
-            raise ValueError(
-                'student and teacher must have the same batch and channels, got '
-                f'{tuple(student_NChw.shape)} and {tuple(teacher_NChw.shape)}.'
-            )
+        teachers_NChw = [teacher_NChw] if isinstance(teacher_NChw, Tensor) else teacher_NChw
+        for teacher in teachers_NChw:
+            if student_NChw.shape[:2] != teacher.shape[:2]:
+                raise ValueError(
+                    'student and teacher must have the same batch and channels, got '
+                    f'{tuple(student_NChw.shape)} and {tuple(teacher.shape)}.'
+                )
         if label_NHW is not None and (
             label_NHW.ndim != 3 or label_NHW.shape[0] != student_NChw.shape[0]
         ):
@@ -78,15 +88,19 @@ class LogitLoss(nn.Module, ABC):
             )
         with torch.autocast(student_NChw.device.type, enabled=False):
             student_NChw = at_least_float32(student_NChw)
-            teacher_NChw = teacher_NChw.detach().to(student_NChw.dtype)
-            size = self._size(student_NChw, teacher_NChw, label_NHW)
+            teachers_NChw = [t.detach().to(student_NChw.dtype) for t in teachers_NChw]
+            size = self._size(student_NChw, teachers_NChw[0], label_NHW)
+            label_Nhw = None if label_NHW is None else resize_label(label_NHW, size)
             mask_Nhw = None
             if self.ignore_index is not None:
-                if label_NHW is None:
+                if label_Nhw is None:
                     raise ValueError('ignore_index needs labels, got none.')
-                mask_Nhw = resize_label(label_NHW, size) != self.ignore_index
+                mask_Nhw = label_Nhw != self.ignore_index
             loss = self.divergence(
-                resize_map(student_NChw, size), resize_map(teacher_NChw, size), mask_Nhw
+                resize_map(student_NChw, size),
+                [resize_map(teacher, size) for teacher in teachers_NChw],
+                mask_Nhw,
+                label_Nhw,
             )
             return loss * self.tau**2 if self.tau_squared else loss
 
@@ -99,9 +113,13 @@ class LogitLoss(nn.Module, ABC):
 
     @abstractmethod
     def divergence(
-        self, student_NChw: Tensor, teacher_NChw: Tensor, mask_Nhw: Tensor | None
+        self,
+        student_NChw: Tensor,
+        teachers_NChw: Sequence[Tensor],
+        mask_Nhw: Tensor | None,
+        label_Nhw: Tensor | None,
     ) -> Tensor:
-        """The divergence of two maps of one size, over the pixels where the mask is true."""
+        """The divergence of maps of one size, over the pixels where the mask is true."""
 
     def extra_repr(self) -> str:
         return (

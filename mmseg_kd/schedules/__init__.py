@@ -1,6 +1,18 @@
-"""Schedules: functions from the iteration to a factor in [0, 1], without state."""
+"""Schedules: functions from the iteration to a factor >= 0, without state."""
 
+from mmseg_kd.schedules.exponential import ExponentialDecay, ExponentialWarmup
 from mmseg_kd.schedules.jump import Jump
+from mmseg_kd.schedules.legacy import LegacyExponentialDecay, LegacyExponentialWarmup
 from mmseg_kd.schedules.linear import LinearDecay, LinearWarmup
+from mmseg_kd.schedules.random_turn import RandomTurn
 
-__all__ = ['Jump', 'LinearDecay', 'LinearWarmup']
+__all__ = [
+    'ExponentialDecay',
+    'ExponentialWarmup',
+    'Jump',
+    'LegacyExponentialDecay',
+    'LegacyExponentialWarmup',
+    'LinearDecay',
+    'LinearWarmup',
+    'RandomTurn',
+]

@@ -1,4 +1,4 @@
-"""Teacher and student in one segmentor."""
+"""Teachers and student in one segmentor."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from mmseg_kd.assembly import assemble
 from mmseg_kd.checkpoints import load_weights
-from mmseg_kd.connectors import as_map
 from mmseg_kd.errors import CheckpointError
 from mmseg_kd.iteration import current_iteration
 from mmseg_kd.recorder import Recorder
-from mmseg_kd.term import Term, layers_of
+from mmseg_kd.taps import Taps
+from mmseg_kd.term import Term, student_layers, teacher_layers
 
 # Entries of the log: the weighted term, and its weight at this iteration.
 TERM_PREFIX = 'kd.'
@@ -30,20 +30,24 @@ class DistillationWrapper(BaseSegmentor):
     """Trains a student with its own losses and with terms that compare it with a teacher.
 
     Inference (`predict` and `tensor`) is the student's. `state_dict()` holds the student
-    (`student.`) and what the terms learn (`terms.`), never the teacher, which is frozen,
-    always in eval mode and read from its own checkpoint. While every term has weight 0 the
-    teacher is not run, and without terms it is not even built, so that an empty list trains
-    the plain student, from the same initial weights for the same seed.
+    (`student.`) and what the terms learn (`terms.`), never a teacher, which is frozen, always
+    in eval mode and read from its own checkpoint. A teacher whose terms all have weight 0 is
+    not run, and without terms none is even built, so that an empty list trains the plain
+    student, from the same initial weights for the same seed.
 
     Args:
         student: A network: an inline model (`type='EncoderDecoder', ...`), or `config=` with
             optional `cfg_options=`; both with optional `checkpoint=`, the weights to start
             from, and `strict=`.
         teacher: The same, with `checkpoint=` needed and optional `input_size=`, the height and
-            width that the images are scaled to for it. Needed where there are terms.
+            width that the images are scaled to for it. A list of these, each with an optional
+            `name`, for several. Needed where there are terms.
         distillation: The terms: dicts with `student_layer`, `teacher_layer` (names as in
-            `named_modules()`), `loss`, and optionally `weight` (1.0), `schedule`, `connector`
-            ('auto': a 1x1 convolution where the channels differ), `name`.
+            `find_tap`; lists where the loss takes several layers; a dict by teacher where their
+            layers differ), `loss`, and optionally `weight` (1.0), `schedule`, `connector`
+            ('auto': a 1x1 convolution where the channels differ), `name`; and, with several
+            teachers, `teacher` (a name or index, or a list), `reduction` ('sum', 'mean' or
+            'random') and `teacher_weights`.
         data_preprocessor: As in mmseg; None: the student's own.
         init_cfg: As in mmengine.
 
@@ -66,12 +70,17 @@ class DistillationWrapper(BaseSegmentor):
         self.terms = nn.ModuleDict({term.name: term for term in parts.terms})
         self._student_spec = parts.student_spec
         self._clone = parts.changed
-        self._teacher = parts.teacher
+        self._teachers = parts.teachers
+
+    @property
+    def teachers(self) -> dict[str, nn.Module]:
+        """The teachers' networks, by name; none where there are no terms."""
+        return {name: teacher.network for name, teacher in self._teachers.items()}
 
     @property
     def teacher(self) -> nn.Module | None:
-        """The teacher's network; None where there are no terms."""
-        return None if self._teacher is None else self._teacher.network
+        """The first teacher's network; None where there are no terms."""
+        return next(iter(self.teachers.values()), None)
 
     @property
     def out_channels(self) -> int:
@@ -119,26 +128,22 @@ class DistillationWrapper(BaseSegmentor):
         iteration = current_iteration()
         weights = {term.name: term.weight_at(iteration) for term in self._term_list}
         active = [term for term in self._term_list if weights[term.name] != 0]
-        teacher_taps: dict[str, Tensor] = {}
-        if active:
-            assert self._teacher is not None
-            teacher_taps = self._teacher(inputs, data_samples, layers_of(active, 'teacher'))
-        with Recorder(self.student, layers_of(active, 'student'), self._clone) as recorder:
+        teacher_taps = {
+            name: teacher(inputs, data_samples, layers)
+            for name, teacher in self._teachers.items()
+            if (layers := teacher_layers(active, name))
+        }
+        with Recorder(self.student, student_layers(active), self._clone) as recorder:
             losses: dict[str, Tensor] = self.student.loss(inputs, data_samples)
-            student_taps = recorder.outputs
+            student_taps = Taps(recorder.outputs, _size(inputs))
         label_NHW = _labels(data_samples) if active else None
-        image_size = _size(inputs)
         entries: dict[str, Tensor] = {}
         for term in self._term_list:
             weight = weights[term.name]
             if weight == 0:
                 value = term.idle()
             else:
-                value = weight * term(
-                    as_map(student_taps[term.student_layer], image_size, term.student_layer),
-                    teacher_taps[term.teacher_layer],
-                    label_NHW,
-                )
+                value = weight * term(student_taps, teacher_taps, label_NHW)
             entries[TERM_PREFIX + term.name] = inputs.new_zeros(()) if value is None else value
             entries[WEIGHT_PREFIX + term.name] = torch.tensor(weight)
         return {**losses, **entries}
@@ -179,8 +184,8 @@ class DistillationWrapper(BaseSegmentor):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistillationWrapper:
         super()._apply(fn, recurse)
-        if self._teacher is not None:
-            self._teacher.apply(fn)
+        for teacher in self._teachers.values():
+            teacher.apply(fn)
         return self
 
 

@@ -67,15 +67,15 @@ def test_softmax_divergence_by_hand() -> None:
         0.0,
         0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5),
     ]
-    actual = softmax_divergence(student, teacher, tau=1.0, dim=1)
+    actual = softmax_divergence(student, [teacher], tau=1.0, dim=1)
     torch.testing.assert_close(actual, torch.tensor(expected).double(), atol=1e-7, rtol=1e-6)
 
 
 def test_softmax_divergence_divides_by_tau() -> None:
     student, teacher = random_maps()
     torch.testing.assert_close(
-        softmax_divergence(student, teacher, tau=4.0, dim=1),
-        softmax_divergence(student / 4, teacher / 4, tau=1.0, dim=1),
+        softmax_divergence(student, [teacher], tau=4.0, dim=1),
+        softmax_divergence(student / 4, [teacher / 4], tau=1.0, dim=1),
     )
 
 
@@ -84,7 +84,7 @@ def test_softmax_divergence_of_masked_positions() -> None:
     student, teacher = student.flatten(), teacher.flatten()
     mask = torch.tensor([True, False, True, True, False, True])
     torch.testing.assert_close(
-        softmax_divergence(student, teacher, 2.0, 0, mask),
+        softmax_divergence(student, [teacher], 2.0, 0, mask),
         plain_divergence(student[mask], teacher[mask], 2.0),
     )
 
@@ -94,7 +94,7 @@ def test_softmax_divergence_of_masked_positions_among_extreme_ones(offset: float
     student, teacher = (x.flatten() for x in random_maps((1, 1), channels=6, images=1))
     mask = torch.tensor([True, False, True, True, False, True])
     torch.testing.assert_close(
-        softmax_divergence(student + offset, teacher + offset, 1.0, 0, mask),
+        softmax_divergence(student + offset, [teacher + offset], 1.0, 0, mask),
         plain_divergence(student[mask], teacher[mask], 1.0),
         rtol=1e-3,
         atol=0.0,
@@ -107,7 +107,7 @@ def test_softmax_divergence_without_any_position(dtype: torch.dtype) -> None:
     student = torch.tensor([[1e4, -1e4, 0.0]], dtype=dtype, requires_grad=True)
     nowhere = torch.zeros(1, 3, dtype=torch.bool)
     with torch.autograd.detect_anomaly(check_nan=True):  # no NaN on the way either
-        divergence = softmax_divergence(student, -student.detach(), 0.01, 1, nowhere)
+        divergence = softmax_divergence(student, [-student.detach()], 0.01, 1, nowhere)
         divergence.sum().backward()
     assert divergence.item() == 0.0
     assert student.grad is not None
@@ -117,15 +117,15 @@ def test_softmax_divergence_without_any_position(dtype: torch.dtype) -> None:
 def test_softmax_divergence_is_never_negative() -> None:
     for seed in range(20):
         student, teacher = random_maps(seed=seed)
-        assert softmax_divergence(student, teacher, 1.0, 1).min() >= 0
+        assert softmax_divergence(student, [teacher], 1.0, 1).min() >= 0
 
 
 def test_pixel_divergence_is_the_mean_over_the_mask() -> None:
     student, teacher = random_maps()
     mask = random_label((3, 4)) != 255
-    each = softmax_divergence(student, teacher, 1.0, dim=1)
-    torch.testing.assert_close(pixel_divergence(student, teacher, 1.0), each.mean())
-    torch.testing.assert_close(pixel_divergence(student, teacher, 1.0, mask), each[mask].mean())
+    each = softmax_divergence(student, [teacher], 1.0, dim=1)
+    torch.testing.assert_close(pixel_divergence(student, [teacher], 1.0), each.mean())
+    torch.testing.assert_close(pixel_divergence(student, [teacher], 1.0, mask), each[mask].mean())
 
 
 @pytest.mark.parametrize(('channels', 'group_size'), [(6, 2), (6, 4), (6, 6), (6, 9), (1, 1)])
@@ -134,10 +134,10 @@ def test_group_divergence(channels: int, group_size: int) -> None:
     mask = random_label((3, 4)) != 255
     everywhere = torch.ones_like(mask)
     torch.testing.assert_close(
-        group_divergence(student, teacher, group_size, 1.0),
+        group_divergence(student, [teacher], group_size, 1.0),
         plain_group_loss(student, teacher, 1.0, everywhere, group_size),
     )
     torch.testing.assert_close(
-        group_divergence(student, teacher, group_size, 1.0, mask),
+        group_divergence(student, [teacher], group_size, 1.0, mask),
         plain_group_loss(student, teacher, 1.0, mask, group_size),
     )

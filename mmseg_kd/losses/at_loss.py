@@ -1,0 +1,69 @@
+"""Attention transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mmseg_kd.losses.arguments import non_negative
+from mmseg_kd.losses.functional import masked_mean, pixel_divergence
+from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
+from mmseg_kd.registry import KD_LOSSES
+
+
+@KD_LOSSES.register_module()
+class ATLoss(LogitLoss):
+    r"""Squared difference of the means over the channels, plus the KL divergence of each pixel.
+
+    .. math:: L = \frac{\alpha}{|M|} \sum_{i \in M}
+        \left( \frac1C \sum_c z^S_{ci} - \frac1C \sum_c z^T_{ci} \right)^2 + \kappa L_{KL}
+
+    with M the pixels of the batch that are not ignored, alpha the `attention_weight`, kappa the
+    `kl_weight` and L_KL as in `KLLoss`.
+
+    Args:
+        attention_weight: Of the first part, >= 0.
+        kl_weight: Of the second, >= 0.
+        tau: Temperature of the second, > 0.
+        resolution, ignore_index: As in `LogitLoss`.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Reference: `ATLoss` of SegDistill, after Zagoruyko and Komodakis, Paying More Attention to
+    Attention, ICLR 2017, arXiv 1612.03928, which takes other means and no KL divergence.
+    """
+
+    averages_teachers = False
+
+    def __init__(
+        self,
+        attention_weight: float = 1.0,
+        kl_weight: float = 1.0,
+        tau: float = 1.0,
+        resolution: Resolution = 'student',
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(tau, False, resolution, ignore_index)
+        self.attention_weight = non_negative('attention_weight', attention_weight)
+        self.kl_weight = non_negative('kl_weight', kl_weight)
+
+    def divergence(
+        self,
+        student_NChw: Tensor,
+        teachers_NChw: Sequence[Tensor],
+        mask_Nhw: Tensor | None,
+        label_Nhw: Tensor | None,
+    ) -> Tensor:
+        (teacher_NChw,) = teachers_NChw
+        difference_Nhw = student_NChw.mean(1) - teacher_NChw.mean(1)
+        loss = self.attention_weight * masked_mean(difference_Nhw.square(), mask_Nhw)
+        if self.kl_weight:
+            kl = pixel_divergence(student_NChw, teachers_NChw, self.tau, mask_Nhw)
+            loss = loss + self.kl_weight * kl
+        return loss
+
+    def extra_repr(self) -> str:
+        own = f'attention_weight={self.attention_weight}, kl_weight={self.kl_weight}'
+        return f'{own}, {super().extra_repr()}'

@@ -1,0 +1,83 @@
+"""Intra-class feature variation distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mmseg_kd.losses.arguments import at_least_one, non_negative
+from mmseg_kd.losses.functional import class_similarity, masked_mean, pixel_divergence
+from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
+from mmseg_kd.registry import KD_LOSSES
+
+
+@KD_LOSSES.register_module()
+class IFVDLoss(LogitLoss):
+    r"""Squared difference of how like its class centre each pixel is, plus the pixels' KL.
+
+    .. math:: L = \frac{\alpha}{|M|} \sum_{i \in M} \left(
+        \cos(z^S_i, \mu^S_{y_i}) - \cos(z^T_i, \mu^T_{y_i}) \right)^2 + \kappa L_{KL}
+
+    with M the pixels of the batch that are not ignored, z_i the vector of a pixel's channels,
+    mu_y the mean of those of an image's pixels with label y, alpha the `variation_weight`, kappa
+    the `kl_weight` and L_KL as in `KLLoss`. Labels are needed.
+
+    Args:
+        variation_weight: Of the first part, >= 0.
+        kl_weight: Of the second, >= 0; 0 for layers that put out features and not scores.
+        num_classes: Labels from 0 to `num_classes` - 1 are classes. A pixel with another label
+            has no centre and counts as equal on both sides. The default takes every label but
+            255 for a class.
+        tau: Temperature of the second part, > 0.
+        resolution, ignore_index: As in `LogitLoss`.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Reference: Wang et al., Intra-class Feature Variation Distillation for Semantic Segmentation,
+    ECCV 2020, eq. 2 to 4. The weights are those of SegDistill; the first part alone, with
+    weight 1, is the paper's.
+    """
+
+    averages_teachers = False
+
+    def __init__(
+        self,
+        variation_weight: float = 10.0,
+        kl_weight: float = 1.0,
+        num_classes: int = 255,
+        tau: float = 1.0,
+        resolution: Resolution = 'student',
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(tau, False, resolution, ignore_index)
+        self.variation_weight = non_negative('variation_weight', variation_weight)
+        self.kl_weight = non_negative('kl_weight', kl_weight)
+        self.num_classes = at_least_one('num_classes', num_classes)
+
+    def divergence(
+        self,
+        student_NChw: Tensor,
+        teachers_NChw: Sequence[Tensor],
+        mask_Nhw: Tensor | None,
+        label_Nhw: Tensor | None,
+    ) -> Tensor:
+        if label_Nhw is None:
+            raise ValueError('IFVDLoss needs labels, got none.')
+        (teacher_NChw,) = teachers_NChw
+        difference_Nhw = class_similarity(
+            student_NChw, label_Nhw, self.num_classes
+        ) - class_similarity(teacher_NChw, label_Nhw, self.num_classes)
+        loss = self.variation_weight * masked_mean(difference_Nhw.square(), mask_Nhw)
+        if self.kl_weight:
+            kl = pixel_divergence(student_NChw, teachers_NChw, self.tau, mask_Nhw)
+            loss = loss + self.kl_weight * kl
+        return loss
+
+    def extra_repr(self) -> str:
+        own = (
+            f'variation_weight={self.variation_weight}, kl_weight={self.kl_weight}, '
+            f'num_classes={self.num_classes}'
+        )
+        return f'{own}, {super().extra_repr()}'

@@ -1,0 +1,67 @@
+"""SegDistill's exponential modes, for runs that must repeat old ones.
+
+Their shape depends on the weight that they are factors of, `alpha`. With alpha = 3 the warm-up
+starts at a third of the weight and not at 0, and the decay falls to less than a thousandth of it
+in its first step. `ExponentialWarmup` and `ExponentialDecay` are what was meant.
+"""
+
+from __future__ import annotations
+
+from mmseg_kd.registry import SCHEDULES
+from mmseg_kd.schedules.interval import check_interval
+
+
+@SCHEDULES.register_module()
+class LegacyExponentialWarmup:
+    """alpha ** (iteration / end) / alpha before `end`, 1 from there on.
+
+    Args:
+        alpha: The term's weight, > 0.
+        end: First iteration with the factor 1.
+
+    Raises:
+        ValueError: Not alpha > 0, or not end > 0.
+
+    Reference: `warmup_config` with mode 'exp' of SegDistill.
+    """
+
+    def __init__(self, alpha: float, end: int) -> None:
+        self.alpha = _check_alpha(alpha)
+        _, self.end = check_interval(0, end)
+
+    def __call__(self, iteration: int) -> float:
+        return float(self.alpha ** (min(iteration / self.end, 1.0) - 1.0))
+
+
+@SCHEDULES.register_module()
+class LegacyExponentialDecay:
+    """1 up to `begin`, then 0.001 alpha ** ((end - iteration) / (end - begin)) / alpha, then 0.
+
+    Args:
+        alpha: The term's weight, > 0.
+        begin: Last iteration with the factor 1.
+        end: First iteration with the factor 0.
+
+    Raises:
+        ValueError: Not alpha > 0, or not 0 <= begin < end.
+
+    Reference: `earlydecay_config` with mode 'exp' of SegDistill.
+    """
+
+    def __init__(self, alpha: float, begin: int, end: int) -> None:
+        self.alpha = _check_alpha(alpha)
+        self.begin, self.end = check_interval(begin, end)
+
+    def __call__(self, iteration: int) -> float:
+        if iteration <= self.begin:
+            return 1.0
+        if iteration >= self.end:
+            return 0.0
+        left = (self.end - iteration) / (self.end - self.begin)
+        return float(0.001 * self.alpha ** (left - 1.0))
+
+
+def _check_alpha(alpha: float) -> float:
+    if not 0 < alpha < float('inf'):
+        raise ValueError(f'expected a finite alpha > 0, got {alpha!r}.')
+    return alpha

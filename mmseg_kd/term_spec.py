@@ -1,0 +1,211 @@
+"""What the config says of a term: one entry of `distillation`, read and checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from mmseg_kd.errors import ConfigError, Problems, is_name, nearest
+from mmseg_kd.reduction import spread
+from mmseg_kd.registry import KD_LOSSES, SCHEDULES, build
+
+Schedule = Callable[[int], float]
+
+_KEYS = (
+    'student_layer',
+    'teacher_layer',
+    'loss',
+    'weight',
+    'schedule',
+    'connector',
+    'name',
+    'teacher',
+    'reduction',
+    'teacher_weights',
+)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers that a term taps.
+
+    Attributes:
+        student: Names; several where the loss takes several.
+        teachers: As many names for each of its teachers, by the teacher's name.
+        is_list: Whether the config has lists of layers: the loss then gets lists of what they
+            put out, as it is.
+    """
+
+    student: tuple[str, ...]
+    teachers: Mapping[str, tuple[str, ...]]
+    is_list: bool
+
+
+@dataclass(frozen=True)
+class TermSpec:
+    """A term as the config has it, checked as far as that goes without the networks."""
+
+    where: str
+    name: str
+    layers: Layers
+    loss: nn.Module
+    weight: float
+    schedules: tuple[Schedule, ...]
+    connector: Any
+
+
+def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> list[TermSpec]:
+    """Read the list `distillation=[dict(...), ...]`.
+
+    Args:
+        cfgs: The list.
+        teachers: Names of the config's teachers, in its order.
+        problems: Gets all that is wrong with it.
+
+    Returns:
+        The terms that can be read.
+    """
+    if not isinstance(cfgs, (list, tuple)):
+        problems.add(ConfigError(f'distillation: expected a list of dicts, got {cfgs!r}.'))
+        return []
+    specs: list[TermSpec] = []
+    taken: set[str] = set()
+    for index, cfg in enumerate(cfgs):
+        where = f'distillation[{index}]'
+        with problems:
+            for entry in spread(cfg, where, teachers):
+                # The default name tells teachers apart where there are several.
+                suffix = ''.join(f'_{name}' for name in entry['teacher'] if len(teachers) > 1)
+                specs.append(_parse_term(entry, where, suffix, taken))
+    return specs
+
+
+def parse_layers(cfgs: Any, teachers: Sequence[str]) -> list[tuple[str, Layers]]:
+    """The layers that the entries of `distillation` name, each with its place in the config.
+
+    Entries whose layers or teachers cannot be read are left out: `parse_terms` reports them.
+    """
+    found = []
+    for index, cfg in enumerate(cfgs if isinstance(cfgs, (list, tuple)) else ()):
+        where = f'distillation[{index}]'
+        with suppress(ConfigError):
+            found += [(where, _layers(entry, where)) for entry in spread(cfg, where, teachers)]
+    return found
+
+
+def _layers(cfg: Mapping[str, Any], where: str) -> Layers:
+    """The layers of an entry whose `teacher` is a list of names."""
+    problems = Problems()
+    student: tuple[str, ...] = ()
+    teachers: dict[str, tuple[str, ...]] = {}
+    with problems:
+        student = _names(cfg, 'student_layer', where)
+    theirs = cfg.get('teacher_layer')
+    with problems:
+        if not isinstance(theirs, Mapping):
+            teachers = dict.fromkeys(cfg['teacher'], _names(cfg, 'teacher_layer', where))
+        elif set(theirs) == set(cfg['teacher']):
+            place = f'{where}.teacher_layer'
+            teachers = {name: _names(theirs, name, place) for name in cfg['teacher']}
+        else:
+            raise ConfigError(
+                f'{where}.teacher_layer: expected a layer for each of {cfg["teacher"]}, got layers '
+                f'for {list(theirs)}.'
+            )
+    problems.raise_if_any()
+    is_list = not isinstance(cfg['student_layer'], str)
+    for name, names in teachers.items():
+        if len(names) != len(student):
+            raise ConfigError(
+                f'{where}: expected as many layers of the teacher as of the student, got '
+                f'{len(names)} ({name!r}) and {len(student)}.'
+            )
+    return Layers(student, teachers, is_list)
+
+
+def _names(cfg: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    """A layer's name, or a list of names."""
+    if key not in cfg:
+        raise ConfigError(f'{where}: {key} is missing.')
+    value = cfg[key]
+    names = [value] if isinstance(value, str) else value
+    if not (isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names)):
+        raise ConfigError(f"{where}.{key}: expected a layer's name, got {value!r}.")
+    return tuple(names)
+
+
+def _parse_term(cfg: Mapping[str, Any], where: str, suffix: str, taken: set[str]) -> TermSpec:
+    problems = Problems()
+    for key in cfg:
+        if key not in _KEYS:
+            problems.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, _KEYS)}.'))
+    layers = Layers((), {}, False)
+    with problems:
+        layers = _layers(cfg, where)
+    weight = cfg.get('weight', 1.0)
+    if not (isinstance(weight, (int, float)) and math.isfinite(weight) and weight >= 0):
+        problems.add(ConfigError(f'{where}.weight: expected a finite number >= 0, got {weight!r}.'))
+    schedule = cfg.get('schedule') or []
+    schedule = [schedule] if isinstance(schedule, Mapping) else schedule
+    schedules: list[Schedule] = []
+    for i, one in enumerate(schedule):
+        with problems:
+            schedules.append(build(SCHEDULES, one, f'{where}.schedule[{i}]'))
+    loss: Any = None
+    with problems:
+        if 'loss' not in cfg:
+            raise ConfigError(f'{where}: loss is missing.')
+        loss = build(KD_LOSSES, cfg['loss'], f'{where}.loss')
+        _check_loss(loss, layers, cfg, where)
+    name = cfg.get('name')
+    if name is None:
+        name = _free_name(type(loss).__name__, suffix, taken)
+    elif not is_name(name):
+        problems.add(
+            ConfigError(f"{where}.name: expected letters, digits, '_' and '-', got {name!r}.")
+        )
+    elif name in taken:
+        problems.add(ConfigError(f'{where}.name: {name!r} is the name of another term.'))
+    problems.raise_if_any()
+    taken.add(name)
+    return TermSpec(
+        where=where,
+        name=name,
+        layers=layers,
+        loss=loss,
+        weight=float(weight),
+        schedules=tuple(schedules),
+        connector=cfg.get('connector', 'auto'),
+    )
+
+
+def _check_loss(loss: Any, layers: Layers, cfg: Mapping[str, Any], where: str) -> None:
+    """See that the loss takes as many layers and teachers as the entry names."""
+    kind = type(loss).__name__
+    expected = getattr(loss, 'layers_per_side', 1)
+    if layers.student and (len(layers.student) != expected or layers.is_list != (expected > 1)):
+        what = 'a list of layers' if layers.is_list else 'one layer'
+        needs = f'a list of {expected} layers' if expected > 1 else 'one layer'
+        raise ConfigError(f'{where}: {kind} takes {needs} on each side, got {what}.')
+    if layers.is_list and cfg.get('connector', 'auto') not in ('auto', None):
+        raise ConfigError(f'{where}.connector: a list of layers is taken as it is, without one.')
+    if len(layers.teachers) > 1 and not getattr(loss, 'averages_teachers', False):
+        raise ConfigError(
+            f"{where}.reduction: {kind} cannot average teachers; take 'sum' or 'random', or a loss "
+            'between distributions (KLLoss, CDLoss, CGDLoss).'
+        )
+
+
+def _free_name(loss: str, suffix: str, taken: Collection[str]) -> str:
+    """'cgd' for CGDLoss, 'cgd_b3' with the suffix '_b3', and 'cgd_2' where 'cgd' is taken."""
+    stem = (loss.removesuffix('Loss').lower() or 'term') + suffix
+    name, count = stem, 1
+    while name in taken:
+        count += 1
+        name = f'{stem}_{count}'
+    return name
