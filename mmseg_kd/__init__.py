@@ -10,8 +10,8 @@ name_distribution()
 import_quietly('mmseg.models', 'mmseg.datasets', 'mmseg.engine', 'mmseg.visualization')
 
 # Registration happens on import, after the hosts are in.
-from mmseg_kd import connectors, datasets, losses, schedules, segmentors  # noqa: E402
+from mmseg_kd import connectors, datasets, hooks, losses, schedules, segmentors  # noqa: E402
 
 __version__ = '0.1.0'
 
-__all__ = ['connectors', 'datasets', 'losses', 'schedules', 'segmentors']
+__all__ = ['connectors', 'datasets', 'hooks', 'losses', 'schedules', 'segmentors']

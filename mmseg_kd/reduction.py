@@ -73,13 +73,18 @@ def spread(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[str, Any]
         raise ConfigError(f'{where}.{key} needs several teachers: teacher=[...].')
     if weights is not None:
         _check_weights(weights, reduction, len(chosen), f'{where}.teacher_weights')
+    layer = cfg.get('teacher_layer')
+    if isinstance(layer, Mapping) and set(layer) != set(chosen):
+        raise ConfigError(
+            f'{where}.teacher_layer: expected a layer for each of {chosen}, got layers for '
+            f'{list(layer)}.'
+        )
     if len(chosen) < 2 or reduction == 'mean':
         return [{**rest, 'teacher': chosen}]
     entries = []
     for index, name in enumerate(chosen):
         entry = {**rest, 'teacher': [name]}
-        layer = cfg.get('teacher_layer')
-        if isinstance(layer, Mapping) and name in layer:
+        if isinstance(layer, Mapping):
             entry['teacher_layer'] = layer[name]
         if isinstance(cfg.get('name'), str):
             entry['name'] = f'{cfg["name"]}_{name}'

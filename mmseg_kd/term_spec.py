@@ -107,16 +107,11 @@ def _layers(cfg: Mapping[str, Any], where: str) -> Layers:
         student = _names(cfg, 'student_layer', where)
     theirs = cfg.get('teacher_layer')
     with problems:
-        if not isinstance(theirs, Mapping):
-            teachers = dict.fromkeys(cfg['teacher'], _names(cfg, 'teacher_layer', where))
-        elif set(theirs) == set(cfg['teacher']):
+        if isinstance(theirs, Mapping):
             place = f'{where}.teacher_layer'
             teachers = {name: _names(theirs, name, place) for name in cfg['teacher']}
         else:
-            raise ConfigError(
-                f'{where}.teacher_layer: expected a layer for each of {cfg["teacher"]}, got layers '
-                f'for {list(theirs)}.'
-            )
+            teachers = dict.fromkeys(cfg['teacher'], _names(cfg, 'teacher_layer', where))
     problems.raise_if_any()
     is_list = not isinstance(cfg['student_layer'], str)
     for name, names in teachers.items():

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmseg_kd.errors import CheckpointError
@@ -105,10 +107,24 @@ def read_state_dict(source: str) -> dict[str, Tensor]:
     run.
 
     Args:
-        source: A file, or an https URL, which is downloaded once into torch's hub cache.
+        source: A pickle of torch or a `.safetensors` file, or a pickle's https URL, which is
+            downloaded once into torch's hub cache.
 
     Raises:
         CheckpointError: The file is missing, torn, no checkpoint, or wants to run code.
+    """
+    tensors = read_tensors(source)
+    if any(key.startswith('student.') for key in tensors):
+        tensors = {k: v for k, v in tensors.items() if k.startswith('student.')}
+        tensors = without_prefix(tensors, 'student.')
+    return tensors
+
+
+def read_tensors(source: str) -> dict[str, Tensor]:
+    """All the tensors of a checkpoint: as `read_state_dict`, but `student.` stays in the keys.
+
+    Raises:
+        CheckpointError: As in `read_state_dict`.
     """
     content = _read(source)
     for key in ('state_dict', 'model'):
@@ -122,17 +138,19 @@ def read_state_dict(source: str) -> dict[str, Tensor]:
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
         raise CheckpointError(f'{source}: there are no tensors in it; is it a checkpoint?')
-    tensors = _without_prefix(tensors, 'module.')
-    if any(key.startswith('student.') for key in tensors):
-        tensors = {k: v for k, v in tensors.items() if k.startswith('student.')}
-        tensors = _without_prefix(tensors, 'student.')
-    return tensors
+    return without_prefix(tensors, 'module.')
 
 
 def _read(source: str) -> Any:
     try:
         with torch.serialization.safe_globals(_HISTORY_GLOBALS):
             if source.startswith('https://'):
+                if urlparse(source).path.endswith(('.safetensors', '/pytorch_model.bin')):
+                    # Torch's cache goes by the file's name, and these files share theirs.
+                    raise CheckpointError(
+                        f'{source}: is not downloaded. Download it by hand and give the path of '
+                        'the file.'
+                    )
                 return torch.hub.load_state_dict_from_url(
                     source, map_location='cpu', check_hash=False, weights_only=True
                 )
@@ -141,6 +159,8 @@ def _read(source: str) -> Any:
             path = Path(source).expanduser()
             if not path.is_file():
                 raise CheckpointError(f'{source}: there is no such checkpoint file.')
+            if path.suffix == '.safetensors':
+                return load_file(path)
             return torch.load(path, map_location='cpu', weights_only=True)
     except CheckpointError:
         raise
@@ -160,14 +180,16 @@ def _read(source: str) -> Any:
             'the path of the file.'
         ) from error
     except Exception as error:  # bytes that are no pickle break its reader in any way
-        raise CheckpointError(f'{source}: torn or no checkpoint ({_first_line(error)}).') from error
+        raise CheckpointError(f'{source}: torn or no checkpoint ({first_line(error)}).') from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or else its name."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The same tensors, their keys without `prefix` where they begin with it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items()}
 
 

@@ -18,9 +18,16 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mmseg_kd.errors import ConfigError, DeviceError, KDError
+from mmseg_kd.errors import ConfigError, DeviceError, KDError, Problems
 from mmseg_kd.host import HostNoise, explain
-from mmseg_kd.network import NetworkSpec, config_path, parse_network, replace_sync_bn
+from mmseg_kd.network import (
+    NetworkSpec,
+    config_path,
+    parse_network,
+    parse_teachers,
+    replace_sync_bn,
+    teacher_label,
+)
 
 
 def run_command(
@@ -170,23 +177,59 @@ def build_runner(cfg: Config) -> Runner:
     return runner
 
 
-def network_of(cfg: Config, teacher: bool) -> NetworkSpec:
-    """A network of a config: the teacher or the student of a distillation, or the model.
+def networks_of(cfg: Config) -> dict[str, NetworkSpec]:
+    """The networks of a config, by what messages call them.
+
+    These are the teachers ('teacher', or "teacher 'NAME'" where there are several) and the
+    'student' of a distillation, or the 'model' of any other config.
 
     Raises:
-        ConfigError: The teacher is asked for and there is none.
+        ConfigError: A network cannot be read; `ManyErrors` where that is more than one.
     """
-    if cfg.model.get('type') == 'DistillationWrapper':
-        side = 'teacher' if teacher else 'student'
-        if cfg.model.get(side) is None:
-            raise ConfigError(f'the config has no {side}.')
-        spec = parse_network(cfg.model[side], side)
-        if not teacher and cfg.model.get('data_preprocessor') is not None:
-            spec.model['data_preprocessor'] = cfg.model['data_preprocessor']
-        return spec
-    if teacher:
-        raise ConfigError('--teacher: the config is no distillation and has no teacher.')
-    return NetworkSpec(ConfigDict(cfg.model))
+    if cfg.model.get('type') != 'DistillationWrapper':
+        return {'model': NetworkSpec(ConfigDict(cfg.model))}
+    problems = Problems()
+    names, specs = parse_teachers(cfg.model.get('teacher'), problems)
+    found = {teacher_label(name, len(names)): spec for name, spec in specs.items()}
+    with problems:
+        if cfg.model.get('student') is None:
+            raise ConfigError('the config has no student.')
+        found['student'] = parse_network(cfg.model['student'], 'student')
+        if cfg.model.get('data_preprocessor') is not None:
+            found['student'].model['data_preprocessor'] = cfg.model['data_preprocessor']
+    problems.raise_if_any()
+    return found
+
+
+def trained_network_of(cfg: Config) -> NetworkSpec:
+    """The network of a config that is trained: the student, or the model itself."""
+    networks = networks_of(cfg)
+    return networks['student' if 'student' in networks else 'model']
+
+
+def teacher_of(cfg: Config, name: str | None) -> NetworkSpec:
+    """A teacher of a config.
+
+    Args:
+        cfg: The config.
+        name: Its name; None: the only one there is.
+
+    Raises:
+        ConfigError: There is none, or none of this name, or a name is needed.
+    """
+    networks = networks_of(cfg)
+    teachers = {k: v for k, v in networks.items() if k.startswith('teacher')}
+    if not teachers:
+        raise ConfigError('--teacher: the config is no distillation with a teacher.')
+    if name is None and len(teachers) == 1:
+        return next(iter(teachers.values()))
+    if name is None or f'teacher {name!r}' not in teachers:
+        given = 'no name' if name is None else repr(name)
+        raise ConfigError(
+            f'--teacher: got {given}; the config has {", ".join(teachers)}. A checkpoint goes '
+            'before --teacher.'
+        )
+    return teachers[f'teacher {name!r}']
 
 
 def student_of(model: Any) -> Any:

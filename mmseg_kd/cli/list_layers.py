@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmseg_kd.analysis.layers import Layer, list_layers
-from mmseg_kd.cli.common import add_config_arguments, load_config, network_of, run_command
+from mmseg_kd.cli.common import add_config_arguments, load_config, networks_of, run_command
 from mmseg_kd.errors import ConfigError, nearest
 from mmseg_kd.network import PROBE_SIZE, build_network, without_initialisation
 
@@ -23,30 +23,22 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python tools/list_layers.py CONFIG --side student --filter '*conv_seg'",
     )
     add_config_arguments(parser)
-    parser.add_argument('--side', choices=['teacher', 'student'], help='one network; default: both')
+    parser.add_argument('--side', choices=['teacher', 'student'], help='one side; default: both')
     parser.add_argument('--filter', default='*', metavar='GLOB', help='only names that match')
     return parser
 
 
 def layers_by_side(cfg: Config) -> dict[str, list[Layer]]:
-    """The layers of teacher and student of a distillation, or of the one model.
+    """The layers of the teachers and the student of a distillation, or of the one model.
 
     Raises:
         ConfigError: A network cannot be built.
     """
     init_default_scope('mmseg')
-    if cfg.model.get('type') == 'DistillationWrapper':
-        specs = {
-            side: network_of(cfg, teacher=side == 'teacher')
-            for side in ('teacher', 'student')
-            if cfg.model.get(side) is not None
-        }
-    else:
-        specs = {'model': network_of(cfg, teacher=False)}
     # Shapes need no weights.
     return {
         side: list_layers(build_network(without_initialisation(spec.model), side))
-        for side, spec in specs.items()
+        for side, spec in networks_of(cfg).items()
     }
 
 
@@ -79,10 +71,9 @@ def run(args: argparse.Namespace) -> int:
     MMLogger.get_current_instance().setLevel('WARNING')
     cfg = load_config(args.config, args.cfg_options)
     found = layers_by_side(cfg)
-    sides = [args.side] if args.side else list(found)
-    for side in sides:
-        if side not in found:
-            raise ConfigError(f'the config has no {side}; it has: {", ".join(found)}.')
+    sides = [side for side in found if side.startswith(args.side or '')]
+    if not sides:
+        raise ConfigError(f'the config has no {args.side}; it has: {", ".join(found)}.')
     names = [layer.name for side in sides for layer in found[side]]
     if not any(fnmatch(name, args.filter) for name in names):
         raise ConfigError(f'no layer matches {args.filter!r}; {nearest(args.filter, names)}.')

@@ -23,7 +23,7 @@ from mmseg.registry import DATASETS
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
 from mmseg_kd.analysis.prediction import image_and_label, predict_labels
 from mmseg_kd.checkpoints import load_weights
-from mmseg_kd.cli.common import load_config, network_of, run_command
+from mmseg_kd.cli.common import load_config, run_command, trained_network_of
 from mmseg_kd.datasets.toy_scenes import generate
 from mmseg_kd.errors import DatasetError, KDError
 from mmseg_kd.network import build_network, without_initialisation
@@ -170,7 +170,7 @@ def metrics_of(folder: Path) -> dict[str, float]:
 
 def load_network(job: Job, args: argparse.Namespace) -> Any:
     """The trained network of a job."""
-    spec = network_of(load_config(job.config, None), teacher=False)
+    spec = trained_network_of(load_config(job.config, None))
     network = build_network(without_initialisation(spec.model), job.title)
     load_weights(network, checkpoint_of(args, job))
     return network

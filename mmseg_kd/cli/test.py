@@ -15,10 +15,11 @@ from mmseg_kd.cli.common import (
     build_runner,
     building,
     load_config,
-    network_of,
     prepare_run,
     run_command,
     student_of,
+    teacher_of,
+    trained_network_of,
 )
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.network import without_initialisation
@@ -39,7 +40,13 @@ def _parser() -> argparse.ArgumentParser:
         "left away: the config's is taken",
     )
     add_run_arguments(parser)
-    parser.add_argument('--teacher', action='store_true', help='measure the teacher instead')
+    parser.add_argument(
+        '--teacher',
+        nargs='?',
+        const='',
+        metavar='NAME',
+        help='measure the teacher instead, or the one called NAME of several',
+    )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument('--out', metavar='DIR', help='write the predicted masks there')
     parser.add_argument('--show-dir', metavar='DIR', help='write painted images there')
@@ -49,8 +56,9 @@ def _parser() -> argparse.ArgumentParser:
 def test(args: argparse.Namespace) -> int:
     """Run the command."""
     cfg = load_config(args.config, args.cfg_options)
-    spec = network_of(cfg, args.teacher)
-    checkpoint = args.checkpoint or (spec.checkpoint if args.teacher else None)
+    is_teacher = args.teacher is not None
+    spec = teacher_of(cfg, args.teacher or None) if is_teacher else trained_network_of(cfg)
+    checkpoint = args.checkpoint or (spec.checkpoint if is_teacher else None)
     if checkpoint is None:
         raise CheckpointError('expected a checkpoint as the second argument, got none.')
     # The checkpoint has all weights; nothing is fetched that it would overwrite.

@@ -23,6 +23,7 @@ from mmseg_kd.cli.common import (
     student_of,
 )
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
+from mmseg_kd.hooks import IterationSeedHook
 from mmseg_kd.host import registered
 from mmseg_kd.preflight import check_dataset
 
@@ -119,6 +120,7 @@ def train(args: argparse.Namespace) -> int:
                 check_dataset(loader['dataset'], split, num_classes)
     started = Started()
     runner.register_hook(started, priority='VERY_HIGH')
+    runner.register_hook(IterationSeedHook())
     try:
         runner.train()
     except KDError:

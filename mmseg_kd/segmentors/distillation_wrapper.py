@@ -71,6 +71,8 @@ class DistillationWrapper(BaseSegmentor):
         self._student_spec = parts.student_spec
         self._clone = parts.changed
         self._teachers = parts.teachers
+        # Called with the student's own total and the weighted terms of an iteration, by name.
+        self.loss_observer: Callable[[Tensor, dict[str, Tensor]], None] | None = None
 
     @property
     def teachers(self) -> dict[str, nn.Module]:
@@ -157,6 +159,9 @@ class DistillationWrapper(BaseSegmentor):
         prefixes = (TERM_PREFIX, WEIGHT_PREFIX)
         own = {key: value for key, value in losses.items() if not key.startswith(prefixes)}
         total, log = super().parse_losses(own)
+        if self.loss_observer is not None:
+            active = [name for name in self.terms if losses[WEIGHT_PREFIX + name] != 0]
+            self.loss_observer(total, {name: losses[TERM_PREFIX + name] for name in active})
         for key, value in losses.items():
             if key.startswith(TERM_PREFIX):
                 if value.requires_grad:

@@ -119,3 +119,25 @@ def test_names_of_the_list_can_be_tapped(tmp_path: Path) -> None:
     terms = (term(name, name) for name in names)
     log = train(build(wrapper_config(STUDENT, STUDENT, checkpoint, *terms)), 1)[0]
     assert sum(key.startswith('kd.') for key in log) == len(names)
+
+
+def test_several_teachers_and_parts_of_an_attention(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = wrapper_config(mit(8), {}, '', term(teacher='b'))
+    model['teacher'] = [
+        {**network, 'name': name, 'checkpoint': 'absent.pth'}
+        for name, network in dict(a=resnet(4), b=mit(16)).items()
+    ]
+    config = str(write_config(tmp_path, model, tmp_path / 'absent'))
+    assert main([config, '--side', 'teacher']) == 0
+    first, second = capsys.readouterr().out.split("teacher 'b': ")
+    assert first.startswith("teacher 'a': ")
+    table = rows(second)
+    block = 'backbone.layers.1.1.0.attn.attn'
+    assert table[f'{block}.value']['shape'] == '1x64x32'
+    assert table[f'{block}.weights']['shape'] == '1x256x64'
+    assert table[f'{block}.weights']['parameters'] == 0
+    assert f'{block}.query' in table
+    # The attention as a whole puts out a tuple.
+    assert block not in table

@@ -12,7 +12,7 @@ import torch
 from conftest import SHARED, needs_shared, value_and_gradient
 from torch import Tensor, nn
 
-from mmseg_kd.losses import CDLoss, CGDLoss, KLLoss
+from mmseg_kd.losses import ATLoss, CDLoss, CGDLoss, IFVDLoss, KLLoss
 from mmseg_kd.schedules import LinearDecay, LinearWarmup
 
 VECTORS = SHARED / 'vectors'
@@ -67,9 +67,9 @@ def check_segdistill(loss: nn.Module, case: dict[str, Any], weight: float = 1.0)
 
 @needs_shared('vectors/segdistill.json')
 def test_all_cases_of_these_losses_are_here() -> None:
-    names = ('PDLoss', 'CDLoss', 'CGDLoss', 'CGDLossWS', 'KLDLoss')
+    names = ('PDLoss', 'CDLoss', 'CGDLoss', 'CGDLossWS', 'KLDLoss', 'ATLoss', 'IFVDLoss')
     counts = [len(cases('segdistill.json', name)) for name in names]
-    assert counts == [1, 1, 4, 5, 4]
+    assert counts == [1, 1, 4, 5, 4, 1, 1]
 
 
 @pytest.mark.parametrize('case', cases('segdistill.json', 'PDLoss'))
@@ -104,6 +104,16 @@ def test_kld_loss_at_the_native_size(case: dict[str, Any]) -> None:
     check_segdistill(loss, case, weight=case['alpha'])
 
 
+@pytest.mark.parametrize('case', cases('segdistill.json', 'ATLoss'))
+def test_at_loss(case: dict[str, Any]) -> None:
+    check_segdistill(ATLoss(), case)
+
+
+@pytest.mark.parametrize('case', cases('segdistill.json', 'IFVDLoss'))
+def test_ifvd_loss(case: dict[str, Any]) -> None:
+    check_segdistill(IFVDLoss(), case)
+
+
 def check_peer(loss: nn.Module, case: dict[str, Any]) -> None:
     arrays = inputs('peers.npz')
     check(loss, 1.0, arrays['student'], arrays['teacher'], arrays['labels'], case)
@@ -119,3 +129,11 @@ def test_pixel_kl_of_cirkd(case: dict[str, Any], resolution: Any) -> None:
 @pytest.mark.parametrize('resolution', ['student', 'label'])
 def test_channel_wise_kl_of_cirkd_and_mmrazor(case: dict[str, Any], resolution: Any) -> None:
     check_peer(CDLoss(tau=case['tau'], tau_squared=True, resolution=resolution), case)
+
+
+@pytest.mark.parametrize(
+    'case',
+    cases('peers.json', 'intra-class feature variation (IFVD), labels at feature size'),
+)
+def test_ifvd_of_cirkd(case: dict[str, Any]) -> None:
+    check_peer(IFVDLoss(variation_weight=1.0, kl_weight=0.0), case)

@@ -1,0 +1,121 @@
+"""How far the terms pull the student away from its task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmseg_kd.errors import ConfigError
+from mmseg_kd.segmentors import DistillationWrapper
+
+
+@HOOKS.register_module()
+class GradientConflictHook(Hook):
+    """Logs the angle between the gradient of the student's own losses and that of each term.
+
+    The entry `angle.<name>` is in degrees, over all parameters of the student: below 90 the term
+    helps the task, above 90 it works against it. Gradients are averaged over the ranks first. A
+    term without weight in the iteration has no entry.
+
+    An iteration with a measurement takes one more backward pass for the task and for each term;
+    the others cost nothing, and training is the same to the bit.
+
+    Args:
+        interval: Iterations from one measurement to the next, >= 1.
+
+    Raises:
+        ValueError: `interval` is out of its range.
+        ConfigError: The model is no distillation, or recomputes activations in a way that allows
+            no second backward pass (`with_cp=True`).
+
+    Reference: the cosine of gradients as in Du et al., Agree to Disagree: Adaptive Ensemble
+    Knowledge Distillation in Gradient Space, NeurIPS 2020.
+    """
+
+    def __init__(self, interval: int = 500) -> None:
+        if interval < 1:
+            raise ValueError(f'interval must be >= 1, got {interval!r}.')
+        self.interval = interval
+
+    def before_train(self, runner: Runner) -> None:
+        """See that there is something to measure."""
+        if not isinstance(_unwrapped(runner.model), DistillationWrapper):
+            raise ConfigError(
+                'GradientConflictHook: expected a DistillationWrapper as model, got '
+                f'{type(_unwrapped(runner.model)).__name__}.'
+            )
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Ask for the losses of this iteration if it is one to measure."""
+        if not self.every_n_train_iters(runner, self.interval):
+            return
+        wrapper = _unwrapped(runner.model)
+        # Angles do not depend on a factor; with mixed precision it keeps gradients above zero.
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        scale = 1.0 if scaler is None else scaler.get_scale()
+
+        def measure(task: Tensor, terms: Mapping[str, Tensor]) -> None:
+            scaled = {name: term * scale for name, term in terms.items()}
+            angles = measure_angles(task * scale, scaled, list(wrapper.student.parameters()))
+            for name, angle in angles.items():
+                runner.message_hub.update_scalar(f'train/angle.{name}', angle)
+
+        wrapper.loss_observer = measure
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Look no more."""
+        _unwrapped(runner.model).loss_observer = None
+
+
+def measure_angles(
+    task: Tensor, terms: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]
+) -> dict[str, float]:
+    """The angle in degrees between the gradient of `task` and that of each of `terms`.
+
+    Args:
+        task, terms: Scalars. Their graphs stay as they are.
+        parameters: What the gradients are taken over; those that are frozen are left out.
+
+    Returns:
+        Angles from 0 to 180, by the terms' names; NaN where a gradient is zero or not finite.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    of_task = _gradient(task, trained)
+    angles = {}
+    for name, term in terms.items():
+        of_term = _gradient(term, trained)
+        cosine = torch.dot(of_task, of_term) / (of_task.norm() * of_term.norm())
+        # Rounding may leave [-1, 1] by a little.
+        angles[name] = math.degrees(math.acos(min(max(cosine.item(), -1.0), 1.0)))
+    return angles
+
+
+def _gradient(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The gradient over all parameters as one vector, the mean over the ranks."""
+    try:
+        parts = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
+    except RuntimeError as error:
+        if 'checkpoint' in str(error).lower():
+            raise ConfigError(
+                'GradientConflictHook cannot look into a network that recomputes its '
+                'activations; set with_cp=False or leave the hook out.'
+            ) from error
+        raise
+    gradient = torch.cat([part.flatten().float() for part in parts])
+    all_reduce(gradient, op='mean')
+    return gradient
+
+
+def _unwrapped(model: Any) -> Any:
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from builders import (
+    batch,
+    build,
+    gradients,
+    resnet,
+    same_tensors,
+    save_weights,
+    sgd,
+    term,
+    wrapper_config,
+)
+from mmengine.logging import MessageHub
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmseg_kd.errors import ConfigError
+from mmseg_kd.hooks import GradientConflictHook
+from mmseg_kd.hooks.gradient_conflict_hook import measure_angles
+
+
+def make_wrapper(tmp_path: Path, *terms: dict[str, Any]) -> Any:
+    teacher = resnet(8)
+    checkpoint = save_weights(teacher, tmp_path / 'teacher.pth')
+    return build(wrapper_config(resnet(4, dropout=0), teacher, checkpoint, *terms))
+
+
+TERMS = (
+    term(weight=2.0),
+    term('backbone.layer1', 'backbone.layer1', 'CDLoss'),
+    term(name='off', weight=0.0),
+)
+
+
+class Loop:
+    """The calls that a runner makes, on batches of its own."""
+
+    def __init__(self, model: Any, *hooks: Any) -> None:
+        self.hub = MessageHub.get_instance(f'conflict{id(self)}')
+        self.optimiser = sgd(model)
+        self.runner = SimpleNamespace(
+            model=model, iter=0, optim_wrapper=self.optimiser, message_hub=self.hub
+        )
+        self.hooks = hooks
+        for hook in hooks:
+            hook.before_train(self.runner)
+
+    def step(self) -> None:
+        model = self.runner.model
+        model.train()
+        for hook in self.hooks:
+            hook.before_train_iter(self.runner, self.runner.iter)
+        model.train_step(batch(seed=self.runner.iter), self.optimiser)
+        for hook in self.hooks:
+            hook.after_train_iter(self.runner, self.runner.iter)
+        self.runner.iter += 1
+
+    def logged(self) -> dict[str, list[float]]:
+        return {
+            key.removeprefix('train/angle.'): list(buffer.data[0])
+            for key, buffer in self.hub.log_scalars.items()
+        }
+
+
+def test_angles_of_known_gradients() -> None:
+    x = nn.Parameter(torch.tensor([1.0, 0.0]))
+    y = nn.Parameter(torch.tensor([[0.0]]))
+    frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+    task = 3 * x[0]
+    terms = {
+        'same': 5 * x[0],
+        'across': x[1] * 2,
+        'against': -x[0],
+        'between': x[0] + x[1],
+        'elsewhere': y.sum(),
+        'none': (x * 0).sum(),
+    }
+    angles = measure_angles(task, terms, [x, y, frozen])
+    assert math.isnan(angles.pop('none'))
+    expected = dict(same=0, across=90, against=180, between=45, elsewhere=90)
+    assert angles == pytest.approx(expected, abs=0.05)
+    # The graphs are still there.
+    (task + terms['between']).backward()
+    assert x.grad is not None
+
+
+def flat(found: dict[str, Tensor | None], network: Any) -> Tensor:
+    parts = [
+        torch.zeros_like(p) if found.get(f'student.{k}') is None else found[f'student.{k}']
+        for k, p in network.student.named_parameters()
+    ]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def test_angle_is_that_of_separate_backward_passes(tmp_path: Path) -> None:
+    wrapper = make_wrapper(tmp_path, *TERMS)
+    loop = Loop(wrapper, GradientConflictHook(interval=1))
+    state = {k: v.clone() for k, v in wrapper.state_dict().items()}
+    loop.step()
+    angles = loop.logged()
+    assert set(angles) == {'kl', 'cd'}
+
+    def of(*terms: dict[str, Any]) -> Tensor:
+        alone = make_wrapper(tmp_path, *terms)
+        alone.load_state_dict(state, strict=False)
+        return flat(gradients(alone, seed=0), alone)
+
+    plain = of()
+    for name, one in (('kl', TERMS[0]), ('cd', TERMS[1])):
+        both = of(one)
+        cosine = torch.cosine_similarity(plain, both - plain, dim=0).item()
+        assert angles[name] == [pytest.approx(math.degrees(math.acos(cosine)), abs=0.1)]
+
+
+def test_only_every_interval_and_training_is_the_same(tmp_path: Path) -> None:
+    with_hook, without = (make_wrapper(tmp_path, *TERMS) for _ in range(2))
+    loop = Loop(with_hook, GradientConflictHook(interval=3))
+    plain = Loop(without)
+    counts = []
+    for _ in range(7):
+        loop.step()
+        plain.step()
+        counts.append(len(loop.logged().get('kl', [])))
+    assert counts == [0, 0, 1, 1, 1, 2, 2]
+    assert same_tensors(with_hook.state_dict(), without.state_dict())
+    assert with_hook.loss_observer is None
+
+
+def test_recomputed_activations_are_refused() -> None:
+    x = nn.Parameter(torch.ones(2))
+    loss = checkpoint(lambda y: (y * y).sum(), x, use_reentrant=True)
+    with pytest.raises(ConfigError, match='with_cp=False'):
+        measure_angles(loss, {}, [x])
+
+
+def test_a_plain_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match='expected a DistillationWrapper as model, got Linear'):
+        Loop(nn.Linear(1, 1), GradientConflictHook())
+
+
+def test_wrong_interval() -> None:
+    with pytest.raises(ValueError, match='interval must be >= 1, got 0'):
+        GradientConflictHook(interval=0)
