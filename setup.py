@@ -22,8 +22,6 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         'dev': ['pytest>=8', 'pytest-timeout', 'hypothesis', 'ruff>=0.6', 'mypy>=1.11'],
-        'export': ['onnx', 'onnxruntime'],
-        'hf': ['safetensors', 'huggingface_hub'],
     },
     classifiers=[
         'License :: OSI Approved :: Apache Software License',

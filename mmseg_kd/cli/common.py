@@ -19,10 +19,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, Problems
+from mmseg_kd.experiments import read_config, run_name
 from mmseg_kd.host import HostNoise, explain
 from mmseg_kd.network import (
     NetworkSpec,
-    config_path,
     parse_network,
     parse_teachers,
     replace_sync_bn,
@@ -61,7 +61,10 @@ def building(what: str) -> Iterator[None]:
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """The config and its overrides."""
-    parser.add_argument('config', help='config file, or mmseg::... for one of mmseg')
+    parser.add_argument(
+        'config',
+        help='config file, FILE.py::NAME for one of its experiments, or mmseg::...',
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -92,9 +95,8 @@ def load_config(name: str, options: Mapping[str, Any] | None) -> Config:
         ConfigError: The file or one of its bases is missing or broken, or a key at its top is
             most likely a misspelt one.
     """
-    path = config_path(name)
     with building(str(name)):
-        cfg = Config.fromfile(path)
+        cfg = read_config(name)
         if options:
             cfg.merge_from_dict(dict(options))
     check_keys(cfg)
@@ -144,7 +146,7 @@ def prepare_run(cfg: Config, args: argparse.Namespace) -> None:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+        cfg.work_dir = str(Path('work_dirs') / run_name(args.config))
     if not cuda:
         # The wrapper replaces it in the networks that it builds; here for networks on their own.
         cfg.model = replace_sync_bn(cfg.model)
@@ -160,7 +162,8 @@ def _start_gloo(cfg: Config) -> None:
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
         device_ids=None,
-        broadcast_buffers=False,
+        # Without SyncBN each rank would keep statistics of its own, of which a checkpoint has one.
+        broadcast_buffers=True,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
 

@@ -1,1 +1,0 @@
-_base_ = '../_base_/ade20k-512x512_segformer-b3_segformer-b0.py'

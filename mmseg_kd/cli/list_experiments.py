@@ -1,0 +1,132 @@
+"""List distillation experiments: teacher, student, terms and published mIoU."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from mmseg_kd.cli.common import building, run_command
+from mmseg_kd.errors import ConfigError
+from mmseg_kd.experiments import Experiment, experiments_of, split_name
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='list_experiments.py',
+        description=__doc__,
+        epilog="example: python tools/list_experiments.py --filter '*swin*cgd*'",
+    )
+    parser.add_argument(
+        'paths',
+        nargs='*',
+        default=['distillation_configs'],
+        help='config files, or folders of them; default: distillation_configs',
+    )
+    parser.add_argument('--filter', default='*', metavar='GLOB', help='only names that match')
+    return parser
+
+
+def find_configs(paths: Sequence[str]) -> Iterator[str]:
+    """Config files and those in folders, without what is only a base of others.
+
+    Raises:
+        ConfigError: A path does not exist.
+    """
+    for path in map(Path, paths):
+        if path.is_dir():
+            files = sorted(path.rglob('*.py'))
+            yield from (f.as_posix() for f in files if '_base_' not in f.parts)
+        elif path.is_file():
+            yield path.as_posix()
+        else:
+            raise ConfigError(f'there is no config file or folder {str(path)!r}.')
+
+
+def describe_network(cfg: Any) -> str:
+    """A network in a word or two: the start of its config's name, or its backbone and head."""
+    if isinstance(cfg, (list, tuple)):
+        return ' + '.join(map(describe_network, cfg))
+    if not isinstance(cfg, Mapping):
+        return '-'
+    if 'config' in cfg:
+        # Names go on with GPUs and batch (_8xb2-160k_...), or with data and size (_camvid-240x320).
+        return re.split(r'_\d+xb\d+|_\w+-\d+x\d+', Path(cfg['config']).stem)[0]
+    parts = (cfg.get(key) for key in ('backbone', 'decode_head'))
+    return '_'.join(str(part['type']) for part in parts if isinstance(part, Mapping))
+
+
+def describe_terms(terms: Sequence[Mapping[str, Any]]) -> str:
+    """The terms of a distillation in a line."""
+    return ' + '.join(map(_describe_term, terms)) or '-'
+
+
+def _describe_term(term: Mapping[str, Any]) -> str:
+    loss = term['loss']
+    arguments = ', '.join(f'{k}={v}' for k, v in loss.items() if k != 'type')
+    text = f'{term.get("weight", 1.0):g} * {loss["type"]}({arguments})'
+    schedule = term.get('schedule') or []
+    schedule = [schedule] if isinstance(schedule, Mapping) else schedule
+    if schedule:
+        text += f' with {" and ".join(one["type"] for one in schedule)}'
+    if term.get('reduction'):
+        text += f', {term["reduction"]} of {len(term["teacher"])} teachers'
+    return text
+
+
+def row_of(experiment: Experiment) -> tuple[str, str, tuple[str, ...]]:
+    """The heading that an experiment stands under, the end of its name, and the other cells."""
+    file, key = split_name(experiment.name)
+    path = Path(file)
+    heading, name = (f'{path.parent}/', path.name) if key is None else (f'{file}::', key)
+    model = experiment.config.model
+    return (
+        heading,
+        name,
+        (
+            describe_network(model.get('teacher')),
+            describe_network(model.student),
+            describe_terms(model.get('distillation') or ()),
+            '' if experiment.published is None else f'{experiment.published:.2f}',
+        ),
+    )
+
+
+def print_table(heading: str, rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows of name, teacher, student, terms and published mIoU under a heading."""
+    head = ('', 'teacher', 'student', 'terms', 'published')
+    columns = 5 if any(row[4] for row in rows) else 4
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(columns)]
+    print(f'{heading}')
+    for row in (head, *rows):
+        cells = [f'{cell:<{width}}' for cell, width in zip(row, widths, strict=False)]
+        print(f'  {"  ".join(cells)}'.rstrip())
+    print()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    for file in find_configs(args.paths):
+        with building(file):
+            for experiment in experiments_of(file):
+                kind = experiment.config.get('model', {}).get('type')
+                if kind == 'DistillationWrapper' and fnmatch(experiment.name, args.filter):
+                    heading, name, cells = row_of(experiment)
+                    tables.setdefault(heading, []).append((name, *cells))
+    if not tables:
+        raise ConfigError(f'no experiment in {", ".join(args.paths)} matches {args.filter!r}.')
+    for heading, rows in tables.items():
+        print_table(heading, rows)
+    print(f'{sum(map(len, tables.values()))} experiments; published: mIoU in percent.')
+    heading, rows = next(iter(tables.items()))
+    print(f'The heading and the name make one word: python tools/train.py {heading}{rows[0][0]}')
+    return 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Parse `args` (None: the command line) and print; returns the exit code."""
+    return run_command(_parser(), run, args)
