@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mmseg_kd.losses.arguments import non_negative
-from mmseg_kd.losses.functional import masked_mean, pixel_divergence
+from mmseg_kd.losses.functional import masked_mean, resize_map
 from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
+from mmseg_kd.losses.resolution import pixel_divergence_at
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -53,14 +54,18 @@ class ATLoss(LogitLoss):
         self,
         student_NChw: Tensor,
         teachers_NChw: Sequence[Tensor],
-        mask_Nhw: Tensor | None,
-        label_Nhw: Tensor | None,
+        size: tuple[int, int],
+        mask_NHW: Tensor | None,
+        label_NHW: Tensor | None,
     ) -> Tensor:
-        (teacher_NChw,) = teachers_NChw
-        difference_Nhw = student_NChw.mean(1) - teacher_NChw.mean(1)
-        loss = self.attention_weight * masked_mean(difference_Nhw.square(), mask_Nhw)
+        # The mean over the channels before the interpolation: both are linear.
+        ours_NHW, theirs_NHW = (
+            resize_map(x.mean(1, keepdim=True), size)[:, 0] for x in (student_NChw, *teachers_NChw)
+        )
+        attention = masked_mean((ours_NHW - theirs_NHW).square(), mask_NHW)
+        loss = self.attention_weight * attention
         if self.kl_weight:
-            kl = pixel_divergence(student_NChw, teachers_NChw, self.tau, mask_Nhw)
+            kl = pixel_divergence_at(student_NChw, teachers_NChw, size, self.tau, mask_NHW)
             loss = loss + self.kl_weight * kl
         return loss
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mmseg_kd.losses.functional import group_divergence
 from mmseg_kd.losses.logit_loss import LogitLoss
+from mmseg_kd.losses.resolution import group_divergence_at
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -28,7 +28,8 @@ class CDLoss(LogitLoss):
         self,
         student_NChw: Tensor,
         teachers_NChw: Sequence[Tensor],
-        mask_Nhw: Tensor | None,
-        label_Nhw: Tensor | None,
+        size: tuple[int, int],
+        mask_NHW: Tensor | None,
+        label_NHW: Tensor | None,
     ) -> Tensor:
-        return group_divergence(student_NChw, teachers_NChw, 1, self.tau, mask_Nhw)
+        return group_divergence_at(student_NChw, teachers_NChw, size, 1, self.tau, mask_NHW)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mmseg_kd.iteration import current_iteration
 from mmseg_kd.losses.arguments import at_least_one
-from mmseg_kd.losses.functional import group_divergence
 from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
+from mmseg_kd.losses.resolution import group_divergence_at
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -57,15 +57,18 @@ class CGDLoss(LogitLoss):
         self,
         student_NChw: Tensor,
         teachers_NChw: Sequence[Tensor],
-        mask_Nhw: Tensor | None,
-        label_Nhw: Tensor | None,
+        size: tuple[int, int],
+        mask_NHW: Tensor | None,
+        label_NHW: Tensor | None,
     ) -> Tensor:
         if self.shuffle_interval is not None:
             order = self._permutation(student_NChw.shape[1], self.shuffle_interval)
             order = order.to(student_NChw.device)
             student_NChw = student_NChw[:, order]
             teachers_NChw = [teacher[:, order] for teacher in teachers_NChw]
-        return group_divergence(student_NChw, teachers_NChw, self.group_size, self.tau, mask_Nhw)
+        return group_divergence_at(
+            student_NChw, teachers_NChw, size, self.group_size, self.tau, mask_NHW
+        )
 
     @staticmethod
     def _permutation(channels: int, interval: int) -> Tensor:

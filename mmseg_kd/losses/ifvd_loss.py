@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mmseg_kd.losses.arguments import at_least_one, non_negative
-from mmseg_kd.losses.functional import class_similarity, masked_mean, pixel_divergence
+from mmseg_kd.losses.functional import class_similarity, masked_mean, resize_map
 from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
+from mmseg_kd.losses.resolution import pixel_divergence_at
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -60,18 +61,20 @@ class IFVDLoss(LogitLoss):
         self,
         student_NChw: Tensor,
         teachers_NChw: Sequence[Tensor],
-        mask_Nhw: Tensor | None,
-        label_Nhw: Tensor | None,
+        size: tuple[int, int],
+        mask_NHW: Tensor | None,
+        label_NHW: Tensor | None,
     ) -> Tensor:
-        if label_Nhw is None:
+        if label_NHW is None:
             raise ValueError('IFVDLoss needs labels, got none.')
-        (teacher_NChw,) = teachers_NChw
-        difference_Nhw = class_similarity(
-            student_NChw, label_Nhw, self.num_classes
-        ) - class_similarity(teacher_NChw, label_Nhw, self.num_classes)
-        loss = self.variation_weight * masked_mean(difference_Nhw.square(), mask_Nhw)
+        ours_NHW, theirs_NHW = (
+            class_similarity(resize_map(x, size), label_NHW, self.num_classes)
+            for x in (student_NChw, *teachers_NChw)
+        )
+        variation = masked_mean((ours_NHW - theirs_NHW).square(), mask_NHW)
+        loss = self.variation_weight * variation
         if self.kl_weight:
-            kl = pixel_divergence(student_NChw, teachers_NChw, self.tau, mask_Nhw)
+            kl = pixel_divergence_at(student_NChw, teachers_NChw, size, self.tau, mask_NHW)
             loss = loss + self.kl_weight * kl
         return loss
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mmseg_kd.losses.functional import pixel_divergence
 from mmseg_kd.losses.logit_loss import LogitLoss
+from mmseg_kd.losses.resolution import pixel_divergence_at
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -29,7 +29,8 @@ class KLLoss(LogitLoss):
         self,
         student_NChw: Tensor,
         teachers_NChw: Sequence[Tensor],
-        mask_Nhw: Tensor | None,
-        label_Nhw: Tensor | None,
+        size: tuple[int, int],
+        mask_NHW: Tensor | None,
+        label_NHW: Tensor | None,
     ) -> Tensor:
-        return pixel_divergence(student_NChw, teachers_NChw, self.tau, mask_Nhw)
+        return pixel_divergence_at(student_NChw, teachers_NChw, size, self.tau, mask_NHW)

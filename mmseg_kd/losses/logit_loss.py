@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.losses.functional import at_least_float32, resize_label, resize_map
+from mmseg_kd.losses.functional import at_least_float32, resize_label
 
 Resolution = Literal['label', 'student', 'teacher']
 
@@ -90,18 +90,13 @@ class LogitLoss(nn.Module, ABC):
             student_NChw = at_least_float32(student_NChw)
             teachers_NChw = [t.detach().to(student_NChw.dtype) for t in teachers_NChw]
             size = self._size(student_NChw, teachers_NChw[0], label_NHW)
-            label_Nhw = None if label_NHW is None else resize_label(label_NHW, size)
-            mask_Nhw = None
+            label_NHW = None if label_NHW is None else resize_label(label_NHW, size)
+            mask_NHW = None
             if self.ignore_index is not None:
-                if label_Nhw is None:
+                if label_NHW is None:
                     raise ValueError('ignore_index needs labels, got none.')
-                mask_Nhw = label_Nhw != self.ignore_index
-            loss = self.divergence(
-                resize_map(student_NChw, size),
-                [resize_map(teacher, size) for teacher in teachers_NChw],
-                mask_Nhw,
-                label_Nhw,
-            )
+                mask_NHW = label_NHW != self.ignore_index
+            loss = self.divergence(student_NChw, teachers_NChw, size, mask_NHW, label_NHW)
             return loss * self.tau**2 if self.tau_squared else loss
 
     def _size(self, student: Tensor, teacher: Tensor, label: Tensor | None) -> tuple[int, int]:
@@ -116,10 +111,14 @@ class LogitLoss(nn.Module, ABC):
         self,
         student_NChw: Tensor,
         teachers_NChw: Sequence[Tensor],
-        mask_Nhw: Tensor | None,
-        label_Nhw: Tensor | None,
+        size: tuple[int, int],
+        mask_NHW: Tensor | None,
+        label_NHW: Tensor | None,
     ) -> Tensor:
-        """The divergence of maps of one size, over the pixels where the mask is true."""
+        """The divergence of the maps brought to `size`, over the pixels where the mask is true.
+
+        Mask and labels have that size.
+        """
 
     def extra_repr(self) -> str:
         return (

@@ -1,0 +1,180 @@
+"""Bilinear interpolation of a part of a map, and its transpose, as small matrix products.
+
+A bilinear interpolation is a product with one sparse matrix a side. Cut into tiles of a few rows
+it becomes a batch of small dense products, which run at the speed of memory at any ratio, where
+the ordinary kernels need some ten times as long. Maps are (w, C, h) here: with the channels in the
+middle both sides are matrix products on contiguous memory.
+
+Shapes: h x w the size of a map, H x W that of the pieces' whole, R rows and V columns of a piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+# Rows of a tile: the larger it is, the more of its matrix is zeros; the smaller, the more calls.
+TILE = 16
+
+
+def interpolation_matrix(size: int, out_size: int, align_corners: bool = False) -> Tensor:
+    """The matrix (out_size, size) of a linear interpolation, in float64.
+
+    Positions and weights are those of torch.nn.functional.interpolate.
+    """
+    out = torch.arange(out_size, dtype=torch.float64)
+    if align_corners:
+        position = out * ((size - 1) / (out_size - 1) if out_size > 1 else 0.0)
+    else:
+        position = ((out + 0.5) * (size / out_size) - 0.5).clamp(min=0)
+    low = position.long().clamp(max=size - 1)
+    high = (low + 1).clamp(max=size - 1)
+    fraction = position - low
+    matrix = torch.zeros(out_size, size, dtype=torch.float64)
+    rows = torch.arange(out_size)
+    matrix.index_put_((rows, low), 1 - fraction, accumulate=True)
+    matrix.index_put_((rows, high), fraction, accumulate=True)
+    return matrix
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The matrix of one side, (out_size, size), and which of its columns each row has."""
+
+    matrix: Tensor
+    first: Sequence[int]
+    last: Sequence[int]
+
+    def of(self, rows: slice) -> tuple[Tensor, slice]:
+        """The part of the matrix for `rows`, without columns of zeros, and those columns."""
+        # Positions grow with the row.
+        native = slice(self.first[rows.start], self.last[rows.stop - 1] + 1)
+        return self.matrix[rows, native], native
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """The matrix of one side by tiles of `TILE` rows, the last filled up with rows of zeros.
+
+    Attributes:
+        weights: (tiles, TILE, k).
+        columns: (tiles, k), the columns that the weights stand in.
+        first, last: Of each tile's columns.
+    """
+
+    weights: Tensor
+    columns: Tensor
+    first: Sequence[int]
+    last: Sequence[int]
+
+    def of(self, rows: slice) -> tuple[Tensor, Tensor, slice]:
+        """Weights and columns of the tiles with `rows`, and the span of these columns."""
+        tiles = slice(rows.start // TILE, -(-rows.stop // TILE))
+        native = slice(self.first[tiles.start], self.last[tiles.stop - 1] + 1)
+        return self.weights[tiles], self.columns[tiles], native
+
+
+def _used(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the last column of each row that is not zero."""
+    is_used = (matrix != 0).int()
+    return is_used.argmax(-1), matrix.shape[-1] - 1 - is_used.flip(-1).argmax(-1)
+
+
+def _tiles(matrix: Tensor) -> _Tiles:
+    out_size, size = matrix.shape
+    count = -(-out_size // TILE)
+    padded = matrix.new_zeros(count * TILE, size)
+    padded[:out_size] = matrix
+    by_tile = padded.view(count, TILE, size)
+    first, last = _used(by_tile.abs().sum(1))
+    k = int((last - first).max()) + 1
+    first = first.clamp(max=size - k)
+    columns = first[:, None] + torch.arange(k)
+    weights = by_tile.gather(2, columns[:, None].expand(-1, TILE, -1))
+    return _Tiles(weights, columns, first.tolist(), columns[:, -1].tolist())
+
+
+@lru_cache(maxsize=64)
+def _matrices(
+    size: tuple[int, int],
+    out_size: tuple[int, int],
+    align_corners: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[_Rows, _Tiles]:
+    """The matrix of the rows and the tiles of the columns, made once for each pair of sizes."""
+    matrix = interpolation_matrix(size[0], out_size[0], align_corners)
+    first, last = _used(matrix)
+    rows = _Rows(matrix.to(device, dtype), first.tolist(), last.tolist())
+    tiles = _tiles(interpolation_matrix(size[1], out_size[1], align_corners))
+    weights, columns = tiles.weights.to(device, dtype), tiles.columns.to(device)
+    return rows, replace(tiles, weights=weights, columns=columns)
+
+
+class Resizing:
+    """Bilinear interpolation of maps of one size to another, piece by piece.
+
+    Args:
+        size: Height and width of the maps.
+        out_size: Height and width after the interpolation.
+        like: A tensor of the maps' dtype and device.
+        align_corners: As in torch.nn.functional.interpolate.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        out_size: tuple[int, int],
+        like: Tensor,
+        align_corners: bool = False,
+    ) -> None:
+        self.is_identity = size == out_size
+        self.rows, self.tiles = _matrices(size, out_size, align_corners, like.dtype, like.device)
+
+    def piece(self, x_wCh: Tensor, rows: slice, columns: slice) -> Tensor:
+        """Rows and columns of the interpolated map, (V, C, R), in memory of its own.
+
+        Args:
+            x_wCh: The whole map.
+            rows: Rows of the result.
+            columns: Columns of the result, from the first of a tile on.
+        """
+        if self.is_identity:
+            return x_wCh[columns, :, rows].clone(memory_format=torch.contiguous_format)
+        matrix_Rh, native = self.rows.of(rows)
+        x_wCR = x_wCh[:, :, native] @ matrix_Rh.mT
+        w, c, r = x_wCR.shape
+        weights, index, _ = self.tiles.of(columns)
+        window_TkX = x_wCR.view(w, c * r).index_select(0, index.flatten()).view(*index.shape, c * r)
+        out_VCR = torch.bmm(weights, window_TkX).view(-1, c, r)
+        return out_VCR[: columns.stop - columns.start]
+
+    def add_transposed(
+        self, gradient_VCR: Tensor, rows: slice, columns: slice, total_wCh: Tensor
+    ) -> None:
+        """Add to `total_wCh` the gradient that a piece's gradient gives the map.
+
+        Args:
+            gradient_VCR: Of the piece that `piece` gives for the same rows and columns.
+            rows, columns: As there.
+            total_wCh: The sum, in the shape of the map.
+        """
+        if self.is_identity:
+            total_wCh[columns, :, rows] += gradient_VCR
+            return
+        v, c, r = gradient_VCR.shape
+        weights, index, native_columns = self.tiles.of(columns)
+        padding = len(index) * TILE - v
+        if padding:
+            gradient_VCR = torch.cat([gradient_VCR, gradient_VCR.new_zeros(padding, c, r)])
+        window_TkX = torch.bmm(weights.mT, gradient_VCR.view(len(index), TILE, c * r))
+        sum_wX = window_TkX.new_zeros(native_columns.stop - native_columns.start, c * r)
+        # Windows of neighbouring tiles overlap.
+        position = index.flatten() - native_columns.start
+        sum_wX.index_add_(0, position, window_TkX.view(-1, c * r))
+        matrix_Rh, native_rows = self.rows.of(rows)
+        total_wCh[native_columns, :, native_rows] += sum_wX.view(-1, c, r) @ matrix_Rh

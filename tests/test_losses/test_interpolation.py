@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmseg_kd.losses.interpolation import TILE, Resizing, interpolation_matrix
+
+# Height and width before and after: whole ratios and others, up and down, one pixel, equal sizes.
+SIZES = [
+    ((5, 7), (20, 28)),
+    ((5, 7), (13, 40)),
+    ((9, 30), (4, 17)),
+    ((1, 1), (3, 35)),
+    ((6, 5), (6, 50)),
+    ((6, 5), (6, 5)),
+    ((33, 47), (100, 16)),
+]
+
+
+@pytest.mark.parametrize(('size', 'out_size'), SIZES)
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_pieces_are_those_of_interpolate(
+    size: tuple[int, int], out_size: tuple[int, int], align_corners: bool
+) -> None:
+    x_Chw = torch.randn(3, *size, dtype=torch.float64)
+    expected = F.interpolate(x_Chw[None], out_size, mode='bilinear', align_corners=align_corners)[0]
+    resizing = Resizing(size, out_size, x_Chw, align_corners)
+    x_wCh = x_Chw.permute(2, 0, 1).contiguous()
+    for rows, columns in pieces(out_size):
+        piece = resizing.piece(x_wCh, rows, columns)
+        torch.testing.assert_close(piece, expected[:, rows, columns].permute(2, 0, 1))
+        assert piece.is_contiguous()
+
+
+@pytest.mark.parametrize(('size', 'out_size'), SIZES)
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_transposed_is_the_gradient_of_interpolate(
+    size: tuple[int, int], out_size: tuple[int, int], align_corners: bool
+) -> None:
+    x_Chw = torch.randn(3, *size, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, *out_size, dtype=torch.float64)
+    out = F.interpolate(x_Chw[None], out_size, mode='bilinear', align_corners=align_corners)[0]
+    (out * weights).sum().backward()
+    assert x_Chw.grad is not None
+    resizing = Resizing(size, out_size, x_Chw.detach(), align_corners)
+    total = torch.zeros(size[1], 3, size[0], dtype=torch.float64)
+    for rows, columns in pieces(out_size):
+        piece = weights[:, rows, columns].permute(2, 0, 1).contiguous()
+        resizing.add_transposed(piece, rows, columns, total)
+    torch.testing.assert_close(total.permute(1, 2, 0), x_Chw.grad)
+
+
+def pieces(out_size: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Pieces of 3 rows and of 2 tiles of columns, the last ones smaller."""
+    rows, columns = (
+        [slice(i, min(i + step, length)) for i in range(0, length, step)]
+        for length, step in zip(out_size, (3, 2 * TILE), strict=True)
+    )
+    return list(itertools.product(rows, columns))
+
+
+def test_a_piece_is_no_view_of_the_map() -> None:
+    x_wCh = torch.zeros(4, 2, 4)
+    Resizing((4, 4), (4, 4), x_wCh).piece(x_wCh, slice(0, 4), slice(0, 4)).fill_(1)
+    assert not x_wCh.any()
+
+
+def test_rows_of_a_matrix_add_up_to_one() -> None:
+    for align_corners in (False, True):
+        matrix = interpolation_matrix(7, 30, align_corners)
+        torch.testing.assert_close(matrix.sum(1), torch.ones(30, dtype=torch.float64))

@@ -1,0 +1,210 @@
+"""The losses in pieces against the plain formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import value_and_gradient
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mmseg_kd.losses import functional, piecewise
+
+CHANNELS = 7
+# A group size that divides the channels, one that does not, one channel, more than there are.
+GROUPS = [None, 1, 3, 7, 10]
+SIZES = [
+    # student, teacher, result
+    ((5, 7), (5, 7), (20, 28)),
+    ((5, 7), (9, 4), (13, 37)),
+    ((8, 8), (8, 8), (8, 8)),
+    ((9, 20), (3, 3), (4, 17)),
+    ((1, 1), (2, 2), (3, 5)),
+]
+
+Loss = Callable[[Tensor], Tensor]
+
+
+def both(
+    teacher: Tensor,
+    size: tuple[int, int],
+    group_size: int | None,
+    mask: Tensor | None = None,
+    tau: float = 2.0,
+    align_corners: bool = False,
+) -> tuple[Loss, Loss]:
+    """The loss in pieces and by the plain formula; without a group size that of pixels."""
+
+    def resized(x: Tensor) -> Tensor:
+        return F.interpolate(x, size, mode='bilinear', align_corners=align_corners)
+
+    def pieces(student: Tensor) -> Tensor:
+        if group_size is None:
+            return piecewise.pixel_divergence(student, teacher, size, tau, mask, align_corners)
+        return piecewise.group_divergence(
+            student, teacher, size, group_size, tau, mask, align_corners
+        )
+
+    def plain(student: Tensor) -> Tensor:
+        if group_size is None:
+            return functional.pixel_divergence(resized(student), [resized(teacher)], tau, mask)
+        return functional.group_divergence(
+            resized(student), [resized(teacher)], group_size, tau, mask
+        )
+
+    return pieces, plain
+
+
+def maps(*sizes: tuple[int, int], dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (torch.randn(2, CHANNELS, *size, generator=generator, dtype=torch.float64) * 3).to(dtype)
+        for size in sizes
+    ]
+
+
+def random_mask(size: tuple[int, int]) -> Tensor:
+    return torch.rand(2, *size, generator=torch.Generator().manual_seed(1)) > 0.4
+
+
+@pytest.fixture(params=[2**19, 200, 1], ids=['one piece', 'pieces', 'smallest pieces'])
+def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(piecewise, 'PIECE_CPU', request.param)
+    monkeypatch.setattr(piecewise, 'ROWS', 2 if request.param < 2**19 else 32)
+
+
+@pytest.mark.usefixtures('piece')
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('group_size', GROUPS)
+@pytest.mark.parametrize('sizes', SIZES)
+def test_value_and_gradient_of_the_plain_formula(
+    sizes: tuple[Any, Any, Any], group_size: int | None, align_corners: bool
+) -> None:
+    student, teacher = maps(*sizes[:2])
+    size = sizes[2]
+    image_hidden = random_mask(size)
+    image_hidden[0] = False
+    for mask in (None, random_mask(size), image_hidden, torch.zeros_like(image_hidden)):
+        pieces, plain = both(teacher, size, group_size, mask, align_corners=align_corners)
+        torch.testing.assert_close(
+            value_and_gradient(pieces, student),
+            value_and_gradient(plain, student),
+            rtol=1e-9,
+            atol=1e-12,
+        )
+
+
+@pytest.mark.usefixtures('piece')
+@pytest.mark.parametrize('group_size', [None, 1, 3])
+def test_gradcheck(group_size: int | None) -> None:
+    student, teacher = maps((3, 4), (2, 5))
+    size = (7, 18)
+    pieces, _ = both(teacher, size, group_size, random_mask(size))
+    assert torch.autograd.gradcheck(pieces, student.requires_grad_(), fast_mode=True)
+
+
+@pytest.mark.parametrize('group_size', [None, 3])
+def test_strides_of_the_inputs_do_not_matter(group_size: int | None) -> None:
+    student, teacher = maps((5, 7), (5, 7))
+    mask = random_mask((20, 28))
+    expected = value_and_gradient(both(teacher, (20, 28), group_size, mask)[0], student)
+    for change in (
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+        lambda x: torch.stack([x, x], -1)[..., 0],
+    ):
+        found = value_and_gradient(
+            both(change(teacher), (20, 28), group_size, mask)[0], change(student)
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize('group_size', [None, 1, 3])
+@pytest.mark.parametrize('scale', [1e3, 1e6])
+def test_large_logits_neither_overflow_nor_vanish(group_size: int | None, scale: float) -> None:
+    student, teacher = (x * scale for x in maps((5, 7), (5, 7), dtype=torch.float32))
+    pieces, plain = both(teacher, (20, 28), group_size, random_mask((20, 28)))
+    value, gradient = value_and_gradient(pieces, student)
+    expected, _ = value_and_gradient(plain, student)
+    torch.testing.assert_close(value, expected, rtol=1e-4, atol=0)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.usefixtures('piece')
+@pytest.mark.parametrize('group_size', [1, 3])
+def test_the_largest_values_may_come_last(group_size: int) -> None:
+    student, teacher = maps((5, 7), (5, 7), dtype=torch.float32)
+    # Far more than float32's exponent can hold, and so that the first pieces come to nothing.
+    slope = torch.linspace(-500, 500, 35).view(5, 7)
+    pieces, plain = both(teacher + slope, (20, 28), group_size)
+    torch.testing.assert_close(
+        value_and_gradient(pieces, student + slope),
+        value_and_gradient(plain, student + slope),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize('value', [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize('group_size', [None, 1, 3])
+@pytest.mark.parametrize('side', [0, 1])
+def test_a_value_that_is_not_finite_is_never_a_finite_loss(
+    group_size: int | None, value: float, side: int
+) -> None:
+    both_maps = maps((5, 7), (5, 7))
+    both_maps[side][0, 2, 3, 3] = value
+    pieces, _ = both(both_maps[1], (20, 28), group_size)
+    assert not pieces(both_maps[0]).isfinite()
+
+
+@pytest.mark.parametrize('group_size', [None, 3])
+def test_a_second_derivative_is_refused(group_size: int | None) -> None:
+    student, teacher = maps((5, 7), (5, 7))
+    pieces, _ = both(teacher, (20, 28), group_size)
+    student.requires_grad_()
+    (gradient,) = torch.autograd.grad(pieces(student), student, create_graph=True)
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        gradient.sum().backward()
+
+
+def test_no_gradient_is_computed_where_none_is_asked_for() -> None:
+    student, teacher = maps((5, 7), (5, 7))
+    pieces, plain = both(teacher, (20, 28), 3)
+    torch.testing.assert_close(pieces(student), plain(student))
+    assert not pieces(student).requires_grad
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the size of the largest tensor of floats that an operation makes."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                self.values = max(self.values, leaf.numel())
+        return out
+
+
+@pytest.mark.parametrize('group_size', [None, 1, 10, 30])
+def test_memory_does_not_grow_with_the_result(
+    group_size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(piecewise, 'PIECE_CPU', 2**15)
+    student = torch.randn(1, 30, 16, 16, requires_grad=True)
+    teacher = torch.randn(1, 30, 16, 16)
+    held = []
+    for side in (64, 128, 256, 512):
+        mask = torch.ones(1, side, side, dtype=torch.bool)
+        pieces, _ = both(teacher, (side, side), group_size, mask)
+        with Largest() as largest:
+            pieces(student).backward()
+        held.append(largest.values)
+    # At the largest a piece is 32 rows of one tile of columns, and with its tiles' margins.
+    assert max(held) <= 2 * 2**15
