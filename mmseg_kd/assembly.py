@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import nn
 
-from mmseg_kd.errors import ConfigError, LayerNotFoundError, Problems, ShapeError
+from mmseg_kd.errors import ConfigError, Problems, ShapeError
 from mmseg_kd.network import (
     PROBE_SIZE,
     NetworkSpec,
@@ -65,9 +66,16 @@ def assemble(student: Any, teacher: Any, distillation: Any, data_preprocessor: A
         if not names and distillation:
             problems.add(ConfigError('teacher: there are terms in distillation, but no teacher.'))
         teachers: dict[str, Teacher] = {}
+        wanted = {
+            name for _, layers in parse_layers(distillation, names) for name in layers.teachers
+        }
         for name, spec in teacher_specs.items() if distillation else ():
+            label = teacher_label(name, len(names))
+            if len(names) > 1 and name not in wanted:
+                print_log(f'{label} is in no term and is left out.', logger='current')
+                continue
             with problems:
-                teachers[name] = Teacher(spec, teacher_label(name, len(names)))
+                teachers[name] = Teacher(spec, label)
         terms: list[Term] = []
         changed: set[str] = set()
         if network is not None and teachers:
@@ -96,8 +104,8 @@ def _missing_layers(
         for layer in layers:
             try:
                 find_tap(network, layer, side)
-            except LayerNotFoundError as error:
-                problems.add(LayerNotFoundError(f'{where}.{key}: {error}'))
+            except ConfigError as error:
+                problems.add(type(error)(f'{where}.{key}: {error}'))
                 missing.add(where)
 
     seen = set()
@@ -134,8 +142,8 @@ def _connect(
         found = probes.get(name)
         with problems:
             teacher.load(found.used if found else ())
-        if found is not None:
-            teacher.prepare(found.changed, student.data_preprocessor)
+            if found is not None:
+                teacher.prepare(tuple(found.outputs), found.changed, student.data_preprocessor)
     if student_probe is None:
         return [], set()
     terms = []
@@ -157,6 +165,11 @@ def _make_term(
     classes = {}
     for name, layers in spec.layers.teachers.items():
         _check_that_layers_run(layers, probes[name], f'{spec.where}.teacher_layer')
+        if spec.layers.is_list and teachers[name].spec.input_size is not None:
+            raise ConfigError(
+                f'{spec.where}: layers in a list are compared as they are, so the '
+                f'{teachers[name].label} cannot have an input_size of its own.'
+            )
         if _is_classifier(spec.layers.student[0]) and _is_classifier(layers[0]):
             classes[name] = (student.num_classes, teachers[name].network.num_classes)
     taps = {name: Taps(probes[name].outputs, PROBE_SIZE) for name in spec.layers.teachers}

@@ -59,7 +59,11 @@ def spread(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[str, Any]
     """
     if not isinstance(cfg, Mapping):
         raise ConfigError(f'{where}: expected a dict, got {cfg!r}.')
+    for key in cfg:
+        if not isinstance(key, str):
+            raise ConfigError(f'{where}: expected words for keys, got {key!r}.')
     rest = {k: v for k, v in cfg.items() if k not in ('teacher', 'reduction', 'teacher_weights')}
+    schedule = _schedules(cfg.get('schedule'), f'{where}.schedule')
     chosen = choose_teachers(cfg.get('teacher'), f'{where}.teacher', teachers)
     reduction = cfg.get('reduction')
     weights = cfg.get('teacher_weights')
@@ -80,25 +84,36 @@ def spread(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[str, Any]
             f'{list(layer)}.'
         )
     if len(chosen) < 2 or reduction == 'mean':
-        return [{**rest, 'teacher': chosen}]
+        return [{**rest, 'teacher': chosen, 'schedule': schedule}]
     entries = []
     for index, name in enumerate(chosen):
-        entry = {**rest, 'teacher': [name]}
+        entry = {**rest, 'teacher': [name], 'schedule': schedule}
         if isinstance(layer, Mapping):
             entry['teacher_layer'] = layer[name]
         if isinstance(cfg.get('name'), str):
             entry['name'] = f'{cfg["name"]}_{name}'
-        if weights is not None and isinstance(cfg.get('weight', 1.0), (int, float)):
+        if weights is not None and is_weight(cfg.get('weight', 1.0)):
             entry['weight'] = cfg.get('weight', 1.0) * weights[index]
         if reduction == 'random':
-            schedule = cfg.get('schedule') or []
             turn = dict(type='RandomTurn', index=index, count=len(chosen))
-            entry['schedule'] = [
-                *([schedule] if isinstance(schedule, Mapping) else schedule),
-                turn,
-            ]
+            entry['schedule'] = [*schedule, turn]
         entries.append(entry)
     return entries
+
+
+def is_weight(value: Any) -> bool:
+    """Whether a value is a finite number >= 0."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value >= 0
+
+
+def _schedules(value: Any, where: str) -> list[Any]:
+    """One schedule's dict, or a list of them, as a list."""
+    if value is None or isinstance(value, Mapping):
+        return [] if value is None else [value]
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f'{where}: expected a dict or a list of dicts, got {value!r}.')
+    return list(value)
 
 
 def _check_weights(weights: Any, reduction: str | None, count: int, where: str) -> None:
@@ -107,6 +122,6 @@ def _check_weights(weights: Any, reduction: str | None, count: int, where: str) 
     if not (
         isinstance(weights, (list, tuple))
         and len(weights) == count
-        and all(isinstance(w, (int, float)) and math.isfinite(w) and w >= 0 for w in weights)
+        and all(map(is_weight, weights))
     ):
         raise ConfigError(f'{where}: expected {count} finite numbers >= 0, got {weights!r}.')

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg_kd.connectors import as_map
-from mmseg_kd.errors import LayerNotFoundError, ShapeError, nearest
+from mmseg_kd.errors import ConfigError, LayerNotFoundError, ShapeError, nearest
 
 # Of one call of a module, with its arguments and its output: what the tap keeps.
 Read = Callable[[tuple[Any, ...], dict[str, Any], Any], Tensor]
@@ -41,6 +41,7 @@ def find_tap(model: nn.Module, name: str, side: str) -> Tap:
 
     Raises:
         LayerNotFoundError: There is no such name; the message has the nearest ones.
+        ConfigError: The attention weights of a student that drops some of them.
     """
     module = _submodule(model, name)
     if module is not None and name:
@@ -48,6 +49,11 @@ def find_tap(model: nn.Module, name: str, side: str) -> Tap:
     parent, _, part = name.rpartition('.')
     owner = _submodule(model, parent)
     if isinstance(owner, nn.MultiheadAttention) and part in ATTENTION_PARTS:
+        if part == 'weights' and side == 'student' and owner.dropout > 0:
+            raise ConfigError(
+                f'{name!r}: the student drops attention weights (dropout {owner.dropout}), so that '
+                'they are no distribution in training; set attn_drop_rate=0.'
+            )
         return Tap(owner, _attention_part(name, owner, part))
     raise LayerNotFoundError(
         f'the {side} has no layer {name!r}; {nearest(name, tap_names(model))}. '

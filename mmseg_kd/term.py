@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmseg_kd.connectors import ConvConnector
 from mmseg_kd.errors import ShapeError
+from mmseg_kd.probe import evaluating
 from mmseg_kd.registry import CONNECTORS, build
 from mmseg_kd.taps import Taps
 from mmseg_kd.term_spec import TermSpec
@@ -122,7 +123,7 @@ def make_term(
             teacher_channels=wanted,
         )
     if connector is not None:
-        with torch.no_grad():
+        with evaluating(connector):
             channels = connector(student.map(spec.layers.student[0])).shape[1]
     if channels != wanted:
         ((_, names), *_) = _pairs(spec)
@@ -144,7 +145,7 @@ def _checked(term: Term, spec: TermSpec, student: Taps, teachers: Mapping[str, T
     try:
         with torch.no_grad():
             term(student, teachers, label_NHW)
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever a loss raises that cannot take these shapes
         raise ShapeError(f'{spec.where}: {type(spec.loss).__name__}: {error}') from error
     return term
 

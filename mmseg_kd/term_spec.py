@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from mmseg_kd.errors import ConfigError, Problems, is_name, nearest
-from mmseg_kd.reduction import spread
+from mmseg_kd.reduction import is_weight, spread
 from mmseg_kd.registry import KD_LOSSES, SCHEDULES, build
 
 Schedule = Callable[[int], float]
@@ -28,6 +27,10 @@ _KEYS = (
     'reduction',
     'teacher_weights',
 )
+
+
+# Terms are kept in an nn.ModuleDict, which takes no name of its own attributes.
+_RESERVED = frozenset(dir(nn.ModuleDict()))
 
 
 @dataclass(frozen=True)
@@ -143,12 +146,10 @@ def _parse_term(cfg: Mapping[str, Any], where: str, suffix: str, taken: set[str]
     with problems:
         layers = _layers(cfg, where)
     weight = cfg.get('weight', 1.0)
-    if not (isinstance(weight, (int, float)) and math.isfinite(weight) and weight >= 0):
+    if not is_weight(weight):
         problems.add(ConfigError(f'{where}.weight: expected a finite number >= 0, got {weight!r}.'))
-    schedule = cfg.get('schedule') or []
-    schedule = [schedule] if isinstance(schedule, Mapping) else schedule
     schedules: list[Schedule] = []
-    for i, one in enumerate(schedule):
+    for i, one in enumerate(cfg['schedule']):
         with problems:
             schedules.append(build(SCHEDULES, one, f'{where}.schedule[{i}]'))
     loss: Any = None
@@ -164,6 +165,8 @@ def _parse_term(cfg: Mapping[str, Any], where: str, suffix: str, taken: set[str]
         problems.add(
             ConfigError(f"{where}.name: expected letters, digits, '_' and '-', got {name!r}.")
         )
+    elif name in _RESERVED:
+        problems.add(ConfigError(f'{where}.name: {name!r} is a word of PyTorch; take another.'))
     elif name in taken:
         problems.add(ConfigError(f'{where}.name: {name!r} is the name of another term.'))
     problems.raise_if_any()
@@ -189,7 +192,8 @@ def _check_loss(loss: Any, layers: Layers, cfg: Mapping[str, Any], where: str) -
         raise ConfigError(f'{where}: {kind} takes {needs} on each side, got {what}.')
     if layers.is_list and cfg.get('connector', 'auto') not in ('auto', None):
         raise ConfigError(f'{where}.connector: a list of layers is taken as it is, without one.')
-    if len(layers.teachers) > 1 and not getattr(loss, 'averages_teachers', False):
+    averages = getattr(loss, 'averages_teachers', False) and not layers.is_list
+    if len(layers.teachers) > 1 and not averages:
         raise ConfigError(
             f"{where}.reduction: {kind} cannot average teachers; take 'sum' or 'random', or a loss "
             'between distributions (KLLoss, CDLoss, CGDLoss).'
@@ -200,7 +204,7 @@ def _free_name(loss: str, suffix: str, taken: Collection[str]) -> str:
     """'cgd' for CGDLoss, 'cgd_b3' with the suffix '_b3', and 'cgd_2' where 'cgd' is taken."""
     stem = (loss.removesuffix('Loss').lower() or 'term') + suffix
     name, count = stem, 1
-    while name in taken:
+    while name in taken or name in _RESERVED:
         count += 1
         name = f'{stem}_{count}'
     return name

@@ -95,6 +95,9 @@ def load_config(name: str, options: Mapping[str, Any] | None) -> Config:
         ConfigError: The file or one of its bases is missing or broken, or a key at its top is
             most likely a misspelt one.
     """
+    if os.getcwd() not in sys.path:
+        # Where custom_imports of a user's own modules are looked for, last of all.
+        sys.path.append(os.getcwd())
     with building(str(name)):
         cfg = read_config(name)
         if options:
@@ -180,6 +183,28 @@ def build_runner(cfg: Config) -> Runner:
     return runner
 
 
+def _teachers_of(cfg: Config) -> tuple[list[str], dict[str, NetworkSpec]]:
+    """The names of a distillation's teachers, and what the config says of each."""
+    problems = Problems()
+    names, specs = parse_teachers(cfg.model.get('teacher'), problems)
+    problems.raise_if_any()
+    return names, specs
+
+
+def _student_of(cfg: Config) -> NetworkSpec:
+    """What a distillation's config says of its student."""
+    if cfg.model.get('student') is None:
+        raise ConfigError('the config has no student.')
+    spec = parse_network(cfg.model['student'], 'student')
+    if cfg.model.get('data_preprocessor') is not None:
+        spec.model['data_preprocessor'] = cfg.model['data_preprocessor']
+    return spec
+
+
+def _is_distillation(cfg: Config) -> bool:
+    return bool(cfg.model.get('type') == 'DistillationWrapper')
+
+
 def networks_of(cfg: Config) -> dict[str, NetworkSpec]:
     """The networks of a config, by what messages call them.
 
@@ -189,25 +214,22 @@ def networks_of(cfg: Config) -> dict[str, NetworkSpec]:
     Raises:
         ConfigError: A network cannot be read; `ManyErrors` where that is more than one.
     """
-    if cfg.model.get('type') != 'DistillationWrapper':
+    if not _is_distillation(cfg):
         return {'model': NetworkSpec(ConfigDict(cfg.model))}
     problems = Problems()
-    names, specs = parse_teachers(cfg.model.get('teacher'), problems)
-    found = {teacher_label(name, len(names)): spec for name, spec in specs.items()}
+    found: dict[str, NetworkSpec] = {}
     with problems:
-        if cfg.model.get('student') is None:
-            raise ConfigError('the config has no student.')
-        found['student'] = parse_network(cfg.model['student'], 'student')
-        if cfg.model.get('data_preprocessor') is not None:
-            found['student'].model['data_preprocessor'] = cfg.model['data_preprocessor']
+        names, specs = _teachers_of(cfg)
+        found = {teacher_label(name, len(names)): specs[name] for name in names}
+    with problems:
+        found['student'] = _student_of(cfg)
     problems.raise_if_any()
     return found
 
 
 def trained_network_of(cfg: Config) -> NetworkSpec:
     """The network of a config that is trained: the student, or the model itself."""
-    networks = networks_of(cfg)
-    return networks['student' if 'student' in networks else 'model']
+    return _student_of(cfg) if _is_distillation(cfg) else NetworkSpec(ConfigDict(cfg.model))
 
 
 def teacher_of(cfg: Config, name: str | None) -> NetworkSpec:
@@ -220,19 +242,18 @@ def teacher_of(cfg: Config, name: str | None) -> NetworkSpec:
     Raises:
         ConfigError: There is none, or none of this name, or a name is needed.
     """
-    networks = networks_of(cfg)
-    teachers = {k: v for k, v in networks.items() if k.startswith('teacher')}
-    if not teachers:
+    names, specs = _teachers_of(cfg) if _is_distillation(cfg) else ([], {})
+    if not names:
         raise ConfigError('--teacher: the config is no distillation with a teacher.')
-    if name is None and len(teachers) == 1:
-        return next(iter(teachers.values()))
-    if name is None or f'teacher {name!r}' not in teachers:
+    if name is None and len(names) == 1:
+        return specs[names[0]]
+    if name not in names:
         given = 'no name' if name is None else repr(name)
         raise ConfigError(
-            f'--teacher: got {given}; the config has {", ".join(teachers)}. A checkpoint goes '
-            'before --teacher.'
+            f'--teacher: got {given}, expected one of {", ".join(names)}. A checkpoint goes before '
+            '--teacher.'
         )
-    return teachers[f'teacher {name!r}']
+    return specs[name]
 
 
 def student_of(model: Any) -> Any:

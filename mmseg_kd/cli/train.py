@@ -23,7 +23,7 @@ from mmseg_kd.cli.common import (
     student_of,
 )
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
-from mmseg_kd.hooks import IterationSeedHook
+from mmseg_kd.hooks import IterationSeedHook, RankZeroBuffersHook
 from mmseg_kd.host import registered
 from mmseg_kd.preflight import check_dataset
 
@@ -121,6 +121,7 @@ def train(args: argparse.Namespace) -> int:
     started = Started()
     runner.register_hook(started, priority='VERY_HIGH')
     runner.register_hook(IterationSeedHook())
+    runner.register_hook(RankZeroBuffersHook())
     try:
         runner.train()
     except KDError:

@@ -2,5 +2,6 @@
 
 from mmseg_kd.hooks.gradient_conflict_hook import GradientConflictHook
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
+from mmseg_kd.hooks.rank_zero_buffers_hook import RankZeroBuffersHook
 
-__all__ = ['GradientConflictHook', 'IterationSeedHook']
+__all__ = ['GradientConflictHook', 'IterationSeedHook', 'RankZeroBuffersHook']

@@ -34,8 +34,8 @@ class GradientConflictHook(Hook):
 
     Raises:
         ValueError: `interval` is out of its range.
-        ConfigError: The model is no distillation, or recomputes activations in a way that allows
-            no second backward pass (`with_cp=True`).
+        ConfigError: The model is no distillation, or allows no second backward pass
+            (`with_cp=True`, DDP's `static_graph=True`).
 
     Reference: the cosine of gradients as in Du et al., Agree to Disagree: Adaptive Ensemble
     Knowledge Distillation in Gradient Space, NeurIPS 2020.
@@ -48,10 +48,22 @@ class GradientConflictHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """See that there is something to measure."""
-        if not isinstance(_unwrapped(runner.model), DistillationWrapper):
+        wrapper = _unwrapped(runner.model)
+        if not isinstance(wrapper, DistillationWrapper):
             raise ConfigError(
                 'GradientConflictHook: expected a DistillationWrapper as model, got '
-                f'{type(_unwrapped(runner.model)).__name__}.'
+                f'{type(wrapper).__name__}.'
+            )
+        for name, module in wrapper.student.named_modules():
+            if getattr(module, 'with_cp', False):
+                raise ConfigError(
+                    'GradientConflictHook cannot look into layers that recompute their '
+                    f'activations, as {name!r} does; set with_cp=False or leave the hook out.'
+                )
+        if getattr(runner.model, 'static_graph', False):
+            raise ConfigError(
+                'GradientConflictHook runs the backward pass more than once in some iterations; '
+                'set static_graph=False or leave the hook out.'
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -66,8 +78,11 @@ class GradientConflictHook(Hook):
         def measure(task: Tensor, terms: Mapping[str, Tensor]) -> None:
             scaled = {name: term * scale for name, term in terms.items()}
             angles = measure_angles(task * scale, scaled, list(wrapper.student.parameters()))
-            for name, angle in angles.items():
-                runner.message_hub.update_scalar(f'train/angle.{name}', angle)
+            # Not through the message hub, which would repeat them in every line of the log.
+            entries = {f'angle.{name}': angle for name, angle in angles.items()}
+            runner.visualizer.add_scalars(entries, step=runner.iter + 1)
+            text = '  '.join(f'{key}: {angle:.1f}' for key, angle in entries.items())
+            runner.logger.info(f'Iter(train) [{runner.iter + 1}]  {text}')
 
         wrapper.loss_observer = measure
 
@@ -103,15 +118,9 @@ def measure_angles(
 
 def _gradient(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     """The gradient over all parameters as one vector, the mean over the ranks."""
-    try:
+    parts: Sequence[Tensor] = [torch.zeros_like(p) for p in parameters]
+    if loss.requires_grad:
         parts = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
-    except RuntimeError as error:
-        if 'checkpoint' in str(error).lower():
-            raise ConfigError(
-                'GradientConflictHook cannot look into a network that recomputes its '
-                'activations; set with_cp=False or leave the hook out.'
-            ) from error
-        raise
     gradient = torch.cat([part.flatten().float() for part in parts])
     all_reduce(gradient, op='mean')
     return gradient

@@ -17,6 +17,9 @@ from torch.utils.data import get_worker_info
 # What a seed is for.
 _DATA, _MODEL = 0, 1
 
+# Entry of the message hub, which goes into the checkpoint.
+_SAMPLER_SEED = 'sampler_seed'
+
 
 def seed_all(*words: int) -> None:
     """Seed Python's, numpy's and torch's generators, on all devices, with a mix of `words`."""
@@ -49,6 +52,9 @@ class SeededBatches:
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         seed_all(*self.words, self.start + number + workers * self.calls, _DATA)
         self.calls += 1
+        own = getattr(type(self.dataset), '__getitems__', None)
+        if own is not None:
+            return list(own(self.dataset, indices))
         return [self.dataset[index] for index in indices]
 
 
@@ -68,15 +74,23 @@ class IterationSeedHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Seed the batches, from the one that the run starts with."""
         loader = runner.train_dataloader
-        sampler = loader.sampler
-        if hasattr(sampler, 'seed') and runner.seed is not None:
-            # A resumed run has the checkpoint's seed, and a sampler from before it was read.
-            sampler.seed = runner.seed
-        # A sampler that cannot skip what was seen makes the loop load it all again.
-        start = runner.iter if hasattr(sampler, 'skip') else 0
-        loader.dataset.__getitems__ = SeededBatches(
-            loader.dataset, runner.seed or 0, get_rank(), start
+        iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
+        if hasattr(loader.sampler, 'seed'):
+            # A resumed run's sampler was made before the checkpoint was read.
+            known = runner.message_hub.runtime_info.get(_SAMPLER_SEED)
+            if runner.iter > 0 and known is not None:
+                loader.sampler.seed = known
+            runner.message_hub.update_info(_SAMPLER_SEED, loader.sampler.seed)
+        # Where batches that were seen cannot be skipped, the loop loads them again.
+        skips = hasattr(iterator, 'skip_iter') and (
+            hasattr(loader.sampler, 'skip') or loader.num_workers == 0
         )
+        loader.dataset.__getitems__ = SeededBatches(
+            loader.dataset, runner.seed or 0, get_rank(), runner.iter if skips else 0
+        )
+        if iterator is not None:
+            # Its workers, where they run already, have the data set as it was.
+            runner.train_loop.dataloader_iterator = type(iterator)(loader)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed what the networks draw."""

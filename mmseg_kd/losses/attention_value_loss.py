@@ -86,7 +86,8 @@ class AttentionValueLoss(nn.Module):
                 )
         with torch.autocast(attention_student.device.type, enabled=False):
             # softmax(log p) is p: the divergence of the probabilities as they are.
-            tiny = torch.finfo(attention_student.dtype).tiny
+            # The floor keeps the gradient finite, under a loss scale too.
+            tiny = 1e-12
             attention_NL = softmax_divergence(
                 attention_student.clamp(min=tiny).log(),
                 [attention_teacher.clamp(min=tiny).log()],

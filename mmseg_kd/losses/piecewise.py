@@ -27,11 +27,12 @@ PIECE_CPU, PIECE_CUDA = 2**19, 2**24
 ROWS = 32
 
 
-def _piece_values(device: torch.device) -> int:
+def piece_values(device: torch.device) -> int:
+    """How many values a piece has."""
     return PIECE_CUDA if device.type == 'cuda' else PIECE_CPU
 
 
-def _pieces(channels: int, size: tuple[int, int], values: int) -> Iterator[tuple[slice, slice]]:
+def pieces(channels: int, size: tuple[int, int], values: int) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of the pieces that a map of `channels` and `size` is cut into."""
     height, width = size
     rows = max(values // (channels * width), min(ROWS, height))
@@ -44,8 +45,9 @@ def _pieces(channels: int, size: tuple[int, int], values: int) -> Iterator[tuple
             )
 
 
-def _to_wCh(x_NChw: Tensor, tau: float) -> Tensor:
-    return (x_NChw / tau).permute(0, 3, 1, 2).contiguous()
+def to_wCh(x_NChw: Tensor) -> Tensor:
+    """The map with its columns first, as `Resizing` takes it."""
+    return x_NChw.permute(0, 3, 1, 2).contiguous()
 
 
 def _resizings(
@@ -74,11 +76,11 @@ class _PixelDivergence(torch.autograd.Function):
     ) -> Tensor:
         n, c, _, _ = student_NChw.shape
         resize_student, resize_teacher = _resizings(student_NChw, teacher_NChw, size, align_corners)
-        student_NwCh, teacher_NwCh = _to_wCh(student_NChw, tau), _to_wCh(teacher_NChw, tau)
+        student_NwCh, teacher_NwCh = to_wCh(student_NChw / tau), to_wCh(teacher_NChw / tau)
         gradient_NwCh = torch.zeros_like(student_NwCh) if ctx.needs_input_grad[0] else None
         total = student_NChw.new_zeros((), dtype=torch.float64)
         for image in range(n):
-            for rows, columns in _pieces(c, size, _piece_values(student_NChw.device)):
+            for rows, columns in pieces(c, size, piece_values(student_NChw.device)):
                 mask_V1R = None
                 if mask_NHW is not None:
                     mask_V1R = mask_NHW[image, rows, columns].T[:, None]
@@ -199,9 +201,9 @@ class _GroupDivergence(torch.autograd.Function):
     ) -> Tensor:
         n, c, _, _ = student_NChw.shape
         resize_student, resize_teacher = _resizings(student_NChw, teacher_NChw, size, align_corners)
-        student_NwCh, teacher_NwCh = _to_wCh(student_NChw, tau), _to_wCh(teacher_NChw, tau)
+        student_NwCh, teacher_NwCh = to_wCh(student_NChw / tau), to_wCh(teacher_NChw / tau)
         gradient_NwCh = torch.empty_like(student_NwCh) if ctx.needs_input_grad[0] else None
-        values = _piece_values(student_NChw.device)
+        values = piece_values(student_NChw.device)
         most = max(values // (group_size * size[0] * size[1]), 1)
         total = student_NChw.new_zeros((), dtype=torch.float64)
         for image in range(n):
@@ -213,7 +215,7 @@ class _GroupDivergence(torch.autograd.Function):
                     _Sums(groups, student_wCh, resize_student, shape) for _ in range(2)
                 )
                 cross_G = torch.zeros_like(sums_student.sum_G)
-                for rows, columns in _pieces(student_wCh.shape[1], size, values):
+                for rows, columns in pieces(student_wCh.shape[1], size, values):
                     s_VCR = resize_student.piece(student_wCh, rows, columns)
                     t_VCR = resize_teacher.piece(teacher_wCh, rows, columns)
                     difference_VCR = t_VCR - s_VCR
@@ -264,10 +266,10 @@ def _finish(
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     gradient_NChw, student_NChw = ctx.saved_tensors
-    return (_OnceDifferentiable.apply(gradient_NChw * grad, student_NChw), *[None] * ctx.others)
+    return (OnceDifferentiable.apply(gradient_NChw * grad, student_NChw), *[None] * ctx.others)
 
 
-class _OnceDifferentiable(torch.autograd.Function):
+class OnceDifferentiable(torch.autograd.Function):
     """A gradient as it is, which refuses to be differentiated once more."""
 
     @staticmethod

@@ -24,6 +24,10 @@ class RandomTurn:
     """
 
     def __init__(self, index: int, count: int, seed: int = 0) -> None:
+        if not all(isinstance(number, int) for number in (index, count, seed)):
+            raise ValueError(
+                f'expected whole numbers, got index={index}, count={count}, seed={seed}.'
+            )
         if not 0 <= index < count:
             raise ValueError(f'expected 0 <= index < count, got index={index}, count={count}.')
         if seed < 0:

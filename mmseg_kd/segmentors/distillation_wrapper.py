@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from mmseg_kd.assembly import assemble
 from mmseg_kd.checkpoints import load_weights
-from mmseg_kd.errors import CheckpointError
+from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.iteration import current_iteration
+from mmseg_kd.losses.cross_entropy import fuse_task_loss
 from mmseg_kd.recorder import Recorder
 from mmseg_kd.taps import Taps
 from mmseg_kd.term import Term, student_layers, teacher_layers
@@ -40,8 +41,8 @@ class DistillationWrapper(BaseSegmentor):
             optional `cfg_options=`; both with optional `checkpoint=`, the weights to start
             from, and `strict=`.
         teacher: The same, with `checkpoint=` needed and optional `input_size=`, the height and
-            width that the images are scaled to for it. A list of these, each with an optional
-            `name`, for several. Needed where there are terms.
+            width that the images are scaled to for it, and what `TeacherOptions` has. A list of
+            these, each with an optional `name`, for several. Needed where there are terms.
         distillation: The terms: dicts with `student_layer`, `teacher_layer` (names as in
             `find_tap`; lists where the loss takes several layers; a dict by teacher where their
             layers differ), `loss`, and optionally `weight` (1.0), `schedule`, `connector`
@@ -49,6 +50,8 @@ class DistillationWrapper(BaseSegmentor):
             teachers, `teacher` (a name or index, or a list), `reduction` ('sum', 'mean' or
             'random') and `teacher_weights`.
         data_preprocessor: As in mmseg; None: the student's own.
+        fused_task_loss: Compute the student's cross-entropy and accuracy in pieces, without
+            scores at the size of the labels; heads with other losses stay as they are.
         init_cfg: As in mmengine.
 
     Raises:
@@ -62,11 +65,14 @@ class DistillationWrapper(BaseSegmentor):
         teacher: dict[str, Any] | None = None,
         distillation: Sequence[dict[str, Any]] = (),
         data_preprocessor: dict[str, Any] | None = None,
+        fused_task_loss: bool = True,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         parts = assemble(student, teacher, distillation, data_preprocessor)
         super().__init__(parts.student.data_preprocessor, init_cfg)
         self.student: Any = parts.student
+        if fused_task_loss:
+            fuse_task_loss(self.student)
         self.terms = nn.ModuleDict({term.name: term for term in parts.terms})
         self._student_spec = parts.student_spec
         self._clone = parts.changed
@@ -138,6 +144,10 @@ class DistillationWrapper(BaseSegmentor):
         with Recorder(self.student, student_layers(active), self._clone) as recorder:
             losses: dict[str, Tensor] = self.student.loss(inputs, data_samples)
             student_taps = Taps(recorder.outputs, _size(inputs))
+        if torch.is_grad_enabled():
+            _check_gradients(student_taps)
+        for name, taps in teacher_taps.items():
+            self._teachers[name].join(taps.outputs)
         label_NHW = _labels(data_samples) if active else None
         entries: dict[str, Tensor] = {}
         for term in self._term_list:
@@ -192,6 +202,21 @@ class DistillationWrapper(BaseSegmentor):
         for teacher in self._teachers.values():
             teacher.apply(fn)
         return self
+
+
+def _check_gradients(student: Taps) -> None:
+    """See that a term can teach the student something through each layer that it taps.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    for layer, output in student.outputs.items():
+        if not output.requires_grad:
+            raise ConfigError(
+                f'student_layer {layer!r} gives the student no gradient: it is frozen, '
+                'or recomputed in the backward pass; set frozen_stages=-1 and with_cp=False, or '
+                'tap another layer.'
+            )
 
 
 def _labels(data_samples: Sequence[BaseDataElement]) -> Tensor:

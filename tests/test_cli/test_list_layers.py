@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from builders import (
 )
 
 from mmseg_kd.analysis.layers import list_layers
+from mmseg_kd.cli.common import load_config, teacher_of
 from mmseg_kd.cli.list_layers import main
+from mmseg_kd.errors import ConfigError
 
 STUDENT = resnet(4, auxiliary_head=fcn_head(4, 0))
 
@@ -141,3 +144,29 @@ def test_several_teachers_and_parts_of_an_attention(
     assert f'{block}.query' in table
     # The attention as a whole puts out a tuple.
     assert block not in table
+
+
+def test_modules_beside_the_user_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `custom_imports` of a loss that the docs tell to write, in the working directory."""
+    monkeypatch.setattr('sys.path', [p for p in sys.path if p not in ('', str(tmp_path))])
+    (tmp_path / 'module_of_the_user.py').write_text('print("found")', encoding='utf-8')
+    path = write_config(tmp_path, resnet(4), tmp_path / 'absent')
+    path.write_text(
+        path.read_text(encoding='utf-8')
+        + "custom_imports = dict(imports=['mmseg_kd', 'module_of_the_user'])\n",
+        encoding='utf-8',
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main([str(path)]) == 0
+    assert 'found' in capsys.readouterr().out
+
+
+def test_a_list_of_one_teacher_is_found_by_its_name(tmp_path: Path) -> None:
+    model = wrapper_config(resnet(4), {}, '', term())
+    model['teacher'] = [{**resnet(8), 'name': 'b3', 'checkpoint': 'a.pth'}]
+    cfg = load_config(str(write_config(tmp_path, model, tmp_path / 'absent')), None)
+    assert teacher_of(cfg, 'b3').checkpoint == teacher_of(cfg, None).checkpoint == 'a.pth'
+    with pytest.raises(ConfigError, match=r'--teacher: got .b4., expected one of b3'):
+        teacher_of(cfg, 'b4')

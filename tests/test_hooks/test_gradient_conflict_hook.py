@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,7 @@ from builders import (
     term,
     wrapper_config,
 )
-from mmengine.logging import MessageHub
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks import GradientConflictHook
@@ -44,10 +43,16 @@ class Loop:
     """The calls that a runner makes, on batches of its own."""
 
     def __init__(self, model: Any, *hooks: Any) -> None:
-        self.hub = MessageHub.get_instance(f'conflict{id(self)}')
         self.optimiser = sgd(model)
+        self.logged: dict[str, list[float]] = {}
+        self.steps: list[int] = []
+        self.lines: list[str] = []
         self.runner = SimpleNamespace(
-            model=model, iter=0, optim_wrapper=self.optimiser, message_hub=self.hub
+            model=model,
+            iter=0,
+            optim_wrapper=self.optimiser,
+            visualizer=self,
+            logger=SimpleNamespace(info=self.lines.append),
         )
         self.hooks = hooks
         for hook in hooks:
@@ -63,11 +68,11 @@ class Loop:
             hook.after_train_iter(self.runner, self.runner.iter)
         self.runner.iter += 1
 
-    def logged(self) -> dict[str, list[float]]:
-        return {
-            key.removeprefix('train/angle.'): list(buffer.data[0])
-            for key, buffer in self.hub.log_scalars.items()
-        }
+    def add_scalars(self, entries: dict[str, float], step: int) -> None:
+        """As the visualiser's."""
+        self.steps.append(step)
+        for key, value in entries.items():
+            self.logged.setdefault(key.removeprefix('angle.'), []).append(value)
 
 
 def test_angles_of_known_gradients() -> None:
@@ -105,7 +110,9 @@ def test_angle_is_that_of_separate_backward_passes(tmp_path: Path) -> None:
     loop = Loop(wrapper, GradientConflictHook(interval=1))
     state = {k: v.clone() for k, v in wrapper.state_dict().items()}
     loop.step()
-    angles = loop.logged()
+    angles = loop.logged
+    [line] = loop.lines
+    assert re.fullmatch(r'Iter\(train\) \[1\]  angle\.kl: [\d.]+  angle\.cd: [\d.]+', line)
     assert set(angles) == {'kl', 'cd'}
 
     def of(*terms: dict[str, Any]) -> Tensor:
@@ -128,17 +135,24 @@ def test_only_every_interval_and_training_is_the_same(tmp_path: Path) -> None:
     for _ in range(7):
         loop.step()
         plain.step()
-        counts.append(len(loop.logged().get('kl', [])))
+        counts.append(len(loop.logged.get('kl', [])))
     assert counts == [0, 0, 1, 1, 1, 2, 2]
+    assert loop.steps == [3, 6]
     assert same_tensors(with_hook.state_dict(), without.state_dict())
     assert with_hook.loss_observer is None
 
 
-def test_recomputed_activations_are_refused() -> None:
+def test_a_term_without_gradient_has_no_angle() -> None:
     x = nn.Parameter(torch.ones(2))
-    loss = checkpoint(lambda y: (y * y).sum(), x, use_reentrant=True)
-    with pytest.raises(ConfigError, match='with_cp=False'):
-        measure_angles(loss, {}, [x])
+    angles = measure_angles(x.sum(), {'constant': torch.ones(())}, [x])
+    assert math.isnan(angles['constant'])
+
+
+def test_recomputed_activations_are_refused(tmp_path: Path) -> None:
+    wrapper = make_wrapper(tmp_path, *TERMS)
+    wrapper.student.backbone.layer1[0].with_cp = True
+    with pytest.raises(ConfigError, match=r"'backbone\.layer1\.0' does; set with_cp=False"):
+        Loop(wrapper, GradientConflictHook())
 
 
 def test_a_plain_model_is_refused() -> None:

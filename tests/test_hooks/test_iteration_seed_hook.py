@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 import torch
 from builders import mit, resnet, same_tensors, save_weights, term, write_config, write_dataset
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 
 from mmseg_kd.cli import train
-from mmseg_kd.hooks.iteration_seed_hook import SeededBatches, seed_all
+from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook, SeededBatches, seed_all
 
 NOISY = """
 train_pipeline = [
@@ -147,3 +149,67 @@ def test_batches_are_seeded_by_their_number() -> None:
     later = SeededBatches(Noise(), seed=0, rank=0, start=2)
     assert [later([0, 1]) for _ in range(2)] == batches[2:]
     assert SeededBatches(Noise(), seed=0, rank=1, start=0)([0, 1]) != batches[0]
+
+
+def test_a_data_set_that_makes_whole_batches_keeps_its_way() -> None:
+    class Batches:
+        def __getitem__(self, index: int) -> float:
+            raise NotImplementedError
+
+        def __getitems__(self, indices: list[int]) -> list[float]:
+            return [index + float(np.random.rand()) for index in indices]
+
+    first, again = (SeededBatches(Batches(), seed=0, rank=0, start=0)([3, 4]) for _ in range(2))
+    assert first == again
+    assert [int(value) for value in first] == [3, 4]
+
+
+class Sampler:
+    """A sampler with a seed of its own, as one that skips."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def skip(self, count: int) -> None:
+        """Do nothing."""
+
+
+class Skipping:
+    """An iterator that skips what was seen."""
+
+    def __init__(self, loader: Any) -> None:
+        """Take nothing from it."""
+
+    def skip_iter(self, count: int) -> None:
+        """Do nothing."""
+
+
+def loop(sampler: Any, iteration: int, hub: MessageHub, workers: int = 0) -> Any:
+    """What the hook sees of a runner."""
+    loader = SimpleNamespace(dataset=SimpleNamespace(), sampler=sampler, num_workers=workers)
+    train_loop = SimpleNamespace(dataloader_iterator=Skipping(loader))
+    return SimpleNamespace(
+        train_dataloader=loader, train_loop=train_loop, iter=iteration, seed=5, message_hub=hub
+    )
+
+
+def test_a_resumed_sampler_has_its_first_seed() -> None:
+    hub = MessageHub('seeds')
+    IterationSeedHook().before_train(loop(Sampler(123), 0, hub))
+    resumed = loop(Sampler(999), 7, hub)
+    IterationSeedHook().before_train(resumed)
+    assert resumed.train_dataloader.sampler.seed == 123
+    fresh = loop(Sampler(999), 0, MessageHub('others'))
+    IterationSeedHook().before_train(fresh)
+    assert fresh.train_dataloader.sampler.seed == 999
+
+
+@pytest.mark.parametrize(
+    ('sampler', 'workers', 'start'), [(Sampler(0), 2, 7), (object(), 0, 7), (object(), 2, 0)]
+)
+def test_batches_are_counted_from_the_first_that_is_loaded(
+    sampler: Any, workers: int, start: int
+) -> None:
+    runner = loop(sampler, 7, MessageHub('start'), workers)
+    IterationSeedHook().before_train(runner)
+    assert runner.train_dataloader.dataset.__getitems__.start == start

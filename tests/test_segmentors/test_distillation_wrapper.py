@@ -57,13 +57,15 @@ def make(tmp_path: Path) -> Make:
         student: dict[str, Any] | None = None,
         teacher: dict[str, Any] | None = None,
         seed: int = 0,
+        fused: bool = True,
         **changes: Any,
     ) -> Any:
         student = resnet(4) if student is None else student
         teacher = resnet(8) if teacher is None else teacher
         changes.setdefault('checkpoint', save_weights(teacher, tmp_path / 'teacher.pth'))
         checkpoint = changes.pop('checkpoint')
-        return build(wrapper_config(student, teacher, checkpoint, *terms, **changes), seed)
+        model = wrapper_config(student, teacher, checkpoint, *terms, **changes)
+        return build(dict(**model, fused_task_loss=fused), seed)
 
     return build_wrapper
 
@@ -213,7 +215,7 @@ def test_weight_0_is_the_plain_student_to_the_bit(
     )
     teacher = mit(16) if layer.startswith('backbone.layers') else resnet(8)
     plain = build(student)
-    wrapper = make(*terms, student=student, teacher=teacher)
+    wrapper = make(*terms, student=student, teacher=teacher, fused=False)
     assert same_tensors(plain.state_dict(), wrapper.student.state_dict())
 
     expected = gradients(plain)
@@ -221,7 +223,8 @@ def test_weight_0_is_the_plain_student_to_the_bit(
     for name, gradient in expected.items():
         assert torch.equal(gradient, found[f'student.{name}'])
 
-    plain, wrapper = build(student), make(*terms, student=student, teacher=teacher)
+    plain = build(student)
+    wrapper = make(*terms, student=student, teacher=teacher, fused=False)
     for plain_log, log in zip(train(plain, 5), train(wrapper, 5), strict=True):
         assert all(torch.equal(value, log[key]) for key, value in plain_log.items())
     assert same_tensors(plain.state_dict(), wrapper.student.state_dict())
@@ -230,7 +233,10 @@ def test_weight_0_is_the_plain_student_to_the_bit(
 def test_distillation_leaves_initial_weights_and_dropout_as_they_are(make: Make) -> None:
     plain = build(mit(8))
     wrapper = make(
-        term('backbone.layers.0.1.0', 'backbone.layers.0.1.0'), student=mit(8), teacher=mit(16)
+        term('backbone.layers.0.1.0', 'backbone.layers.0.1.0'),
+        student=mit(8),
+        teacher=mit(16),
+        fused=False,
     )
     assert same_tensors(plain.state_dict(), wrapper.student.state_dict())
     plain_log, log = train(plain, 1)[0], train(wrapper, 1)[0]
@@ -846,3 +852,80 @@ def test_weights_and_ignored_pixels_of_real_batches_give_finite_numbers(make: Ma
     for blank in (0.5, 1.0):
         log = wrapper.train_step(batch(blank=blank, classes=CLASSES), sgd(wrapper))
         assert all(bool(value.isfinite().all()) for value in log.values())
+
+
+def test_the_task_loss_is_fused_by_default(make: Make) -> None:
+    fused, plain = make(term()), make(term(), fused=False)
+    logs = [train(wrapper, 3) for wrapper in (fused, plain)]
+    for ours, theirs in zip(*logs, strict=True):
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5)
+    assert fused.student.decode_head.loss_by_feat.__name__ == '_loss_by_feat'
+    assert plain.student.decode_head.loss_by_feat.__name__ == 'loss_by_feat'
+
+
+# A term must reach the student.
+
+
+@pytest.mark.parametrize('layer', ['backbone.layer1', 'backbone.layer1.0.conv1'])
+def test_a_frozen_layer_is_an_error(make: Make, layer: str) -> None:
+    wrapper = make(term(layer, layer, 'CDLoss'))
+    wrapper.student.backbone.requires_grad_(False)
+    with pytest.raises(ConfigError, match=f"student_layer '{layer}' gives the student no gradient"):
+        train(wrapper, 1)
+    with torch.no_grad():
+        data = wrapper.data_preprocessor(batch(), training=True)
+        assert 'kd.cd' in wrapper.loss(**data)
+
+
+def test_a_recomputed_layer_is_an_error(make: Make) -> None:
+    student = resnet(4)
+    student['backbone']['with_cp'] = True
+    # Of the first stage, whose input has a gradient, and of a module inside what is recomputed.
+    wrapper = make(term('backbone.layer2.1.conv1', 'backbone.layer2.1.conv1'), student=student)
+    with pytest.raises(ConfigError, match='gives the student no gradient'):
+        train(wrapper, 1)
+    train(make(term(), student=student), 1)
+
+
+# Names and values that are not what they should be.
+
+
+@pytest.mark.parametrize('name', ['values', 'keys', 'type', 'train'])
+def test_a_word_of_pytorch_is_no_name(make: Make, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}' is a word of PyTorch; take another"):
+        make(term(name=name))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(schedule=5), r'schedule: expected a dict or a list of dicts, got 5'),
+        (dict(schedule='LinearWarmup'), r"schedule: expected a dict .* got 'LinearWarmup'"),
+        (dict(schedule=[3]), r'schedule\[0\]: expected dict'),
+        (dict(weight=True), 'weight: expected a finite number >= 0, got True'),
+        ({3: 4}, 'expected words for keys, got 3'),
+        (
+            dict(schedule=dict(type='RandomTurn', index=0, count=2, seed=1.5)),
+            'expected whole numbers, got index=0, count=2, seed=1.5',
+        ),
+    ],
+)
+def test_a_wrong_value_is_named(make: Make, change: dict[Any, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        make({**term(), **change})
+    assert 'distillation[0]' in str(caught.value)
+
+
+def test_the_connectors_dry_run_leaves_it_as_it_was(make: Make) -> None:
+    class NormedConnector(torch.nn.Sequential):
+        def __init__(self, student_channels: int, teacher_channels: int) -> None:
+            super().__init__(
+                torch.nn.Conv2d(student_channels, teacher_channels, 1),
+                torch.nn.BatchNorm2d(teacher_channels),
+            )
+
+    one = term('backbone.layer1', 'backbone.layer1', 'CDLoss', connector=dict(type=NormedConnector))
+    connector = make(one).terms['cd'].connector
+    assert connector[1].num_batches_tracked == 0
+    assert connector.training

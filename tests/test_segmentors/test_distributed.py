@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from torch import Tensor, distributed, multiprocessing, nn
 
+from mmseg_kd.hooks import RankZeroBuffersHook
 from mmseg_kd.hooks.gradient_conflict_hook import measure_angles
 
 RANKS = 2
@@ -76,7 +78,9 @@ def run_rank(rank: int, port: int, cfg: dict[str, Any], folder: str) -> None:
     model = MMDistributedDataParallel(build(cfg, seed=rank).double(), broadcast_buffers=False)
     found = [step(model, iteration, rank) for iteration in range(3)]
     teacher = model.module.teacher.state_dict()
-    torch.save((found, teacher), Path(folder) / f'{rank}.pth')
+    model.register_buffer('statistic', torch.tensor(rank + 5))
+    RankZeroBuffersHook().before_val(SimpleNamespace(model=model))
+    torch.save((found, teacher, model.statistic), Path(folder) / f'{rank}.pth')
     distributed.destroy_process_group()
 
 
@@ -107,7 +111,8 @@ def test_two_ranks_give_the_gradients_of_one_process(
         for process in ranks.processes:
             process.kill()
     for rank in range(RANKS):
-        found, weights = torch.load(tmp_path / f'{rank}.pth')
+        found, weights, statistic = torch.load(tmp_path / f'{rank}.pth')
+        assert statistic == 5
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.keys() == theirs.keys()
             for name, gradient in theirs.items():

@@ -267,6 +267,7 @@ def test_messages_name_the_teacher(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ManyErrors) as caught:
         make(
             term('decode_head.conv_seg', 'backbone.layer9', teacher='b'),
+            term(teacher=[0, 2]),
             teacher=[
                 {**wide, 'name': 'a', 'checkpiont': 'x'},
                 {**wide, 'name': 'b'},
@@ -386,3 +387,49 @@ def test_a_wrong_list_of_layers_is_named(tmp_path: Path, one: Any, message: str)
 def test_a_missing_part_is_a_missing_layer(tmp_path: Path) -> None:
     with pytest.raises(LayerNotFoundError):
         transformer(tmp_path, term(['a', PARTS[1]], PARTS, 'AttentionValueLoss'))
+
+
+def test_dropped_attention_weights_of_the_student_are_refused(tmp_path: Path) -> None:
+    student, teacher = mit(8), mit(16)
+    student['backbone']['attn_drop_rate'] = 0.1
+    teacher['backbone']['attn_drop_rate'] = 0.1
+    checkpoint = save_weights(teacher, tmp_path / 'mit.pth')
+    model = dict(
+        type='DistillationWrapper',
+        student=student,
+        teacher={**teacher, 'checkpoint': checkpoint},
+        distillation=[term(PARTS, PARTS, 'AttentionValueLoss')],
+    )
+    with pytest.raises(ConfigError, match=r'student_layer: .*drops attention weights') as caught:
+        build(model)
+    # The teacher's are never dropped: it is in eval mode.
+    assert 'teacher_layer' not in str(caught.value)
+
+
+def test_a_teachers_own_size_and_a_list_of_layers_are_refused(tmp_path: Path) -> None:
+    checkpoint = save_weights(mit(16), tmp_path / 'mit.pth')
+    model = dict(
+        type='DistillationWrapper',
+        student=mit(8),
+        teacher={**mit(16), 'checkpoint': checkpoint, 'input_size': (64, 64)},
+        distillation=[term(PARTS, PARTS, 'AttentionValueLoss')],
+    )
+    with pytest.raises(ConfigError, match='cannot have an input_size of its own'):
+        build(model)
+
+
+def test_a_teacher_that_no_term_names_is_left_out(make: Make) -> None:
+    wrapper = make(term(teacher='deep'))
+    assert list(wrapper.teachers) == ['deep']
+
+
+def test_a_faulty_teacher_does_not_hide_behind_others(make: Make, tmp_path: Path) -> None:
+    good = {**resnet(8), 'checkpoint': save_weights(resnet(8), tmp_path / 'good.pth'), 'name': 'b'}
+    with pytest.raises(ConfigError) as caught:
+        make(term(teacher=1), teacher=[3, good])
+    assert str(caught.value) == 'teacher[0]: expected a dict, got 3.'
+
+
+def test_a_name_without_a_list(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r'teacher.name goes with a list of teachers'):
+        make(term(), teacher=dict(name='b3', **resnet(8)))
