@@ -88,9 +88,6 @@ class IterationSeedHook(Hook):
         loader.dataset.__getitems__ = SeededBatches(
             loader.dataset, runner.seed or 0, get_rank(), runner.iter if skips else 0
         )
-        if iterator is not None:
-            # Its workers, where they run already, have the data set as it was.
-            runner.train_loop.dataloader_iterator = type(iterator)(loader)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed what the networks draw."""
