@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_kd.losses.functional import at_least_float32
-from mmseg_kd.losses.interpolation import Resizing
+from mmseg_kd.losses.interpolation import Resizing, full_precision
 from mmseg_kd.losses.piecewise import OnceDifferentiable, piece_values, pieces, to_wCh
 
 
@@ -21,6 +21,7 @@ class _CrossEntropy(torch.autograd.Function):
     """The sum of the pixels' cross-entropy, and how many pixels are classified as labelled."""
 
     @staticmethod
+    @full_precision()
     def forward(
         ctx: Any,
         score_NChw: Tensor,

@@ -10,15 +10,44 @@ Shapes: h x w the size of a map, H x W that of the pieces' whole, R rows and V c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 # Rows of a tile: the larger it is, the more of its matrix is zeros; the smaller, the more calls.
 TILE = 16
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Matrix products of float32 in float32, where the user has allowed less for speed.
+
+    Ten bits of a score are not enough to interpolate it. Also a decorator.
+    """
+    backends: list[Any] = [
+        getattr(backend, 'matmul', None) for backend in (torch.backends.cuda, torch.backends.mkldnn)
+    ]
+    reduced = [b for b in backends if getattr(b, 'fp32_precision', None) in ('tf32', 'bf16')]
+    before = [backend.fp32_precision for backend in reduced]
+    # Before PyTorch 2.9 there is one setting, which may allow less on either.
+    is_old = not any(hasattr(backend, 'fp32_precision') for backend in backends)
+    old = torch.get_float32_matmul_precision() if is_old else 'highest'
+    try:
+        for backend in reduced:
+            backend.fp32_precision = 'ieee'
+        if old != 'highest':
+            torch.set_float32_matmul_precision('highest')
+        yield
+    finally:
+        for backend, precision in zip(reduced, before, strict=True):
+            backend.fp32_precision = precision
+        if old != 'highest':
+            torch.set_float32_matmul_precision(old)
 
 
 def interpolation_matrix(size: int, out_size: int, align_corners: bool = False) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmseg_kd.losses.interpolation import TILE, Resizing
+from mmseg_kd.losses.interpolation import TILE, Resizing, full_precision
 
 # Values of a piece: 2 MiB of float32, so that the three copies needed stay near the cores; on a
 # GPU as many as keep it busy.
@@ -65,6 +65,7 @@ class _PixelDivergence(torch.autograd.Function):
     """KL(teacher || student) over the channels of each pixel, mean over the pixels of a mask."""
 
     @staticmethod
+    @full_precision()
     def forward(
         ctx: Any,
         student_NChw: Tensor,
@@ -189,6 +190,7 @@ class _GroupDivergence(torch.autograd.Function):
     """KL(teacher || student) over all values of a group of channels, mean over the groups."""
 
     @staticmethod
+    @full_precision()
     def forward(
         ctx: Any,
         student_NChw: Tensor,

@@ -208,3 +208,22 @@ def test_memory_does_not_grow_with_the_result(
         held.append(largest.values)
     # At the largest a piece is 32 rows of one tile of columns, and with its tiles' margins.
     assert max(held) <= 2 * 2**15
+
+
+@pytest.mark.parametrize('group_size', [None, 3])
+def test_less_precise_matrix_products_are_not_for_scores(group_size: int | None) -> None:
+    student, teacher = maps((16, 16), (16, 16), dtype=torch.float32)
+    pieces, _ = both(teacher, (64, 64), group_size)
+    expected = value_and_gradient(pieces, student)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision('medium')
+        rough = torch.randn(64, 64)
+        exact = (rough.double() @ rough.double()).float()
+        found = value_and_gradient(pieces, student)
+        assert torch.get_float32_matmul_precision() == 'medium'
+        if torch.allclose(rough @ rough, exact, rtol=1e-5, atol=1e-5):
+            pytest.skip('this processor has no faster products of less precision')
+    finally:
+        torch.set_float32_matmul_precision(before)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
