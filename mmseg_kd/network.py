@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError, Problems, is_name, nearest
 from mmseg_kd.recorder import ForwardStopped, Recorder
+from mmseg_kd.teacher_options import OPTION_NAMES, TeacherOptions, parse_teacher_options
 
 # Large enough for every backbone's total stride, small enough to cost nothing.
 PROBE_SIZE = (128, 128)
@@ -33,12 +34,14 @@ class NetworkSpec:
         strict: Whether tensors that are missing or of another shape are an error.
         input_size: Height and width that the images are scaled to for this network; None: as
             they come.
+        options: How a teacher is run.
     """
 
     model: ConfigDict
     checkpoint: str | None = None
     strict: bool = True
     input_size: tuple[int, int] | None = None
+    options: TeacherOptions = field(default_factory=TeacherOptions)
 
 
 def teacher_label(name: str, count: int) -> str:
@@ -62,23 +65,27 @@ def parse_teachers(cfg: Any, problems: Problems) -> tuple[list[str], dict[str, N
     if not isinstance(cfg, (list, tuple)):
         spec: dict[str, NetworkSpec] = {}
         with problems:
+            if isinstance(cfg, Mapping) and 'name' in cfg:
+                raise ConfigError('teacher.name goes with a list of teachers: teacher=[dict(...)].')
             spec['teacher'] = parse_network(cfg, 'teacher', is_teacher=True)
         return ['teacher'], spec
     names: list[str] = []
     specs: dict[str, NetworkSpec] = {}
     for index, one in enumerate(cfg):
         where = f'teacher[{index}]'
+        # Terms that name a teacher by its index or name find it, whatever else is wrong with it.
+        name = one.get('name') if isinstance(one, Mapping) else None
+        name = f'teacher{index}' if name is None else name
+        names.append(name)
         with problems:
             if not isinstance(one, Mapping):
                 raise ConfigError(f'{where}: expected a dict, got {one!r}.')
-            name = one.get('name', f'teacher{index}')
             if not is_name(name):
                 raise ConfigError(
                     f"{where}.name: expected letters, digits, '_' and '-', got {name!r}."
                 )
-            if name in names:
+            if names.count(name) > 1:
                 raise ConfigError(f'{where}.name: {name!r} is the name of another teacher.')
-            names.append(name)
             rest = {k: v for k, v in one.items() if k != 'name'}
             specs[name] = parse_network(rest, where, is_teacher=True)
     return names, specs
@@ -89,15 +96,16 @@ def parse_network(cfg: Any, side: str, is_teacher: bool = False) -> NetworkSpec:
 
     Either an inline model (`type='EncoderDecoder', ...`) or `config=`, the path of an mmseg
     config or `mmseg::...` for the zoo inside the installed mmseg, with optional `cfg_options=`.
-    Both may have `checkpoint=`, `strict=` and, for a teacher, `input_size=`.
+    Both may have `checkpoint=`, `strict=` and, for a teacher, `input_size=` and what
+    `TeacherOptions` has.
 
     Raises:
         ConfigError: A key is unknown or a value is not what it must be.
     """
     if not isinstance(cfg, Mapping):
         raise ConfigError(f'{side}: expected a dict, got {cfg!r}.')
-    own = {'checkpoint', 'strict'} | ({'input_size'} if is_teacher else set())
-    options = {key: cfg[key] for key in own if key in cfg}
+    own = {'checkpoint', 'strict'} | ({'input_size', *OPTION_NAMES} if is_teacher else set())
+    options = {key: cfg[key] for key in own - {*OPTION_NAMES} if key in cfg}
     rest = {k: v for k, v in cfg.items() if k not in own}
     if 'config' in rest:
         known = {'config', 'cfg_options', '_scope_'}
@@ -125,6 +133,8 @@ def parse_network(cfg: Any, side: str, is_teacher: bool = False) -> NetworkSpec:
         if not (isinstance(size, (tuple, list)) and len(size) == 2):
             raise ConfigError(f'{side}.input_size: expected (height, width), got {size!r}.')
         options['input_size'] = tuple(size)
+    if is_teacher:
+        options['options'] = parse_teacher_options(cfg, side)
     return NetworkSpec(model=model, **options)
 
 
@@ -258,6 +268,24 @@ def kept_features(network: Any, stop: bool = False) -> Iterator[list[Any]]:
         handle.remove()
 
 
+def run_whole(network: Any, images_NCHW: Tensor, auxiliary: bool) -> Any:
+    """What tensor mode gives: for most networks scores (N, C, h, w).
+
+    Args:
+        auxiliary: Run the auxiliary heads too, which mmseg leaves out in this mode.
+    """
+    with kept_features(network) as features:
+        scores = network(images_NCHW, mode='tensor')
+    if auxiliary:
+        run_auxiliary_heads(network, features[-1])
+    return scores
+
+
+def is_auxiliary(layer: str) -> bool:
+    """Whether a layer is in an auxiliary head."""
+    return layer.split('.')[0] == 'auxiliary_head'
+
+
 def run_to_layers(
     network: Any,
     images_NCHW: Tensor,
@@ -270,7 +298,7 @@ def run_to_layers(
     on the same features where a layer of theirs is asked for. A layer that does not run is
     absent from the result.
     """
-    auxiliary = [name for name in layers if name.split('.')[0] == 'auxiliary_head']
+    auxiliary = [name for name in layers if is_auxiliary(name)]
     main = [name for name in layers if name not in auxiliary]
     if not auxiliary:
         with Recorder(network, main, clone, stop=True) as taps:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError, KDError
-from mmseg_kd.network import PROBE_SIZE, kept_features, run_auxiliary_heads, run_to_layers
+from mmseg_kd.network import PROBE_SIZE, is_auxiliary, run_to_layers, run_whole
 from mmseg_kd.recorder import Recorder
 
 
@@ -77,10 +77,8 @@ def probe(network: nn.Module, layers: Collection[str], side: str) -> Probe:
             entered |= {name[:i] for name in entered for i, c in enumerate(name) if c == '.'}
             used = {k for k in network.state_dict() if _is_used(k, entered, completed)}
             # A full run, since what changes an output comes after it.
-            with Recorder(network, outputs) as taps, kept_features(network) as features:
-                network(images, mode='tensor')
-                if any(name.split('.')[0] == 'auxiliary_head' for name in outputs):
-                    run_auxiliary_heads(network, features[-1])
+            with Recorder(network, outputs) as taps:
+                run_whole(network, images, any(map(is_auxiliary, outputs)))
                 changed = taps.changed
     except KDError as error:
         raise type(error)(f'{side}: {error}') from error

@@ -1,0 +1,116 @@
+"""What a teacher costs: a forward pass to its class scores, with each option on its own.
+
+    python benchmarks/teacher.py [--network pspnet-r50] [--batch 2] [--size 512] [--json t.json]
+
+| way | what it does |
+| --- | --- |
+| loss mode | mmseg's network with its heads' losses, as a teacher is often run |
+| tensor mode | mmseg's network without the losses |
+| lean | the teacher of a distillation with its default options; the others change one |
+
+Weights are random: they change nothing in the work. Each way runs in a process of its own, in turns
+with the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import mmseg
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+from turns import device_name, measure
+
+import mmseg_kd
+from mmseg_kd.network import build_network, parse_network, without_initialisation
+from mmseg_kd.probe import probe
+from mmseg_kd.teacher import Teacher
+
+NETWORKS = {
+    'segformer-b3': 'mmseg::segformer/segformer_mit-b3_8xb2-160k_ade20k-512x512.py',
+    'pspnet-r50': 'mmseg::pspnet/pspnet_r50-d8_4xb4-160k_ade20k-512x512.py',
+}
+LAYERS = ('decode_head.conv_seg',)
+MODES = {'loss mode': 'loss', 'tensor mode': 'tensor'}
+OPTIONS: dict[str, dict[str, Any]] = {
+    'lean': {},
+    'fold_bn=False': dict(fold_bn=False),
+    "autocast='bfloat16'": dict(autocast='bfloat16'),
+    "autocast='float16'": dict(autocast='float16'),
+    'channels_last=True': dict(channels_last=True),
+    'compile=True': dict(compile=True),
+    'stream=True': dict(stream=True),
+}
+WAYS = (*MODES, *OPTIONS)
+
+
+def make(way: str, config: str, batch: int, size: int) -> Callable[[], Any]:
+    """A forward pass of the teacher in one of `WAYS`."""
+    MMLogger.get_current_instance().setLevel('ERROR')
+    init_default_scope('mmseg')
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    images_NCHW = torch.randn(batch, 3, size, size, device=device)
+    options = dict(config=config, **OPTIONS.get(way, {}))
+    spec = parse_network(options, 'teacher', is_teacher=True)
+    if way in OPTIONS:
+        return _lean(Teacher(spec), images_NCHW)
+    network = build_network(without_initialisation(spec.model), 'teacher').to(device).eval()
+    label_NHW = torch.randint(0, network.num_classes, (batch, size, size), device=device)
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in label_NHW]
+
+    def run() -> None:
+        with torch.no_grad():
+            network(images_NCHW, samples, mode=MODES[way])
+
+    return run
+
+
+def _lean(teacher: Teacher, images_NCHW: Tensor) -> Callable[[], Any]:
+    found = probe(teacher.network, LAYERS, 'teacher')
+    teacher.prepare(LAYERS, found.changed, teacher.network.data_preprocessor)
+    teacher.apply(lambda tensor: tensor.to(images_NCHW.device))
+
+    def run() -> None:
+        teacher.join(teacher(images_NCHW, (), LAYERS).outputs)
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--network', choices=NETWORKS, help='default: one after the other')
+    parser.add_argument('--batch', type=int, default=2)
+    parser.add_argument('--size', type=int, default=512)
+    parser.add_argument('--rounds', type=int, default=10)
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument('--ways', nargs='+', choices=WAYS, default=WAYS)
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there too')
+    args = parser.parse_args()
+    print(f'{device_name()}, {args.threads} threads, {args.rounds} rounds')
+    print(f'mmseg_kd {mmseg_kd.__version__}, mmseg {mmseg.__version__}, torch {torch.__version__}')
+    rows: dict[str, Any] = {}
+    for name in [args.network] if args.network else NETWORKS:
+        print(f'\n{name}, {args.batch}x{args.size}x{args.size}\n')
+        ways = {way: (make, way, NETWORKS[name], args.batch, args.size) for way in args.ways}
+        found = measure(ways, args.rounds, args.threads)
+        base = 'lean' if 'lean' in found else next(iter(found))
+        print(f'| way | ms | it / {base} | MiB |\n| --- | ---: | ---: | ---: |')
+        for way, one in found.items():
+            ratio = one.seconds / found[base].seconds
+            print(f'| {way} | {one.seconds * 1e3:.0f} | {ratio:.3f} | {one.mib:.0f} |')
+        rows[name] = {way: asdict(one) for way, one in found.items()}
+    if args.json is not None:
+        args.json.write_text(json.dumps(rows, indent=2) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
