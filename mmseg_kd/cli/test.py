@@ -22,6 +22,7 @@ from mmseg_kd.cli.common import (
     trained_network_of,
 )
 from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.network import without_initialisation
 from mmseg_kd.preflight import check_dataset
 
@@ -50,6 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument('--out', metavar='DIR', help='write the predicted masks there')
     parser.add_argument('--show-dir', metavar='DIR', help='write painted images there')
+    parser.add_argument(
+        '--plain-eval',
+        action='store_true',
+        help="mmseg's own prediction, scores kept, and metric",
+    )
     return parser
 
 
@@ -66,6 +72,8 @@ def test(args: argparse.Namespace) -> int:
     cfg.load_from = None
     _apply_options(cfg, args)
     prepare_run(cfg, args)
+    if not args.plain_eval:
+        use_fast_metrics(cfg)
     runner = build_runner(cfg)
     network: Any = student_of(runner.model)
     network = getattr(network, 'module', network)  # inside test-time augmentation
@@ -73,6 +81,8 @@ def test(args: argparse.Namespace) -> int:
     if report.missing or report.mismatched:
         raise CheckpointError(f'{report}\nGive the checkpoint of this very network.')
     runner.logger.info(str(report))
+    if not args.plain_eval:
+        use_lean_prediction_in(runner)
     with building('test data'):
         check_dataset(cfg.test_dataloader['dataset'], 'test', network.num_classes)
         runner.test()

@@ -23,6 +23,7 @@ from mmseg_kd.cli.common import (
     student_of,
 )
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
+from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import IterationSeedHook, RankZeroBuffersHook
 from mmseg_kd.host import registered
 from mmseg_kd.preflight import check_dataset
@@ -57,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--seed', type=int, help='seed of all random generators')
     parser.add_argument(
         '--deterministic', action='store_true', help='deterministic algorithms where there are any'
+    )
+    parser.add_argument(
+        '--plain-eval',
+        action='store_true',
+        help="validate with mmseg's own prediction, scores kept, and metric",
     )
     return parser
 
@@ -110,6 +116,8 @@ def train(args: argparse.Namespace) -> int:
     cfg = load_config(args.config, args.cfg_options)
     check_optimizer(cfg)
     apply_options(cfg, args)
+    if not args.plain_eval:
+        use_fast_metrics(cfg)
     prepare_run(cfg, args)
     runner = build_runner(cfg)
     num_classes = getattr(student_of(runner.model), 'num_classes', None)
@@ -122,6 +130,8 @@ def train(args: argparse.Namespace) -> int:
     runner.register_hook(started, priority='VERY_HIGH')
     runner.register_hook(IterationSeedHook())
     runner.register_hook(RankZeroBuffersHook())
+    if not args.plain_eval:
+        use_lean_prediction_in(runner)
     try:
         runner.train()
     except KDError:
