@@ -85,11 +85,10 @@ class Row:
 def cases() -> Iterator[tuple[str, list[Case]]]:
     """The tables, each with its title."""
     yield 'losses', [Case(loss) for loss in LOSSES]
-    yield 'output size', [Case('CGD', 1, native=n // 4, output=n) for n in (256, 512, 1024, 2048)]
-    yield (
-        'output size of the same maps',
-        [Case('CGD', 1, native=64, output=n) for n in (256, 512, 1024, 2048)],
-    )
+    # With more classes the plain formula's maps at the largest size take more than 20 GB.
+    sizes = (256, 512, 1024, 2048)
+    yield 'output size', [Case('CGD', 1, 19, n // 4, n) for n in sizes]
+    yield 'output size of the same maps', [Case('CGD', 1, 19, 64, n) for n in sizes]
     yield 'classes', [Case('CGD', 1, c) for c in (19, 150, 847)]
     yield 'batch', [Case('CGD', b, 19) for b in (1, 4, 16)]
 

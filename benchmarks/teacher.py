@@ -43,6 +43,7 @@ MODES = {'loss mode': 'loss', 'tensor mode': 'tensor'}
 OPTIONS: dict[str, dict[str, Any]] = {
     'lean': {},
     'fold_bn=False': dict(fold_bn=False),
+    'fused_attention=False': dict(fused_attention=False),
     "autocast='bfloat16'": dict(autocast='bfloat16'),
     "autocast='float16'": dict(autocast='float16'),
     'channels_last=True': dict(channels_last=True),

@@ -78,7 +78,9 @@ def measure(ways: Mapping[str, tuple[Any, ...]], rounds: int, threads: int) -> d
     pipes, workers = {}, []
     for name, (factory, *args) in ways.items():
         pipes[name], theirs = context.Pipe()
-        worker = context.Process(target=_serve, args=(factory, tuple(args), threads, theirs))
+        worker = context.Process(
+            target=_serve, args=(factory, tuple(args), threads, theirs), daemon=True
+        )
         worker.start()
         workers.append(worker)
         theirs.close()
@@ -87,7 +89,10 @@ def measure(ways: Mapping[str, tuple[Any, ...]], rounds: int, threads: int) -> d
     for _ in range(rounds + 1):
         for name, pipe in pipes.items():
             pipe.send(True)
-            once, peaks[name] = pipe.recv()
+            try:
+                once, peaks[name] = pipe.recv()
+            except EOFError:
+                raise SystemExit(f'{name}: its process died; was there memory enough?') from None
             seconds[name].append(once)
     for pipe, worker in zip(pipes.values(), workers, strict=True):
         pipe.send(False)

@@ -40,6 +40,10 @@ class DeviceError(KDError):
     """A device was asked for that is not there."""
 
 
+class NonFiniteError(KDError):
+    """Losses or gradients are NaN or infinite, and the run is not to go on."""
+
+
 class ManyErrors(ConfigError):
     """Several errors at once.
 

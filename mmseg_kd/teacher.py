@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from mmseg_kd.attention import use_fused_attention
 from mmseg_kd.checkpoints import LoadReport, load_weights
 from mmseg_kd.compiled import CompiledTaps
 from mmseg_kd.errors import CheckpointError, ConfigError
@@ -159,6 +160,8 @@ class Teacher:
         options = self.spec.options
         if options.fold_bn:
             self._fold(layers)
+        if options.fused_attention:
+            use_fused_attention(self.network, layers)
         if options.channels_last:
             self.network.to(memory_format=torch.channels_last)
             self._try_channels_last(layers)

@@ -21,6 +21,8 @@ class TeacherOptions:
 
     Attributes:
         fold_bn: BatchNorm goes into the convolution before it; see `fold_batchnorm`.
+        fused_attention: Attention computes no weights where they are not tapped; see
+            `use_fused_attention`.
         autocast: The precision of the forward pass, one of `PRECISIONS`; None: that of the
             student, whose autocast context the teacher runs in.
         channels_last: Images and weights in the memory format channels_last.
@@ -30,6 +32,7 @@ class TeacherOptions:
     """
 
     fold_bn: bool = True
+    fused_attention: bool = True
     autocast: str | None = None
     channels_last: bool = False
     compile: Mapping[str, Any] | None = field(default=None, hash=False)
@@ -51,7 +54,7 @@ def parse_teacher_options(cfg: Mapping[str, Any], side: str) -> TeacherOptions:
     """
     options = {name: cfg[name] for name in OPTION_NAMES if name in cfg}
     problems = Problems()
-    for name in ('fold_bn', 'channels_last', 'stream'):
+    for name in ('fold_bn', 'fused_attention', 'channels_last', 'stream'):
         with problems:
             if not isinstance(options.get(name, True), bool):
                 raise ConfigError(f'{side}.{name}: expected True or False, got {options[name]!r}.')

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmseg_kd.attention import use_fused_attention
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import (
     add_config_arguments,
@@ -56,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
         action='store_true',
         help="mmseg's own prediction, scores kept, and metric",
     )
+    parser.add_argument(
+        '--fused-attention',
+        action='store_true',
+        help='transformers: less time and memory for large images, scores equal to rounding',
+    )
     return parser
 
 
@@ -81,6 +87,8 @@ def test(args: argparse.Namespace) -> int:
     if report.missing or report.mismatched:
         raise CheckpointError(f'{report}\nGive the checkpoint of this very network.')
     runner.logger.info(str(report))
+    if args.fused_attention and not use_fused_attention(network):
+        raise ConfigError('--fused-attention: the network has no attention that this is for.')
     if not args.plain_eval:
         use_lean_prediction_in(runner)
     with building('test data'):

@@ -24,7 +24,7 @@ from mmseg_kd.cli.common import (
 )
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
-from mmseg_kd.hooks import IterationSeedHook, RankZeroBuffersHook
+from mmseg_kd.hooks import IterationSeedHook, NonFiniteHook, RankZeroBuffersHook
 from mmseg_kd.host import registered
 from mmseg_kd.preflight import check_dataset
 
@@ -130,6 +130,8 @@ def train(args: argparse.Namespace) -> int:
     runner.register_hook(started, priority='VERY_HIGH')
     runner.register_hook(IterationSeedHook())
     runner.register_hook(RankZeroBuffersHook())
+    if not any(isinstance(hook, NonFiniteHook) for hook in runner.hooks):
+        runner.register_hook(NonFiniteHook())
     if not args.plain_eval:
         use_lean_prediction_in(runner)
     try:

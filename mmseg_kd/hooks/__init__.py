@@ -2,6 +2,7 @@
 
 from mmseg_kd.hooks.gradient_conflict_hook import GradientConflictHook
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
+from mmseg_kd.hooks.non_finite_hook import NonFiniteHook
 from mmseg_kd.hooks.rank_zero_buffers_hook import RankZeroBuffersHook
 
-__all__ = ['GradientConflictHook', 'IterationSeedHook', 'RankZeroBuffersHook']
+__all__ = ['GradientConflictHook', 'IterationSeedHook', 'NonFiniteHook', 'RankZeroBuffersHook']

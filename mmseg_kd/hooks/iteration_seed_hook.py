@@ -91,4 +91,8 @@ class IterationSeedHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed what the networks draw."""
-        seed_all(runner.seed or 0, get_rank(), runner.iter, _MODEL)
+        self.seed_networks(runner, runner.iter)
+
+    def seed_networks(self, runner: Runner, iteration: int) -> None:
+        """Seed what the networks draw in an iteration."""
+        seed_all(runner.seed or 0, get_rank(), iteration, _MODEL)

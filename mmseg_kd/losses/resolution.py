@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
 
+from mmengine.logging import print_log
 from torch import Tensor
 
-from mmseg_kd.losses import functional, piecewise
+from mmseg_kd.losses import functional, piecewise, triton_divergence
 from mmseg_kd.losses.functional import resize_map
 
 
@@ -19,7 +22,10 @@ def pixel_divergence_at(
 ) -> Tensor:
     """`functional.pixel_divergence` of the maps brought to `size`."""
     if len(teachers_NChw) == 1:
-        return piecewise.pixel_divergence(student_NChw, teachers_NChw[0], size, tau, mask_NHW)
+        (teacher_NChw,) = teachers_NChw
+        way = _way(student_NChw, teacher_NChw)
+        loss: Tensor = way.pixel_divergence(student_NChw, teacher_NChw, size, tau, mask_NHW)
+        return loss
     return functional.pixel_divergence(
         resize_map(student_NChw, size), _resize_all(teachers_NChw, size), tau, mask_NHW
     )
@@ -35,14 +41,38 @@ def group_divergence_at(
 ) -> Tensor:
     """`functional.group_divergence` of the maps brought to `size`."""
     if len(teachers_NChw) == 1:
-        return piecewise.group_divergence(
-            student_NChw, teachers_NChw[0], size, group_size, tau, mask_NHW
+        (teacher_NChw,) = teachers_NChw
+        way = _way(student_NChw, teacher_NChw)
+        loss: Tensor = way.group_divergence(
+            student_NChw, teacher_NChw, size, group_size, tau, mask_NHW
         )
+        return loss
     return functional.group_divergence(
         resize_map(student_NChw, size), _resize_all(teachers_NChw, size), group_size, tau, mask_NHW
     )
 
 
+def _way(student_NChw: Tensor, teacher_NChw: Tensor) -> ModuleType:
+    """The module whose divergences take these maps in the least time."""
+    if triton_divergence.can_take(student_NChw, teacher_NChw):
+        return triton_divergence
+    if student_NChw.is_cuda:
+        _say_once(
+            f'Maps of {student_NChw.dtype} on {student_NChw.device} are not for the kernels of the '
+            'distillation losses: they are compared in pieces, by plain operations.'
+        )
+    return piecewise
+
+
+@cache
+def _say_once(line: str) -> None:
+    print_log(line, logger='current')
+
+
 def _resize_all(maps_NChw: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
     # The mean of several teachers' distributions needs them all at once.
+    _say_once(
+        'The mean over several teachers is computed by the plain formula, from maps at the size '
+        'of the labels.'
+    )
     return [resize_map(x, size) for x in maps_NChw]

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from conftest import value_and_gradient
 from torch import Tensor
 
-from mmseg_kd.losses import functional, piecewise, triton_kernels
+from mmseg_kd.losses import functional, piecewise, triton_divergence, triton_kernels
 
 triton = pytest.importorskip('triton', reason='Triton is not installed')
 
@@ -61,7 +61,7 @@ def in_kernels(
     mask: Tensor | None = None,
     tau: float = 2.0,
     align_corners: bool = False,
-    module: Any = triton_kernels,
+    module: Any = triton_divergence,
 ) -> Loss:
     """The loss of the student's map; without a group size that of pixels."""
     if group_size is None:
@@ -159,7 +159,7 @@ class TestValues:
     ) -> None:
         blocks = {'CHANNELS': 2, 'COLUMNS': 4, 'ROWS': 2, 'PIXEL_COLUMNS': 4, 'PIXEL_ROWS': 1}
         for name, size in (blocks | {'PARTIALS': 4}).items():
-            monkeypatch.setattr(triton_kernels, name, size)
+            monkeypatch.setattr(triton_divergence, name, size)
         student, teacher = maps(*sizes[:2])
         arguments = (teacher, sizes[2], group_size, random_mask(sizes[2]))
         assert_equal(in_kernels(*arguments), plainly(*arguments), student)
@@ -298,7 +298,7 @@ class TestValues:
 
     def test_a_gradient_where_one_is_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         student, teacher = maps(*SAME[:2])
-        monkeypatch.setattr(triton_kernels, '_gradient', None)
+        monkeypatch.setattr(triton_kernels, 'gradient', None)
         loss = in_kernels(teacher, SAME[2], 3)
         torch.testing.assert_close(loss(student), plainly(teacher, SAME[2], 3)(student).float())
         assert not loss(student).requires_grad
@@ -317,7 +317,7 @@ class Launches:
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launches]:
     """Of all kernels, which do not run."""
-    names = ('_pixel_statistics', '_group_statistics', '_add_groups', '_gradient')
+    names = ('pixel_statistics', 'group_statistics', 'add_groups', 'gradient')
     recorded = [Launches(getattr(triton_kernels, name)) for name in names]
     for name, of_kernel in zip(names, recorded, strict=True):
         monkeypatch.setattr(triton_kernels, name, of_kernel)
@@ -386,7 +386,7 @@ class TestOutsideTheInterpreter:
 
     def test_what_can_be_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         student, teacher = maps(*SAME[:2])
-        assert not triton_kernels.can_take(student, teacher)
+        assert not triton_divergence.can_take(student, teacher)
 
         class OnGpu:
             is_cuda, device = True, torch.device('cuda:0')
@@ -395,11 +395,11 @@ class TestOutsideTheInterpreter:
                 self.dtype = dtype
 
         works, capability = {OnGpu.device: True}, [(9, 0)]
-        monkeypatch.setattr(triton_kernels, '_launches', lambda device: works[device])
+        monkeypatch.setattr(triton_divergence, '_is_right', lambda device: works[device])
         monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability[0])
 
         def can_take(student: Any, teacher: Any) -> bool:
-            return triton_kernels.can_take(student, teacher)
+            return triton_divergence.can_take(student, teacher)
 
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             assert can_take(OnGpu(dtype), OnGpu())
@@ -411,10 +411,23 @@ class TestOutsideTheInterpreter:
         capability[0], works[OnGpu.device] = (8, 0), False
         assert not can_take(OnGpu(), OnGpu())
 
-    def test_a_kernel_that_does_not_launch_is_a_warning(self) -> None:
+    def test_kernels_that_do_not_launch_are_a_warning(self) -> None:
         # Triton takes no tensor that lies where no GPU reads it.
-        with pytest.warns(UserWarning, match='Triton runs no kernel on cpu: .*slower'):
-            assert not triton_kernels._launches.__wrapped__(torch.device('cpu'))
+        with pytest.warns(UserWarning, match='do not work on cpu: .*slower'):
+            assert not triton_divergence._is_right.__wrapped__(torch.device('cpu'))
+
+    def test_kernels_that_are_wrong_are_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        device = torch.device('cpu')
+        for name in ('pixel_divergence', 'group_divergence'):
+            monkeypatch.setattr(triton_divergence, name, getattr(piecewise, name))
+        assert triton_divergence._is_right.__wrapped__(device)
+        monkeypatch.setattr(
+            triton_divergence,
+            'group_divergence',
+            lambda *args: piecewise.group_divergence(*args) * 1.01,
+        )
+        with pytest.warns(UserWarning, match='not close'):
+            assert not triton_divergence._is_right.__wrapped__(device)
 
     def test_without_triton(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, 'triton', None)
@@ -422,11 +435,10 @@ class TestOutsideTheInterpreter:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        # Where a dataclass looks for its annotations.
-        monkeypatch.setitem(sys.modules, 'without_triton', module)
         spec.loader.exec_module(module)
-        assert module.triton is None
-        assert not module.can_take(*maps(*SAME[:2]))
+        assert not module.HAS_TRITON
+        monkeypatch.setattr(triton_divergence, 'triton_kernels', module)
+        assert not triton_divergence.can_take(*maps(*SAME[:2]))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
@@ -448,7 +460,7 @@ class TestOnGpu:
             x.to(dtype)
             for x in maps((128, 128), teacher_size, channels=150, device='cuda', images=2)
         )
-        assert triton_kernels.can_take(student, teacher)
+        assert triton_divergence.can_take(student, teacher)
         size = (512, 512)
         mask = random_mask(size, images=2).cuda() if is_masked else None
         value, gradient = value_and_gradient(in_kernels(teacher, size, group_size, mask), student)

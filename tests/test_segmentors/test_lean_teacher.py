@@ -108,7 +108,12 @@ def norms(network: nn.Module) -> int:
 
 def test_defaults() -> None:
     expected = TeacherOptions(
-        fold_bn=True, autocast=None, channels_last=False, compile=None, stream=False
+        fold_bn=True,
+        fused_attention=True,
+        autocast=None,
+        channels_last=False,
+        compile=None,
+        stream=False,
     )
     assert parse_network(resnet(4), 'teacher', is_teacher=True).options == expected
     assert parse_network(dict(config=ZOO), 'teacher', is_teacher=True).options == expected
@@ -116,7 +121,12 @@ def test_defaults() -> None:
 
 def test_options_of_a_config() -> None:
     options = dict(
-        fold_bn=False, autocast='bfloat16', channels_last=True, compile=True, stream=True
+        fold_bn=False,
+        fused_attention=False,
+        autocast='bfloat16',
+        channels_last=True,
+        compile=True,
+        stream=True,
     )
     spec = parse_network({**resnet(4), **options}, 'teacher', is_teacher=True)
     assert spec.options == TeacherOptions(**{**options, 'compile': {}})
@@ -591,3 +601,39 @@ def test_options_go_together(make: Make) -> None:
     assert [output.dtype for output in found] == [torch.bfloat16] * 2
     assert_same([output.float() for output in found], taught(make(*terms)), rtol=0.05)
     assert all(bool(value.isfinite().all()) for log in train(wrapper, 2) for value in log.values())
+
+
+# fused_attention.
+
+
+def test_fused_attention_gives_the_same(make: Make) -> None:
+    layer = 'backbone.layers.1.2'
+    plain, fused = (
+        make(term(layer, layer), student=mit(8), teacher=mit(8), fused_attention=on)
+        for on in (False, True)
+    )
+    attention = fused.teacher.backbone.layers[0][1][0].attn.attn
+    weights: list[Any] = []
+    attention.register_forward_hook(lambda module, args, output: weights.append(output[1]))
+    for theirs, ours in zip(train(plain, 2), train(fused, 2), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert weights == [None, None]
+    # The student's is as mmseg has it.
+    assert not any(module._forward_pre_hooks for module in fused.student.modules())
+
+
+def test_tapped_attention_weights_stay(make: Make) -> None:
+    block = 'backbone.layers.{}.1.0.attn.attn'
+    layers = [[block.format(0) + '.weights', block.format(0) + '.value']] * 2
+    distillation = dict(
+        student_layer=layers[0], teacher_layer=layers[1], loss=dict(type='AttentionValueLoss')
+    )
+    student = mit(8)
+    plain, fused = (
+        make(distillation, student=student, teacher=mit(8), fused_attention=on)
+        for on in (False, True)
+    )
+    for theirs, ours in zip(train(plain, 1), train(fused, 1), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    hooked = {name for name, module in fused.teacher.named_modules() if module._forward_pre_hooks}
+    assert hooked == {block.format(1)}

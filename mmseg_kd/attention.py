@@ -1,0 +1,41 @@
+"""Attention without the weights that nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from mmcv.cnn.bricks.transformer import MultiheadAttention
+from mmseg.models.backbones.mit import EfficientMultiheadAttention
+from torch import nn
+
+# Blocks that ask nn.MultiheadAttention for its weights and drop them.
+_BLOCKS = (MultiheadAttention, EfficientMultiheadAttention)
+
+
+def use_fused_attention(network: nn.Module, tapped: Collection[str] = ()) -> int:
+    """Let the attention of mmcv's and mmseg's transformer blocks compute no weights.
+
+    Where weights are asked for, PyTorch writes them out, L x S numbers a head; where they are
+    not, it takes its fused attention, equal to rounding, in less time and without that memory.
+    The blocks ask for them and use the outputs alone.
+
+    Args:
+        network: Any network; blocks of other types stay as they are.
+        tapped: Names of taps: attention whose weights are among them keeps them.
+
+    Returns:
+        How many layers of attention it was.
+    """
+    count = 0
+    for name, block in network.named_modules():
+        if type(block) in _BLOCKS and f'{name}.attn.weights' not in tapped:
+            block.attn.register_forward_pre_hook(_ask_for_no_weights, with_kwargs=True)
+            count += 1
+    return count
+
+
+def _ask_for_no_weights(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, {**kwargs, 'need_weights': False}

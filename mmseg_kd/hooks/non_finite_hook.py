@@ -1,0 +1,297 @@
+"""What a run does when a loss or a gradient is NaN or infinite."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from mmengine.dist import all_gather_object, get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from mmseg_kd.errors import ConfigError, NonFiniteError
+from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
+from mmseg_kd.non_finite import first_non_finite_layer, has_non_finite, last_non_finite_gradient
+from mmseg_kd.segmentors.distillation_wrapper import TERM_PREFIX
+
+# Entry of the message hub, which goes into the checkpoint.
+SKIPPED = 'skipped_steps'
+
+FILE = 'non_finite.jsonl'
+
+
+@HOOKS.register_module()
+class NonFiniteHook(Hook):
+    """Keeps NaN and infinity out of the weights, and says where they came from.
+
+    A step whose loss or gradient is not finite, on any rank, is not taken: parameters, optimiser
+    and buffers (BatchNorm's statistics among them) stay as they were before it. The log names
+    the losses, the first layer that put out such a value, and the iteration;
+    `<work_dir>/non_finite.jsonl` has a line with the images of the batch. With mixed precision
+    the steps that the loss scaler leaves out by itself, since the scale was too large, are its
+    own affair; they count where the scale has come down below 1 and still does not help.
+
+    A loss that is not finite is multiplied with NaN before the backward pass, so that the
+    gradient, which is all that the ranks share, tells the others. In a step that is fine this
+    costs a pass over the gradients and, on a GPU, one synchronisation.
+
+    Args:
+        policy: 'skip': go on with the next batch; 'stop': end the run.
+        limit: Steps skipped in a row before the run ends all the same, >= 1.
+
+    Raises:
+        ConfigError: An argument is out of its range.
+        NonFiniteError: While training, where the run is to end.
+    """
+
+    # Before the hooks that average or save weights.
+    priority = 'HIGH'
+
+    def __init__(self, policy: Literal['skip', 'stop'] = 'skip', limit: int = 10) -> None:
+        if policy not in ('skip', 'stop'):
+            raise ConfigError(f"NonFiniteHook: expected policy 'skip' or 'stop', got {policy!r}.")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ConfigError(f'NonFiniteHook: expected limit to be an integer >= 1, got {limit!r}')
+        self.policy = policy
+        self.limit = limit
+        self.in_a_row = 0
+        # Of the iterations since the last step: several where gradients are accumulated.
+        self._batches: list[_Batch] = []
+        self._guard: _Guard | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Put the guard between the loss and the optimiser."""
+        if not isinstance(runner.optim_wrapper, OptimWrapper):
+            raise ConfigError(
+                'NonFiniteHook: expected one optimiser, got '
+                f'{type(runner.optim_wrapper).__name__}; leave the hook out.'
+            )
+        self._guard = _Guard(runner.optim_wrapper, runner.model)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Keep what may have to be restored."""
+        assert self._guard is not None
+        if not self._batches:
+            self._guard.keep_buffers()
+        self._batches.append(_Batch(runner.iter, data_batch))
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Report a step that was not taken, and end the run if it is time."""
+        assert self._guard is not None
+        self._batches[-1].losses = outputs or {}
+        verdict, self._guard.verdict = self._guard.verdict, None
+        if verdict is None:  # gradients are still being accumulated
+            return
+        batches, self._batches = self._batches, []
+        if verdict.is_taken:
+            self.in_a_row = 0
+        if not verdict.is_counted:
+            return
+        self.in_a_row += 1
+        total = runner.message_hub.runtime_info.get(SKIPPED, 0) + 1
+        runner.message_hub.update_info(SKIPPED, total)
+        # All batches, also those whose losses are fine: ranks look at equally many, as the
+        # layers that talk to the other ranks need it.
+        found = [
+            _Finding(
+                get_rank(),
+                batch.iteration + 1,
+                batch.non_finite_losses,
+                self._first_layer(runner, batch),
+                verdict.gradient,
+                batch.images,
+            )
+            for batch in batches
+        ]
+        everywhere: list[list[_Finding]] = all_gather_object(found)
+        reported = [finding for rank in everywhere for finding in rank if finding.losses]
+        reported = reported or [finding for rank in everywhere for finding in rank]
+        file = Path(runner.work_dir) / FILE
+        if is_main_process():
+            with file.open('a', encoding='utf-8') as out:
+                for finding in reported:
+                    out.write(json.dumps(finding.to_dict(), ensure_ascii=False) + '\n')
+        what = '; '.join(finding.describe(len(everywhere) > 1) for finding in reported)
+        if self.policy == 'stop':
+            raise NonFiniteError(
+                f"{what}. Training stops (policy='stop') and the step was not taken; "
+                f'the images of the batch are listed in {file}.'
+            )
+        runner.logger.warning(
+            f'{what}. The step is skipped ({self.in_a_row} in a row, {total} in all); '
+            f'the images of the batch are listed in {file}.'
+        )
+        if self.in_a_row >= self.limit:
+            raise NonFiniteError(
+                f'{what}. This was the {self.in_a_row}. step in a row that had to be skipped: '
+                'training stops. Lower the learning rate or the weights of the terms, or clip the '
+                "gradients (optim_wrapper.clip_grad=dict(max_norm=...)); NonFiniteHook's `limit` "
+                'sets how many are skipped.'
+            )
+
+    def _first_layer(self, runner: Runner, batch: _Batch) -> str | None:
+        """Run the batch once more, on all ranks alike, and look at every layer."""
+        assert self._guard is not None
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        teachers = getattr(model, 'teachers', {})
+        label = 'teacher' if len(teachers) == 1 else 'teacher {}'
+        networks = {label.format(name): network for name, network in teachers.items()}
+
+        images_are_finite = True
+
+        def run() -> None:
+            nonlocal images_are_finite
+            for hook in runner.hooks:
+                if isinstance(hook, IterationSeedHook):
+                    hook.seed_networks(runner, batch.iteration)
+            with runner.optim_wrapper.optim_context(model):
+                data = model.data_preprocessor(batch.data, True)
+                images_are_finite = not has_non_finite(data['inputs'])
+                model._run_forward(data, mode='loss')
+
+        layer = first_non_finite_layer({'': model, **networks}, run)
+        self._guard.restore_buffers()
+        return layer if images_are_finite else 'the images'
+
+
+class _Batch:
+    """An iteration's batch, and the log entries that came of it."""
+
+    def __init__(self, iteration: int, data: Any) -> None:
+        self.iteration = iteration
+        self.data = data
+        self.losses: Mapping[str, Any] = {}
+
+    @property
+    def non_finite_losses(self) -> dict[str, float]:
+        """Of the entries with 'loss' in their names, and of the terms."""
+        values = {
+            name: float(value)
+            for name, value in self.losses.items()
+            if 'loss' in name or name.startswith(TERM_PREFIX)
+        }
+        found = {name: value for name, value in values.items() if not math.isfinite(value)}
+        # The total says nothing that a part does not say better.
+        return {k: v for k, v in found.items() if k != 'loss' or len(found) == 1}
+
+    @property
+    def images(self) -> list[str]:
+        """The files, where the samples name them."""
+        samples = self.data.get('data_samples') or [] if isinstance(self.data, Mapping) else []
+        return [str(sample.metainfo.get('img_path', 'unknown')) for sample in samples]
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What one rank knows of a bad batch."""
+
+    rank: int
+    iteration: int
+    losses: Mapping[str, float]
+    layer: str | None
+    gradient: str | None
+    images: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the file; JSON has no NaN."""
+        losses = {name: str(value) for name, value in self.losses.items()}
+        return {**self.__dict__, 'losses': losses}
+
+    def describe(self, with_rank: bool) -> str:
+        where = f'Iteration {self.iteration}' + (f', rank {self.rank}' if with_rank else '')
+        values = ', '.join(f'{name} is {value}' for name, value in self.losses.items())
+        if self.layer is not None:
+            source = f'first in {self.layer}'
+        else:
+            source = 'what all layers put out is finite'
+        if not self.losses:
+            return f'{where}: the gradient is not finite, last in {self.gradient}; {source}'
+        return f'{where}: {values}; {source}'
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What became of a step.
+
+    Attributes:
+        is_taken: The optimiser took it.
+        is_counted: It was kept from the optimiser, and not by the loss scaler.
+        gradient: Where the gradient is not finite.
+    """
+
+    is_taken: bool
+    is_counted: bool = False
+    gradient: str | None = None
+
+
+class _Guard:
+    """Stands between the loss and the optimiser of an `OptimWrapper`.
+
+    Args:
+        optim_wrapper: Its `backward` and `step` are replaced.
+        model: Whose buffers and gradients are watched.
+    """
+
+    def __init__(self, optim_wrapper: OptimWrapper, model: nn.Module) -> None:
+        self.verdict: _Verdict | None = None
+        self._scaler = getattr(optim_wrapper, 'loss_scaler', None)
+        self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._buffers = list(model.buffers())
+        self._kept = [buffer.clone() for buffer in self._buffers]
+        self._losses_are_finite: Tensor | None = None
+        self._backward, self._step = optim_wrapper.backward, optim_wrapper.step
+        optim_wrapper.backward = self.backward
+        optim_wrapper.step = self.step
+
+    def keep_buffers(self) -> None:
+        _copy(self._buffers, self._kept)
+
+    def restore_buffers(self) -> None:
+        _copy(self._kept, self._buffers)
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """As the wrapper's; a loss that is not finite gives no finite gradient."""
+        is_finite = loss.detach().isfinite()
+        if self._losses_are_finite is not None:
+            is_finite = is_finite & self._losses_are_finite
+        self._losses_are_finite = is_finite
+        self._backward(loss * torch.where(is_finite, 1.0, torch.nan), **kwargs)
+
+    def step(self, **kwargs: Any) -> None:
+        """As the wrapper's, if the numbers are fit for it."""
+        losses_are_finite, self._losses_are_finite = self._losses_are_finite, None
+        gradients = [p.grad for _, p in self._parameters if p.grad is not None]
+        if bool(get_total_norm(gradients, norm_type=math.inf).isfinite()):
+            self._step(**kwargs)
+            self.verdict = _Verdict(is_taken=True)
+            return
+        # All ranks have this gradient, and come here together.
+        mine = losses_are_finite is None or bool(losses_are_finite)
+        if self._scaler_may_help() and all(all_gather_object(mine)):
+            self._step(**kwargs)  # leaves the optimiser alone and lowers the scale
+            self.verdict = _Verdict(is_taken=False)
+            return
+        gradient = last_non_finite_gradient(self._parameters)
+        self.verdict = _Verdict(is_taken=False, is_counted=True, gradient=gradient)
+        self.restore_buffers()
+
+    def _scaler_may_help(self) -> bool:
+        return self._scaler is not None and self._scaler.get_scale() >= 1
+
+
+def _copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
+    if source:
+        with torch.no_grad():
+            torch._foreach_copy_(list(target), list(source))
