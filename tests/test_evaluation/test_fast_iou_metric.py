@@ -236,7 +236,7 @@ def test_two_ranks_and_an_odd_number_of_images(
         run_rank, args=(free_port(), str(tmp_path)), nprocs=RANKS, join=False
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not ranks.join(timeout=1):
             assert time.monotonic() < deadline, 'the ranks hang'
     finally:
