@@ -21,7 +21,14 @@ setup(
     python_requires='>=3.10',
     install_requires=REQUIREMENTS,
     extras_require={
-        'dev': ['pytest>=8', 'pytest-timeout', 'hypothesis', 'ruff>=0.6', 'mypy>=1.11'],
+        'dev': [
+            'pytest>=8',
+            'pytest-timeout',
+            'hypothesis',
+            'ruff>=0.6',
+            'mypy>=1.11',
+            'pre-commit',
+        ],
     },
     classifiers=[
         'License :: OSI Approved :: Apache Software License',
