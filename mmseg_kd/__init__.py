@@ -1,8 +1,8 @@
 """Distil large semantic segmentation networks into small ones.
 
 Importing this package registers its segmentors, losses, connectors, schedules and data sets:
-a config needs only `custom_imports = dict(imports=['mmseg_kd'])`. From then on no checkpoint that
-mmengine reads can run code.
+a config needs only `custom_imports = dict(imports=['mmseg_kd'])`. From then on mmengine reads
+checkpoints as data alone.
 """
 
 from mmseg_kd.checkpoints.host_loader import take_over_loading

@@ -98,7 +98,7 @@ def _download(url: str, expected: str, target: Path) -> None:
                     shutil.copyfileobj(response, file, _BLOCK)
                 _check(partial, expected, url)
                 partial.replace(target)
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, NotImplementedError) as error:  # the last: no locks there
         reason = error.reason if type(error) is URLError else error
         raise CheckpointError(
             f'{url}: could not be downloaded ({reason}). Download it by hand and give the path of '

@@ -28,8 +28,9 @@ def checkpoint_trust(trusted: bool) -> Iterator[None]:
     """
     before = {name: os.environ.get(name) for name in (_FORCE_DATA, _FORCE_CODE)}
     token = _trusted.set(trusted)
+    for name in before:
+        os.environ.pop(name, None)
     if not trusted:
-        os.environ.pop(_FORCE_CODE, None)
         os.environ[_FORCE_DATA] = '1'
     try:
         yield

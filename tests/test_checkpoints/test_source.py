@@ -167,6 +167,23 @@ def test_download_that_fails(server: Server) -> None:
     assert 'could not be downloaded ([Errno' in refused(f'https://{server.place}/a-{SUM[:8]}.pth')
 
 
+def test_cache_that_cannot_be_used(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another file stands where its folder should be; its file system knows no locks."""
+    url = server.serve(f'/a-{SUM[:8]}.pth')
+
+    def no_locks(path: Path) -> None:
+        raise NotImplementedError('no flock')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, 'FileLock', no_locks)
+        assert 'could not be downloaded (no flock)' in refused(url)
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'file'))
+    assert 'could not be downloaded ([Errno' in refused(url)
+
+
 def test_redirections(server: Server) -> None:
     """Followed with https alone, as from a release of GitHub to its store."""
     name = f'a-{SUM[:8]}.pth'

@@ -34,14 +34,14 @@ def test_all_is_as_before_afterwards(
     assert os.environ == environment
 
 
-@pytest.mark.parametrize('forced', [True, False])
-def test_other_libraries_run_no_code_either(
-    forced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize('forced', [None, FORCE_CODE, FORCE_DATA])
+def test_the_rest_of_the_process_does_the_same(
+    forced: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, target = tmp_path / 'a.pth', tmp_path / 'written'
     torch.save(dict(meta=RunsCode(open, str(target), 'w')), path)
-    if forced:
-        monkeypatch.setenv(FORCE_CODE, '1')
+    if forced is not None:
+        monkeypatch.setenv(forced, '1')
     with checkpoint_trust(False), pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=False)
     assert not target.exists()
