@@ -144,19 +144,28 @@ def _count(number: int, word: str) -> str:
 
 def print_findings(splits: Mapping[str, Split], limit: int | None) -> None:
     """Print what is wrong, by kind, errors first; of each kind up to `limit` files."""
-    width = max(map(len, splits))
-    for kind, about in sorted(KINDS.items(), key=lambda item: not item[1].error):
-        found = [(s.name, f) for s in splits.values() for f in s.findings if f.kind == kind]
-        if not found:
-            continue
-        print(f'{"ERROR" if about.error else "warning"}: {about.title} ({len(found):,})')
-        print(f'  Effect: {about.effect}.')
-        print(f'  {about.mend}')
-        for name, finding in found[:limit]:
-            print(f'    {name:<{width}}  {finding.name} {finding.detail}')
-        if limit is not None and len(found) > limit:
-            print(f'    and {len(found) - limit:,} more: --all names them')
-        print()
+    for heading, error in (
+        ('Errors: training stops there, or passes over the sample (BadDataHook)', True),
+        ('Warnings: training goes on', False),
+    ):
+        found = [(s.name, f) for s in splits.values() for f in s.findings if f.error == error]
+        if found:
+            print(f'{heading}\n')
+        for kind, about in KINDS.items():
+            files = [(split, finding) for split, finding in found if finding.kind == kind]
+            if files:
+                effect = f': {about.effect}' if about.effect else ''
+                print(f'  {about.title} ({len(files):,}){effect}\n  {about.mend}')
+                _print_files(files, limit)
+
+
+def _print_files(files: Sequence[tuple[str, Finding]], limit: int | None) -> None:
+    width = max(len(split) for split, _ in files)
+    for split, finding in files[:limit]:
+        print(f'    {split:<{width}}  {finding.name} {finding.detail}')
+    if limit is not None and len(files) > limit:
+        print(f'    and {len(files) - limit:,} more: --all names them')
+    print()
 
 
 def print_statistics(splits: Mapping[str, Split]) -> None:
@@ -256,7 +265,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         _write(args.json, as_json(splits, same, problems))
     for error in problems.errors:
-        print(f'ERROR: {error}')
+        print(f'error: {error}')
     return _verdict(splits, problems.errors)
 
 

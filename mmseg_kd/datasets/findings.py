@@ -14,111 +14,102 @@ class Kind:
 
     Args:
         title: A heading for files of this kind.
-        effect: What it means for a training.
         mend: What to do about it, as a sentence or two.
+        effect: What it means for a training; '': training stops there, or passes over the sample.
         error: Whether training stops at it or learns something false; else it is a warning.
     """
 
     title: str
-    effect: str
     mend: str
+    effect: str = ''
     error: bool = True
 
 
-_ABSENT = 'training stops there, or passes over the sample (BadDataHook)'
+_ANEW = 'Fetch the file anew, or take the sample out.'
 
 KINDS = {
-    'missing': Kind(
-        'missing files', _ABSENT, 'Put the file there, or take the sample out of the data.'
-    ),
-    'empty': Kind('empty files', _ABSENT, 'Fetch the file anew, or take the sample out.'),
-    'unreadable': Kind('unreadable files', _ABSENT, 'Fetch the file anew, or take the sample out.'),
-    'truncated': Kind('truncated files', _ABSENT, 'Fetch the file anew, or take the sample out.'),
+    'missing': Kind('missing files', 'Put the file there, or take the sample out of the data.'),
+    'empty': Kind('empty files', _ANEW),
+    'unreadable': Kind('unreadable files', _ANEW),
+    'truncated': Kind('truncated files', _ANEW),
     'damaged': Kind(
         'damaged files',
-        'the decoder lets them pass: training learns from what is left and does not notice',
-        'Fetch the file anew.',
+        _ANEW,
+        'the decoder lets them pass, and training does not notice; only this check does',
     ),
     'channels': Kind(
         'images of another number of channels',
-        _ABSENT,
         'Set color_type of LoadImageFromFile, or the mean and std of the data_preprocessor.',
     ),
-    'size': Kind(
-        'masks of another size than their image', _ABSENT, 'Make the mask anew at that size.'
-    ),
-    'values': Kind(
-        'mask values that are no class', _ABSENT, 'Check the masks, and reduce_zero_label.'
-    ),
+    'size': Kind('masks of another size than their image', 'Make the mask anew at that size.'),
+    'values': Kind('mask values that are no class', 'Check the masks, and reduce_zero_label.'),
     'colours': Kind(
         'masks with colours instead of class indices',
-        _ABSENT,
         'Convert them to one channel of 8 bits, or to a palette PNG.',
     ),
     'depth': Kind(
-        'masks with values above 255',
-        _ABSENT + '; mmseg alone would take them modulo 256',
+        'masks with values that 8 bits do not hold',
         'Convert them to 8 bits, with 255 for what is ignored.',
     ),
     'blank': Kind(
         'masks without a labelled pixel',
-        'nothing is learnt from these samples but what the teacher says',
         'Take them out where they are many.',
+        'these samples teach nothing, but for what a teacher says of them',
         error=False,
     ),
     'absent': Kind(
         'classes without a pixel',
-        'they cannot be learnt, or not be measured',
         'Check the masks and the list of classes.',
+        'they cannot be learnt, or not be measured',
         error=False,
     ),
     'shared': Kind(
         'the same image in train and in another split',
-        'what is measured there is too good',
         'Take it out of one of them.',
+        'what is measured there is too good',
         error=False,
     ),
     'grey': Kind(
         'grey images',
-        'read as colour, with three equal channels',
         'Nothing to do, unless colour was expected.',
+        'read as colour, with three equal channels',
         error=False,
     ),
     'cmyk': Kind(
         'CMYK images',
-        'converted to colour without their ICC profile: hues are off',
         'Convert them to RGB where hues matter.',
+        'converted to RGB without their ICC profile, so that hues are a little off',
         error=False,
     ),
     'alpha': Kind(
         'images with transparency',
-        'read as colour; the fourth channel is dropped, what was hidden is seen',
         'Flatten them where that matters.',
+        'read without it: what was transparent is seen',
         error=False,
     ),
     'deep': Kind(
         'images of 16 bits a channel',
-        'read as colour, their 8 upper bits; with the backend pillow grey ones are cut at 255',
-        'Convert them to 8 bits where they are dark, or grey and read by pillow.',
+        'Convert dark ones to 8 bits, and grey ones that pillow reads.',
+        'read as colour, their 8 upper bits; the backend pillow cuts grey ones at 255',
         error=False,
     ),
     'turned': Kind(
         'images with an EXIF orientation',
-        'turned or mirrored when they are read, and masks are not',
         'Look whether image and mask agree; '
         "color_type='color_ignore_orientation' leaves images as stored.",
+        'turned or mirrored when they are read, and masks are not',
         error=False,
     ),
     'unpaired': Kind(
         'masks without an image',
-        'never used',
         'Look for the image, or for another suffix.',
+        'never used',
         error=False,
     ),
     'unused': Kind(
-        'images that the data set does not list',
-        'never used: they do not end with img_suffix',
+        'images with another suffix',
         'Rename them, or set img_suffix.',
+        'never used',
         error=False,
     ),
 }

@@ -156,10 +156,17 @@ def _size(shape: Any) -> str:
 
 def foreign_values(mask: npt.NDArray[Any], expected: Expected) -> npt.NDArray[Any]:
     """The values of a mask that are neither a class nor ignored, in their order."""
-    if mask.dtype == np.uint8:  # a seventh of the time of numpy's own ways
-        values = np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256]))
-    else:
-        values = np.unique(mask)
-    known = (values < (expected.num_classes or 0)) | (values == expected.ignored)
-    foreign: npt.NDArray[Any] = values[~known]
+    if mask.dtype == np.uint8:
+        # Sound masks are nearly all there are: a look in a table takes a tenth of counting.
+        values = np.arange(256)
+        table = _is_foreign(values, expected).astype(np.uint8)
+        if cv2.countNonZero(cv2.LUT(mask, table)) == 0:
+            return values[:0]
+    values = np.unique(mask)
+    return values[_is_foreign(values, expected)]
+
+
+def _is_foreign(values: npt.NDArray[Any], expected: Expected) -> npt.NDArray[np.bool_]:
+    foreign: npt.NDArray[np.bool_] = values >= (expected.num_classes or 0)
+    foreign &= values != expected.ignored
     return foreign

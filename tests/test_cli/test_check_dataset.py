@@ -61,7 +61,8 @@ def test_sound_data(project: Project, capsys: pytest.CaptureFixture[str]) -> Non
     assert out.startswith(f'train  4 samples: BaseSegDataset in {project.data}/images/train\n')
     assert '\ntest   the same as val\n' in out
     assert out.endswith('7 samples read: 0 errors, 0 warnings\n')
-    assert 'ERROR' not in out
+    assert 'Errors' not in out
+    assert 'Warnings' not in out
     assert report['same_splits'] == {'test': 'val'}
     assert report['splits'].keys() == {'train', 'val'}
 
@@ -89,9 +90,10 @@ def test_every_kind_of_bad_file_is_found_in_one_go(
     for kind in {kind for kind, _ in found}:
         about = KINDS[kind]
         number = sum(1 for other, _ in found if other == kind)
-        assert f'{"ERROR" if about.error else "warning"}: {about.title} ({number})' in out
+        at = out.index(f'  {about.title} ({number})')
+        assert (at < out.index('Warnings: ')) == about.error
         assert about.mend in out
-    assert out.index('warning: ') > out.rindex('ERROR: ')
+        assert about.effect in out
     assert f'{len(errors)} errors, {len(found) - len(errors)} warnings' in out
 
 
@@ -189,7 +191,7 @@ def test_an_empty_split_hides_nothing_of_the_others(
     [problem] = report['problems']
     assert problem.startswith('train data: found no images in')
     out = capsys.readouterr().out
-    assert f'ERROR: {problem}\n' in out
+    assert f'error: {problem}\n' in out
     assert out.endswith('3 samples read: 2 errors, 0 warnings\n')
 
 
