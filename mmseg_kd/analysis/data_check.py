@@ -25,6 +25,7 @@ from mmseg_kd.datasets.loading import (
     read,
     role_of,
 )
+from mmseg_kd.errors import ConfigError
 from mmseg_kd.preflight import check_list
 
 # Values of a mask of 8 bits.
@@ -173,14 +174,19 @@ class SplitCheck:
 
     Raises:
         DatasetError: The split, or a part of it, is empty.
-        ConfigError: It has other classes than the network.
+        ConfigError: It has other classes than the network, or nothing that reads images.
     """
 
     def __init__(
         self, name: str, dataset: Any, num_classes: int | None, channels: int | None
     ) -> None:
-        self.leaves = [leaf for leaf in leaves(dataset) if hasattr(leaf, 'get_data_info')]
+        self.leaves = list(leaves(dataset))
         for leaf in self.leaves:
+            if 'image' not in map(role_of, loading_transforms(leaf)):
+                raise ConfigError(
+                    f'{name} data: expected a pipeline with LoadImageFromFile; '
+                    f'{type(leaf).__name__} has none, and its files cannot be checked.'
+                )
             check_list(leaf, name, num_classes)
         classes = next((tuple(leaf.metainfo.get('classes') or ()) for leaf in self.leaves), ())
         if not classes:

@@ -208,6 +208,12 @@ def test_other_classes_than_the_network(project: Project) -> None:
     assert 'has 5 classes and the network num_classes=7' in problems[0]
 
 
+def test_data_that_cannot_be_checked(project: Project) -> None:
+    project.add("\ntrain_dataloader['dataset']['pipeline'] = [load[1]]\n")
+    [problem] = project.check(code=1)['problems']
+    assert 'expected a pipeline with LoadImageFromFile; BaseSegDataset has none' in problem
+
+
 def test_a_config_of_data_alone(project: Project) -> None:
     project.add('\ndel model\n')
     spoil(project.data, 'train', '1', ERRORS['value that is no class'][1])
