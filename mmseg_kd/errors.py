@@ -57,6 +57,12 @@ class ManyErrors(ConfigError):
         super().__init__('\n'.join([f'{len(self.errors)} problems:', *lines]))
 
 
+def told(error: KDError) -> str:
+    """What an error says, without the traceback that a data loader's worker puts before it."""
+    kind = type(error)
+    return str(error).rpartition(f'{kind.__module__}.{kind.__qualname__}: ')[2].strip()
+
+
 def nearest(name: str, choices: Iterable[str], n: int = 3) -> str:
     """The `n` choices most like `name`, as the end of a sentence ('nearest: a, b')."""
     pool = list(choices)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from torch._utils import ExceptionWrapper
 
 from mmseg_kd.errors import (
     CheckpointError,
@@ -13,6 +14,7 @@ from mmseg_kd.errors import (
     Problems,
     ShapeError,
     nearest,
+    told,
 )
 
 
@@ -89,3 +91,15 @@ def test_errors_of_programs_are_not_collected(error: type[BaseException]) -> Non
     with pytest.raises(error), problems:
         raise error
     assert problems.errors == []
+
+
+def test_an_error_of_a_worker_is_told_without_its_traceback() -> None:
+    text = 'train data: image x.jpg is empty.'
+    try:
+        raise DatasetError(text)
+    except DatasetError:
+        of_worker = ExceptionWrapper(where='in DataLoader worker process 0')
+    with pytest.raises(DatasetError) as caught:
+        of_worker.reraise()
+    assert 'Traceback' in str(caught.value)
+    assert told(caught.value) == told(DatasetError(text)) == text

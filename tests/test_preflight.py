@@ -9,9 +9,9 @@ import pytest
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
-import mmseg_kd  # noqa: F401  it registers what the data set dicts name
+from mmseg_kd import preflight
 from mmseg_kd.errors import ConfigError, DatasetError
-from mmseg_kd.preflight import SAMPLED_MASKS, check_dataset
+from mmseg_kd.preflight import SAMPLED, check_dataset
 
 MASK = np.array([[0, 1, 2], [2, 1, 255]], dtype=np.uint8)
 
@@ -69,7 +69,7 @@ def test_ignored_label_of_the_data_set(tmp_path: Path) -> None:
 
 
 def test_reduced_zero_label(tmp_path: Path) -> None:
-    write(tmp_path, [np.array([[0, 1, 2, 3]], dtype=np.uint8)])
+    write(tmp_path, [np.array([[0, 1, 2], [3, 2, 1]], dtype=np.uint8)])
     pipeline = [dict(type='LoadAnnotations', reduce_zero_label=True)]
     check_dataset(
         dataset(tmp_path, reduce_zero_label=True, pipeline=pipeline), 'val', num_classes=3
@@ -85,11 +85,56 @@ def test_class_count_differs(tmp_path: Path) -> None:
         check_dataset(dataset(tmp_path), 'train', num_classes=19)
 
 
-@pytest.mark.parametrize('content', [b'', b'this is no picture', None])
-def test_unreadable_mask(content: bytes | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('content', 'expected'),
+    [(b'', 'is empty'), (b'this is no picture', 'cannot be read'), (None, 'is missing')],
+)
+def test_unreadable_mask(content: bytes | None, expected: str, tmp_path: Path) -> None:
     write(tmp_path, [MASK, content])
-    with pytest.raises(DatasetError, match=r'mask .*masks.001\.png cannot be read: '):
+    with pytest.raises(DatasetError, match=rf'train data: mask .*masks.001\.png {expected}'):
         check_dataset(dataset(tmp_path), 'train', num_classes=3)
+
+
+def test_unreadable_image(tmp_path: Path) -> None:
+    write(tmp_path, [MASK, MASK])
+    (tmp_path / 'images/001.png').write_bytes(b'')
+    with pytest.raises(DatasetError, match=r'train data: image .*images.001\.png is empty'):
+        check_dataset(dataset(tmp_path), 'train', num_classes=3)
+
+
+def test_mask_of_another_size(tmp_path: Path) -> None:
+    write(tmp_path, [MASK, MASK[:, :2]])
+    with pytest.raises(DatasetError, match=r'masks.001\.png is of 2x2 and its image of 2x3'):
+        check_dataset(dataset(tmp_path), 'train', num_classes=3)
+
+
+def test_all_missing_masks_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, 'SAMPLED', 1)
+    write(tmp_path, [MASK, MASK, None, MASK, None])
+    with pytest.raises(DatasetError, match=r'2 files are missing; the first: mask .*002\.png'):
+        check_dataset(dataset(tmp_path), 'train', num_classes=3)
+    check_dataset(dataset(tmp_path), 'train', num_classes=3, tolerated=2)
+
+
+def test_a_list_that_names_missing_images(tmp_path: Path) -> None:
+    write(tmp_path, [MASK])
+    (tmp_path / 'list.txt').write_text('000\n001\n', encoding='utf-8')
+    with pytest.raises(DatasetError, match=r'2 files are missing; the first: image .*001\.png'):
+        check_dataset(dataset(tmp_path, ann_file='list.txt'), 'train', num_classes=3)
+
+
+def test_bad_samples_are_tolerated_up_to_a_number(tmp_path: Path) -> None:
+    write(tmp_path, [MASK, b'', with_value(7), MASK])
+    check_dataset(dataset(tmp_path), 'train', num_classes=3, tolerated=2)
+    expected = r'2 of 4 samples are bad; the first: mask .*001\.png is empty.*check_dataset\.py'
+    with pytest.raises(DatasetError, match=expected):
+        check_dataset(dataset(tmp_path), 'train', num_classes=3, tolerated=1)
+
+
+def test_not_all_may_be_bad(tmp_path: Path) -> None:
+    write(tmp_path, [with_value(7)] * 3)
+    with pytest.raises(DatasetError, match=r'3 of 3 samples are bad.*holds the value 7'):
+        check_dataset(dataset(tmp_path), 'train', num_classes=3, tolerated=5)
 
 
 @pytest.mark.parametrize('changes', [{}, dict(serialize_data=False)])
@@ -161,14 +206,14 @@ def test_large_data_sets_are_sampled_from_end_to_end(
         return files(self) * 100
 
     read = []
-    info = BaseSegDataset.get_data_info
+    look = preflight.first_finding
 
-    def spy(self: BaseSegDataset, index: int) -> Any:
-        read.append(index)
-        return info(self, index)
+    def spy(info: dict[str, Any], *args: Any) -> Any:
+        read.append(info['sample_idx'])
+        return look(info, *args)
 
     monkeypatch.setattr(BaseSegDataset, 'load_data_list', many_times)
-    monkeypatch.setattr(BaseSegDataset, 'get_data_info', spy)
+    monkeypatch.setattr(preflight, 'first_finding', spy)
     check_dataset(dataset(tmp_path), 'train', num_classes=3)
-    assert len(read) == SAMPLED_MASKS
+    assert len(read) == SAMPLED
     assert (min(read), max(read)) == (0, 299)

@@ -19,7 +19,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmseg_kd.checkpoints import checkpoint_trust
-from mmseg_kd.errors import ConfigError, DeviceError, KDError, Problems
+from mmseg_kd.errors import ConfigError, DeviceError, KDError, Problems, told
 from mmseg_kd.experiments import read_config, run_name
 from mmseg_kd.host import HostNoise, explain
 from mmseg_kd.network import (
@@ -47,7 +47,7 @@ def run_command(
         if parsed.debug:
             raise
         rank = os.environ.get('RANK', '0')
-        print(f'error{"" if rank == "0" else f" (rank {rank})"}: {error}', file=sys.stderr)
+        print(f'error{"" if rank == "0" else f" (rank {rank})"}: {told(error)}', file=sys.stderr)
         return 1
 
 

@@ -24,6 +24,7 @@ from mmseg_kd.cli.common import (
 )
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
+from mmseg_kd.hooks import BadDataHook
 from mmseg_kd.network import without_initialisation
 from mmseg_kd.preflight import check_dataset
 
@@ -93,6 +94,7 @@ def test(args: argparse.Namespace) -> int:
         use_lean_prediction_in(runner)
     with building('test data'):
         check_dataset(cfg.test_dataloader['dataset'], 'test', network.num_classes)
+        BadDataHook.of(runner)
         runner.test()
     return 0
 

@@ -24,7 +24,7 @@ from mmseg_kd.cli.common import (
 )
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
-from mmseg_kd.hooks import IterationSeedHook, NonFiniteHook, RankZeroBuffersHook
+from mmseg_kd.hooks import BadDataHook, IterationSeedHook, NonFiniteHook, RankZeroBuffersHook
 from mmseg_kd.host import registered
 from mmseg_kd.preflight import check_dataset
 
@@ -121,11 +121,12 @@ def train(args: argparse.Namespace) -> int:
     prepare_run(cfg, args)
     runner = build_runner(cfg)
     num_classes = getattr(student_of(runner.model), 'num_classes', None)
-    for split in ('train', 'val'):
+    bad_data = BadDataHook.of(runner)
+    for split, tolerated in (('train', bad_data.max_skipped), ('val', 0)):
         loader = cfg.get(f'{split}_dataloader')
         if loader is not None and num_classes is not None:
             with building(f'{split} data'):
-                check_dataset(loader['dataset'], split, num_classes)
+                check_dataset(loader['dataset'], split, num_classes, tolerated)
     started = Started()
     runner.register_hook(started, priority='VERY_HIGH')
     runner.register_hook(IterationSeedHook())

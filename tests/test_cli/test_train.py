@@ -397,7 +397,7 @@ def test_a_mask_with_a_value_that_is_no_class_is_refused(
 
 def test_a_missing_mask_is_refused(project: Project, refuse: Callable[..., str]) -> None:
     (project.data / 'annotations' / 'train' / '2.png').unlink()
-    assert '2.png cannot be read' in refuse(project.config())
+    assert '2.png is missing' in refuse(project.config())
 
 
 @no_cuda

@@ -1,0 +1,291 @@
+"""Read every image and mask of a config's data: all that is wrong, and class statistics.
+
+The files are read as training reads them, by the loading transforms of each split's pipeline.
+The exit code is 1 where there are errors; warnings alone leave it 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmseg_kd.analysis.data_check import Split, SplitCheck, shared_findings
+from mmseg_kd.cli.common import (
+    add_config_arguments,
+    building,
+    load_config,
+    run_command,
+    trained_network_of,
+)
+from mmseg_kd.datasets.findings import KINDS, Finding
+from mmseg_kd.errors import ConfigError, KDError, Problems
+from mmseg_kd.preflight import build_dataset
+
+SPLITS = ('train', 'val', 'test')
+
+# Files that are named of each kind.
+SHOWN = 5
+
+# Seconds between two lines about the progress where there is no terminal to draw on.
+LINE_EVERY_S = 10.0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='check_dataset.py',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='example: python tools/check_dataset.py CONFIG --split train --json report.json',
+    )
+    add_config_arguments(parser)
+    parser.add_argument(
+        '--split', nargs='+', choices=SPLITS, metavar='SPLIT', help='only these; default: all'
+    )
+    parser.add_argument(
+        '--all', action='store_true', help=f'name every bad file, not {SHOWN} of each kind'
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all of it there as well')
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=min(os.cpu_count() or 1, 16),
+        help='processes that read; 0: none but this one (default: one a core, here %(default)s)',
+    )
+    return parser
+
+
+def splits_of(cfg: Config, wanted: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The data sets of a config by split, and the splits that are the same as one before.
+
+    Raises:
+        ConfigError: There is none, or not one that is wanted.
+    """
+    found: dict[str, Any] = {}
+    same: dict[str, str] = {}
+    for name in SPLITS:
+        dataset = (cfg.get(f'{name}_dataloader') or {}).get('dataset')
+        if dataset is None or name not in (wanted or SPLITS):
+            continue
+        twin = next((other for other, known in found.items() if known == dataset), None)
+        if twin is None:
+            found[name] = dataset
+        else:
+            same[name] = twin
+    missing = set(wanted or ()) - found.keys() - same.keys()
+    if missing or not found:
+        names = ' and '.join(f'{name}_dataloader' for name in sorted(missing) or SPLITS)
+        raise ConfigError(f'expected {names} with a dataset in the config; found none.')
+    return found, same
+
+
+def expected_of(cfg: Config) -> tuple[int | None, int | None]:
+    """How many classes the config's network tells apart, and channels of an image that it takes.
+
+    None stands for what the config does not say, such as one of a data set alone.
+    """
+    if cfg.get('model') is None:
+        return None, None
+    model = trained_network_of(cfg).model
+    heads = model.get('decode_head') or {}
+    head = heads[-1] if isinstance(heads, (list, tuple)) else heads
+    mean = (model.get('data_preprocessor') or {}).get('mean')
+    return head.get('num_classes'), None if mean is None else len(mean)
+
+
+def follow(name: str, total: int, steps: Iterator[Split]) -> Split | None:
+    """Go through the steps of a check and show how far it is; returns what it found."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return _follow_in_lines(name, total, steps)
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn('{task.fields[errors]} errors'),
+    )
+    split = None
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(name, total=total, errors=0)
+        for split in steps:
+            progress.update(task, advance=1, errors=_errors(split.findings))
+    return split
+
+
+def _follow_in_lines(name: str, total: int, steps: Iterator[Split]) -> Split | None:
+    split, last = None, time.monotonic()
+    for done, split in enumerate(steps, 1):
+        if time.monotonic() - last >= LINE_EVERY_S:
+            last = time.monotonic()
+            line = f'{name}: {done} of {total} samples, {_errors(split.findings)} errors'
+            print(line, file=sys.stderr, flush=True)
+    return split
+
+
+def _errors(findings: Sequence[Finding]) -> int:
+    return sum(finding.error for finding in findings)
+
+
+def _count(number: int, word: str) -> str:
+    return f'{number:,} {word}{"" if number == 1 else "s"}'
+
+
+def print_findings(splits: Mapping[str, Split], limit: int | None) -> None:
+    """Print what is wrong, by kind, errors first; of each kind up to `limit` files."""
+    for heading, error in (
+        ('Errors: training stops there, or passes over the sample (BadDataHook)', True),
+        ('Warnings: training goes on', False),
+    ):
+        found = [(s.name, f) for s in splits.values() for f in s.findings if f.error == error]
+        if found:
+            print(f'{heading}\n')
+        for kind, about in KINDS.items():
+            files = [(split, finding) for split, finding in found if finding.kind == kind]
+            if files:
+                effect = f': {about.effect}' if about.effect else ''
+                print(f'  {about.title} ({len(files):,}){effect}\n  {about.mend}')
+                _print_files(files, limit)
+
+
+def _print_files(files: Sequence[tuple[str, Finding]], limit: int | None) -> None:
+    width = max(len(split) for split, _ in files)
+    for split, finding in files[:limit]:
+        print(f'    {split:<{width}}  {finding.name} {finding.detail}')
+    if limit is not None and len(files) > limit:
+        print(f'    and {len(files) - limit:,} more: --all names them')
+    print()
+
+
+def print_statistics(splits: Mapping[str, Split]) -> None:
+    """Print the share of each class in the labelled pixels, how many masks have it, and sizes."""
+    shown = {name: split for name, split in splits.items() if split.pixels.any()}
+    if shown:
+        names = max((split.classes for split in shown.values()), key=len)
+        width = max(map(len, (*names, 'height x width')))
+        print('Classes: their share of the labelled pixels, and the masks that have them')
+        print(f'  {"":<{width}}' + ''.join(f'{name:>12}{"":>10}' for name in shown).rstrip())
+        print(f'  {"":<{width}}' + f'{"share":>12}{"masks":>10}' * len(shown))
+        for index, label in enumerate(names):
+            cells = (
+                f'{split.shares()[index]:>12.2%}{split.images[index]:>10,}'
+                for split in shown.values()
+            )
+            print(f'  {label:<{width}}' + ''.join(cells))
+        cells = (f'{split.ignored_share:>12.2%}{"":>10}' for split in shown.values())
+        print(f'  {"ignored":<{width}}{"".join(cells)}'.rstrip() + '  of all pixels\n')
+    print('Sizes of the images, height x width')
+    for name, split in splits.items():
+        common = [f'{h}x{w} ({count:,})' for (h, w), count in split.sizes.most_common(3)]
+        text = ', '.join(common) or 'none could be read'
+        if len(split.sizes) > len(common):
+            heights, widths = zip(*split.sizes, strict=True)
+            text += f' and {_count(len(split.sizes) - len(common), "more size")}; heights '
+            text += f'{min(heights)} to {max(heights)}, widths {min(widths)} to {max(widths)}'
+        print(f'  {name:<5}  {text}')
+    print()
+
+
+def as_json(splits: Mapping[str, Split], same: Mapping[str, str], problems: Problems) -> str:
+    """All of it, for programs."""
+    report = {
+        'problems': [str(error) for error in problems.errors],
+        'same_splits': dict(same),
+        'splits': {
+            name: {
+                'samples': split.samples,
+                'ignored_share': split.ignored_share,
+                'classes': [
+                    {'name': label, 'pixels': int(pixels), 'share': float(share), 'masks': int(n)}
+                    for label, pixels, share, n in zip(
+                        split.classes, split.pixels, split.shares(), split.images, strict=True
+                    )
+                ],
+                'sizes': [
+                    {'height': h, 'width': w, 'images': count}
+                    for (h, w), count in split.sizes.most_common()
+                ],
+                'findings': [
+                    {
+                        'kind': finding.kind,
+                        'error': finding.error,
+                        'role': finding.role,
+                        'name': finding.name,
+                        'detail': finding.detail,
+                    }
+                    for finding in split.findings
+                ],
+            }
+            for name, split in splits.items()
+        },
+    }
+    return json.dumps(report, indent=2, ensure_ascii=False) + '\n'
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.workers < 0:
+        raise ConfigError(f'--workers: expected 0 or more processes; got {args.workers}.')
+    MMLogger.get_current_instance().setLevel('WARNING')
+    init_default_scope('mmseg')
+    cfg = load_config(args.config, args.cfg_options)
+    datasets, same = splits_of(cfg, args.split)
+    num_classes, channels = expected_of(cfg)
+    problems = Problems()
+    splits: dict[str, Split] = {}
+    for name, dataset_cfg in datasets.items():
+        with problems, building(f'{name} data'):
+            dataset = build_dataset(dataset_cfg, name)
+            check = SplitCheck(name, dataset, num_classes, channels)
+            split = follow(name, len(check), check.run(args.workers))
+            splits[name] = check.split if split is None else split
+    for name, findings in shared_findings(splits).items():
+        splits[name].findings += findings
+
+    if splits:
+        for name, split in splits.items():
+            sources = ' and '.join(split.sources)
+            print(f'{name:<5}  {_count(split.samples, "sample")}: {sources}')
+        for name, twin in same.items():
+            print(f'{name:<5}  the same as {twin}')
+        print()
+        print_findings(splits, None if args.all else SHOWN)
+        print_statistics(splits)
+    if args.json is not None:
+        _write(args.json, as_json(splits, same, problems))
+    for error in problems.errors:
+        print(f'error: {error}')
+    return _verdict(splits, problems.errors)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding='utf-8')
+    except OSError as error:
+        raise ConfigError(f'--json: {path} cannot be written: {error.strerror}.') from error
+
+
+def _verdict(splits: Mapping[str, Split], problems: Sequence[KDError]) -> int:
+    """Print the end of the report; returns the exit code."""
+    findings = [finding for split in splits.values() for finding in split.findings]
+    errors = _errors(findings) + len(problems)
+    samples = sum(split.samples for split in splits.values())
+    warnings = _count(len(findings) - _errors(findings), 'warning')
+    print(f'{_count(samples, "sample")} read: {_count(errors, "error")}, {warnings}')
+    return 1 if errors else 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Parse `args` (None: the command line) and check; returns the exit code."""
+    return run_command(_parser(), run, args)

@@ -1,0 +1,139 @@
+"""What can be wrong with the files of a data set: the kinds, what each means, how to mend it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# The end of an error at one bad file.
+SEE_ALL = 'To see all bad files: python tools/check_dataset.py CONFIG.'
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way in which a file can be wrong.
+
+    Args:
+        title: A heading for files of this kind.
+        mend: What to do about it, as a sentence or two.
+        effect: What it means for a training; '': training stops there, or passes over the sample.
+        error: Whether training stops at it or learns something false; else it is a warning.
+    """
+
+    title: str
+    mend: str
+    effect: str = ''
+    error: bool = True
+
+
+_ANEW = 'Fetch the file anew, or take the sample out.'
+
+KINDS = {
+    'missing': Kind('missing files', 'Put the file there, or take the sample out of the data.'),
+    'empty': Kind('empty files', _ANEW),
+    'unreadable': Kind('unreadable files', _ANEW),
+    'truncated': Kind('truncated files', _ANEW),
+    'damaged': Kind(
+        'damaged files',
+        _ANEW,
+        'the decoder lets them pass, and training does not notice; only this check does',
+    ),
+    'channels': Kind(
+        'images of another number of channels',
+        'Set color_type of LoadImageFromFile, or the mean and std of the data_preprocessor.',
+    ),
+    'size': Kind('masks of another size than their image', 'Make the mask anew at that size.'),
+    'values': Kind('mask values that are no class', 'Check the masks, and reduce_zero_label.'),
+    'colours': Kind(
+        'masks with colours instead of class indices',
+        'Convert them to one channel of 8 bits, or to a palette PNG.',
+    ),
+    'depth': Kind(
+        'masks with values that 8 bits do not hold',
+        'Convert them to 8 bits, with 255 for what is ignored.',
+    ),
+    'blank': Kind(
+        'masks without a labelled pixel',
+        'Take them out where they are many.',
+        'these samples teach nothing, but for what a teacher says of them',
+        error=False,
+    ),
+    'absent': Kind(
+        'classes without a pixel',
+        'Check the masks and the list of classes.',
+        'they cannot be learnt, or not be measured',
+        error=False,
+    ),
+    'shared': Kind(
+        'the same image in train and in another split',
+        'Take it out of one of them.',
+        'what is measured there is too good',
+        error=False,
+    ),
+    'grey': Kind(
+        'grey images',
+        'Nothing to do, unless colour was expected.',
+        'read as colour, with three equal channels',
+        error=False,
+    ),
+    'cmyk': Kind(
+        'CMYK images',
+        'Convert them to RGB where hues matter.',
+        'converted to RGB without their ICC profile, so that hues are a little off',
+        error=False,
+    ),
+    'alpha': Kind(
+        'images with transparency',
+        'Flatten them where that matters.',
+        'read without it: what was transparent is seen',
+        error=False,
+    ),
+    'deep': Kind(
+        'images of 16 bits a channel',
+        'Convert dark ones to 8 bits, and grey ones that pillow reads.',
+        'read as colour, their 8 upper bits; the backend pillow cuts grey ones at 255',
+        error=False,
+    ),
+    'turned': Kind(
+        'images with an EXIF orientation',
+        'Look whether image and mask agree; '
+        "color_type='color_ignore_orientation' leaves images as stored.",
+        'turned or mirrored when they are read, and masks are not',
+        error=False,
+    ),
+    'unpaired': Kind(
+        'masks without an image',
+        'Look for the image, or for another suffix.',
+        'never used',
+        error=False,
+    ),
+    'unused': Kind(
+        'images with another suffix',
+        'Rename them, or set img_suffix.',
+        'never used',
+        error=False,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with one file.
+
+    Args:
+        kind: A key of `KINDS`.
+        role: What the file is: 'image', 'mask' or 'class'.
+        name: Its path; of a class, its name.
+        detail: What was found and what expected; it completes the sentence 'image NAME ...'.
+    """
+
+    kind: str
+    role: str
+    name: str
+    detail: str
+
+    @property
+    def error(self) -> bool:
+        return KINDS[self.kind].error
+
+    def __str__(self) -> str:
+        return f'{self.role} {self.name} {self.detail}. {KINDS[self.kind].mend}'
