@@ -23,6 +23,11 @@ from mmseg_kd.checkpoints import checkpoint_trust, read_checkpoint
 from mmseg_kd.checkpoints.host_loader import load_from_weights_only, take_over_loading
 from mmseg_kd.errors import CheckpointError
 
+# A file that a pickle opened stays open.
+pytestmark = pytest.mark.filterwarnings('ignore::ResourceWarning')
+# What mmseg's inference API looks for.
+META = dict(dataset_meta='')
+
 
 def test_every_scheme_of_the_host_is_taken_over() -> None:
     assert set(CheckpointLoader._schemes.values()) == {load_from_weights_only}
@@ -48,7 +53,7 @@ def unsafe(tmp_path: Path) -> tuple[str, Path]:
     """A checkpoint of `resnet()` that writes a file when it is unpickled, and that file."""
     path, target = tmp_path / 'unsafe.pth', tmp_path / 'written'
     state = torch.load(save_weights(resnet(), path), weights_only=True)
-    torch.save(dict(state_dict=state, meta={}, more=RunsCode(open, str(target), 'w')), path)
+    torch.save(dict(state_dict=state, meta=META, more=RunsCode(open, str(target), 'w')), path)
     return str(path), target
 
 
@@ -94,7 +99,7 @@ def read_trusted(source: str) -> dict[str, Any]:
 
 def test_safetensors(tmp_path: Path) -> None:
     state = torch.load(save_weights(resnet(), tmp_path / 'a.pth'), weights_only=True)
-    save_file(state, tmp_path / 'a.safetensors')
+    save_file(state, tmp_path / 'a.safetensors', META)
     for road in (by_init_cfg, by_prefix, by_inference_api):
         found = road(str(tmp_path / 'a.safetensors')).state_dict()
         assert all(torch.equal(found[key], state[key]) for key in found if 'backbone' in key)
