@@ -25,6 +25,10 @@ _GIVEN_SUM = '#sha256='
 # The convention of torch's hub and of mmseg's zoo: NAME-962b98d2.pth
 _SUM_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.[\w.]+$')
 
+# mmseg publishes a file under the sum of the one that it was made from, before the optimiser was
+# taken out: these names say nothing of what they name.
+_MMSEG_ZOO = re.compile(r'https://(download\.openmmlab\.com|mmassets\.onedl\.ai)/mmsegmentation/')
+
 # A server that says nothing for so long is given up.
 _TIMEOUT_S = 60
 
@@ -36,9 +40,7 @@ def local_file(source: str) -> Path:
 
     Args:
         source: A path, an https URL, or a short name as in `resolve_alias`. `#sha256=` and 64
-            digits behind it are its checksum. A URL has one there or in its name, and is
-            downloaded once, into torch's hub cache; whole or not at all.
-
+    XX
     Raises:
         CheckpointError: There is no such file, it cannot be downloaded, it has no checksum or
             another one, or the URL is not https.
@@ -76,7 +78,9 @@ def _downloaded(url: str, checksum: str) -> Path:
     if in_name is None:
         # Other files may have the same name, such as model.safetensors.
         name = f'{Path(name).stem}-{checksum[:8]}{Path(name).suffix}'
-    expected = checksum or (in_name[1] if in_name else '')
+    expected = checksum
+    if in_name and not checksum and not _MMSEG_ZOO.match(url):
+        expected = in_name[1]
     cached = Path(torch.hub.get_dir(), 'checkpoints', name)
     if not cached.exists():
         _download(url, expected, cached)
@@ -96,7 +100,11 @@ def _download(url: str, expected: str, target: Path) -> None:
                 partial = Path(folder, target.name)
                 with _open(url) as response, partial.open('wb') as file:
                     shutil.copyfileobj(response, file, _BLOCK)
+                    _check_size(url, file.tell(), response.headers.get('Content-Length'))
                 _check(partial, expected, url)
+                if not expected:
+                    line = f'To keep to this file, write {url}{_GIVEN_SUM}{sha256_of(partial)}'
+                    print_log(line, logger='current')
                 partial.replace(target)
     except (OSError, HTTPException, NotImplementedError) as error:  # the last: no locks there
         reason = error.reason if type(error) is URLError else error
@@ -122,6 +130,12 @@ class _HttpsRedirects(HTTPRedirectHandler):
 def _open(url: str) -> Any:
     request = Request(url, headers={'User-Agent': 'mmseg_kd'})
     return build_opener(_HttpsRedirects).open(request, timeout=_TIMEOUT_S)
+
+
+def _check_size(url: str, found: int, promised: str | None) -> None:
+    """See that a download did not break off."""
+    if promised is not None and found != int(promised):
+        raise CheckpointError(f'{url}: the download is torn, {found} of {promised} bytes came.')
 
 
 def _check(path: Path, expected: str, source: str, advice: str = '') -> None:

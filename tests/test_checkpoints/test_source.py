@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -140,6 +141,27 @@ def test_wrong_checksum(given: bool, server: Server, tmp_path: Path) -> None:
     assert local_file(f'{url}#sha256={SUM}').read_bytes() == CONTENT
 
 
+def test_names_of_mmsegs_zoo_are_no_checksums(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(source, 'print_log', lambda line, **_: lines.append(line))
+    monkeypatch.setattr(source, '_MMSEG_ZOO', re.compile(f'https://{server.place}/mmsegmentation/'))
+    url = server.serve('/mmsegmentation/a-00000000.pth')
+    assert local_file(url).read_bytes() == CONTENT
+    assert lines[-1] == f'To keep to this file, write {url}#sha256={SUM}'
+    assert local_file(f'{url}#sha256={SUM}').read_bytes() == CONTENT
+    with pytest.raises(CheckpointError, match='whose sha256 begins with 0000'):
+        local_file(f'{url}#sha256={WRONG}')
+
+
+@pytest.mark.parametrize('host', ['download.openmmlab.com', 'mmassets.onedl.ai'])
+def test_where_mmsegs_zoo_is(host: str) -> None:
+    assert source._MMSEG_ZOO.match(f'https://{host}/mmsegmentation/v0.5/a.pth')
+    assert not source._MMSEG_ZOO.match(f'https://{host}/pretrain/third_party/a.pth')
+    assert not source._MMSEG_ZOO.match(f'https://example.org/https://{host}/mmsegmentation/a.pth')
+
+
 def test_file_that_changed_in_the_cache(server: Server, tmp_path: Path) -> None:
     url = server.serve(f'/a-{SUM[:8]}.pth')
     path = local_file(url)
@@ -153,7 +175,7 @@ def test_torn_download(server: Server, tmp_path: Path) -> None:
     name = f'a-{SUM[:8]}.pth'
     url = server.serve(f'/{name}')
     server.torn.add(f'/{name}')
-    assert 'it is torn' in refused(url)
+    assert f'is torn, {len(CONTENT) // 2} of {len(CONTENT)} bytes came' in refused(url)
     assert cached(tmp_path) == []
     server.torn.clear()
     assert local_file(url).read_bytes() == CONTENT
