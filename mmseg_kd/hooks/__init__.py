@@ -1,7 +1,8 @@
 """Hooks for the runner."""
 
+from mmseg_kd.hooks.exact_resume_hook import ExactResumeHook
 from mmseg_kd.hooks.gradient_conflict_hook import GradientConflictHook
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_kd.hooks.rank_zero_buffers_hook import RankZeroBuffersHook
 
-__all__ = ['GradientConflictHook', 'IterationSeedHook', 'RankZeroBuffersHook']
+__all__ = ['ExactResumeHook', 'GradientConflictHook', 'IterationSeedHook', 'RankZeroBuffersHook']
