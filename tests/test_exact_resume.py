@@ -183,12 +183,14 @@ def log(folder: Path) -> dict[int, dict[str, float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('ranks', [1, 2])
+@pytest.mark.parametrize('ranks', [1, 2, pytest.param(3, marks=pytest.mark.soak)])
 def test_killed_and_resumed(tmp_path: Path, config: Path, ranks: int) -> None:
     whole = tmp_path / 'whole'
-    run(config, whole, ranks=ranks)
+    # As --deterministic has it: the sum of three numbers depends on their order.
+    options = [f'find_unused_parameters={ranks > 2}']
+    run(config, whole, *options, ranks=ranks)
     for workers in (0, 2):
-        options = [f'train_dataloader.num_workers={workers}']
+        options.append(f'train_dataloader.num_workers={workers}')
         folder = tmp_path / f'{workers} workers'
         run(config, folder, *options, ranks=ranks, killed=('before_train_iter', 23))
         assert load(folder, 'iter_21.pth')['meta']['iter'] == 21
@@ -297,25 +299,25 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=12, val_interval=2)
 default_hooks['checkpoint'] = dict(
     type='CheckpointHook', by_epoch=False, interval=2, save_best='mIoU'
 )
-custom_hooks[1] = dict(type='EarlyStoppingHook', monitor='mIoU', min_delta={}, patience=3)
+custom_hooks[1] = dict(type='EarlyStoppingHook', monitor='mIoU', min_delta={}, patience={})
 """
 
 
-def test_killed_while_it_validated(tmp_path: Path, config: Path) -> None:
-    """A validation that was killed takes place, and what hangs on it."""
-    add(config, VALIDATION.format(0.01))
-    run(config, tmp_path / 'whole')
-    for killed in (6, 12):
-        folder = tmp_path / str(killed)
-        run(config, folder, killed=('before_val_iter', killed))
-        run(config, folder, resume=True)
-        assert_same(tmp_path / 'whole', folder)
-    assert list((tmp_path / 'whole').glob('best_mIoU_iter_*.pth'))
+@pytest.mark.parametrize(('ranks', 'killed'), [(1, 6), (2, 12)])
+def test_killed_while_it_validated(tmp_path: Path, config: Path, ranks: int, killed: int) -> None:
+    """A validation that was killed takes place, the last one too, and what hangs on it."""
+    add(config, VALIDATION.format(0.01, 5))
+    whole, folder = tmp_path / 'whole', tmp_path / 'killed'
+    run(config, whole, ranks=ranks)
+    run(config, folder, ranks=ranks, killed=('before_val_iter', killed))
+    run(config, folder, ranks=ranks, resume=True)
+    names = assert_same(whole, folder)
+    assert any(name.startswith('best_mIoU_iter_') for name in names)
 
 
 def test_early_stopping(tmp_path: Path, config: Path) -> None:
     """Nothing is ever good enough: the fourth validation is the third without a better score."""
-    add(config, VALIDATION.format(1000))
+    add(config, VALIDATION.format(1000, 3))
     run(config, tmp_path / 'whole')
     run(config, tmp_path / 'killed', killed=('before_train_iter', 7))
     # Once to where it stops, and once more, which changes nothing.

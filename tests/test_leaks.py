@@ -112,7 +112,6 @@ def test_a_run_with_all_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     assert train.main([config, '--cfg-options', *options]) == 0
     first, *_, last = watch.found
     assert len(watch.found) == 3
-    print(watch.found)
     assert_flat(first, last)
 
 

@@ -89,6 +89,9 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
             randomness['seed'] = args.seed
         if args.deterministic:
             randomness['deterministic'] = True
+            # Without it DDP sorts its buckets anew after the first iteration of a process, so that
+            # three ranks or more add up a resumed run's gradients in another order.
+            cfg.setdefault('find_unused_parameters', True)
         cfg.randomness = randomness
     if args.amp:
         kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
