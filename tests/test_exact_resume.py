@@ -30,6 +30,11 @@ from mmengine.runner import Runner, loops
 from mmseg_kd.cli import train
 from mmseg_kd.cli.common import build_runner
 
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.cuda.is_available(), reason='exact on CPUs; CUDA allows no fork'),
+]
+
 WAIT_S = 240
 CLOCKS = {'train/time', 'train/data_time', 'val/time', 'val/data_time'}
 # What is of the process and not of the training: when it began, and how long it will take.
@@ -120,8 +125,12 @@ def run(
     finally:
         for process in processes:
             process.kill()
-    expected = 0 if killed is None else -signal.SIGKILL
-    assert [process.exitcode for process in processes] == [expected] * ranks
+    codes = [process.exitcode for process in processes]
+    if killed is None:
+        assert codes == [0] * ranks
+    else:  # a rank that has lost another one may fail before its own turn comes
+        assert -signal.SIGKILL in codes
+        assert 0 not in codes
 
 
 def differences(ours: Any, theirs: Any, where: str = '') -> Iterator[str]:
@@ -149,6 +158,17 @@ def differences(ours: Any, theirs: Any, where: str = '') -> Iterator[str]:
             yield f'{where}: {np.count_nonzero(ours != theirs)} of {ours.size} values'
     elif repr(ours) != repr(theirs):
         yield f'{where}: {ours!r} and {theirs!r}'
+
+
+def test_a_difference_is_named() -> None:
+    def state(last: float, **others: Any) -> dict[str, Any]:
+        history = HistoryBuffer([1.0, last], [1, 1])
+        return dict(a=[torch.tensor([0.0, last])], b=history, c=dict(eta=last, x=last), **others)
+
+    assert list(differences(state(float('nan')), state(float('nan')))) == []
+    found = set(differences(state(0.0), state(-0.0, d=1)))
+    assert {place.split(':')[0] for place in found} == {'.a[0]', '.b[0]', '.c.x', '.d'}
+    assert '.c.x: 0.0 and -0.0' in found
 
 
 def load(folder: Path, name: str) -> Any:
@@ -182,7 +202,6 @@ def log(folder: Path) -> dict[int, dict[str, float]]:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('ranks', [1, 2, pytest.param(3, marks=pytest.mark.soak)])
 def test_killed_and_resumed(tmp_path: Path, config: Path, ranks: int) -> None:
     whole = tmp_path / 'whole'
