@@ -45,6 +45,8 @@ _LOG_NOISE = (
     'The prefix is not set in metric class',
     # The backbone takes its weights from timm and does not say so to its base class.
     'No pre-trained weights found',
+    # Gradients come with the checkpoint; ExactResumeHook warns where they do not.
+    'Resumed iteration number is not divisible by',
 )
 
 

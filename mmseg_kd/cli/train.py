@@ -24,16 +24,28 @@ from mmseg_kd.cli.common import (
 )
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
-from mmseg_kd.hooks import BadDataHook, IterationSeedHook, NonFiniteHook, RankZeroBuffersHook
+from mmseg_kd.hooks import (
+    BadDataHook,
+    ExactResumeHook,
+    IterationSeedHook,
+    NonFiniteHook,
+    RankZeroBuffersHook,
+)
 from mmseg_kd.host import registered
 from mmseg_kd.preflight import check_dataset
 
 
 class Started(Hook):
-    """Remembers whether the first iteration has begun: what fails before is the config's."""
+    """Remembers whether training has begun, with an iteration or with a validation that was due.
+
+    What fails before is the config's.
+    """
 
     def __init__(self) -> None:
         self.begun = False
+
+    def before_val(self, runner: Runner) -> None:
+        self.begun = True
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         self.begun = True
@@ -83,6 +95,9 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
             randomness['seed'] = args.seed
         if args.deterministic:
             randomness['deterministic'] = True
+            # Without it DDP sorts its buckets anew after the first iteration of a process, so that
+            # three ranks or more add up a resumed run's gradients in another order.
+            cfg.setdefault('find_unused_parameters', True)
         cfg.randomness = randomness
     if args.amp:
         kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
@@ -131,6 +146,7 @@ def train(args: argparse.Namespace) -> int:
     runner.register_hook(started, priority='VERY_HIGH')
     runner.register_hook(IterationSeedHook())
     runner.register_hook(RankZeroBuffersHook())
+    runner.register_hook(ExactResumeHook())
     if not any(isinstance(hook, NonFiniteHook) for hook in runner.hooks):
         runner.register_hook(NonFiniteHook())
     if not args.plain_eval:

@@ -1,6 +1,7 @@
 """Hooks for the runner."""
 
 from mmseg_kd.hooks.bad_data_hook import BadDataHook
+from mmseg_kd.hooks.exact_resume_hook import ExactResumeHook
 from mmseg_kd.hooks.gradient_conflict_hook import GradientConflictHook
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_kd.hooks.non_finite_hook import NonFiniteHook
@@ -8,6 +9,7 @@ from mmseg_kd.hooks.rank_zero_buffers_hook import RankZeroBuffersHook
 
 __all__ = [
     'BadDataHook',
+    'ExactResumeHook',
     'GradientConflictHook',
     'IterationSeedHook',
     'NonFiniteHook',

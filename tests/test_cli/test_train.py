@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,16 @@ def test_teacher_is_measured(project: Project) -> None:
     other = save_weights(project.teacher, project.folder / 'other.pth', seed=8)
     assert of_teacher != measure(project, 'of_other', other, '--teacher')
     assert of_teacher == measure(project, 'of_file', project.checkpoint, '--teacher')
+
+
+def test_deterministic_ranks_keep_the_order_of_their_sums() -> None:
+    args = Namespace(resume=None, seed=None, deterministic=True, amp=False)
+    open_to_it, decided = Config(dict()), Config(dict(find_unused_parameters=False))
+    for cfg in (open_to_it, decided):
+        train_command.apply_options(cfg, args)
+        assert cfg.randomness == dict(deterministic=True)
+    assert open_to_it.find_unused_parameters is True
+    assert decided.find_unused_parameters is False
 
 
 # What is refused, before the first iteration.
