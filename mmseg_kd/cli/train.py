@@ -22,6 +22,7 @@ from mmseg_kd.cli.common import (
     run_command,
     student_of,
 )
+from mmseg_kd.cli.survival import resume_from_whole, stop_on_signals, use_durable_checkpoints
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import IterationSeedHook, RankZeroBuffersHook
@@ -118,8 +119,10 @@ def train(args: argparse.Namespace) -> int:
     apply_options(cfg, args)
     if not args.plain_eval:
         use_fast_metrics(cfg)
+    use_durable_checkpoints(cfg)
     prepare_run(cfg, args)
     runner = build_runner(cfg)
+    resume_from_whole(runner)
     num_classes = getattr(student_of(runner.model), 'num_classes', None)
     for split in ('train', 'val'):
         loader = cfg.get(f'{split}_dataloader')
@@ -130,6 +133,7 @@ def train(args: argparse.Namespace) -> int:
     runner.register_hook(started, priority='VERY_HIGH')
     runner.register_hook(IterationSeedHook())
     runner.register_hook(RankZeroBuffersHook())
+    stopping = stop_on_signals(runner)
     if not args.plain_eval:
         use_lean_prediction_in(runner)
     try:
@@ -141,6 +145,9 @@ def train(args: argparse.Namespace) -> int:
             raise
         with building('config'):
             raise
+    finally:
+        if stopping is not None:
+            stopping.restore()
     return 0
 
 

@@ -1,7 +1,15 @@
 """Hooks for the runner."""
 
+from mmseg_kd.hooks.durable_checkpoint_hook import DurableCheckpointHook
 from mmseg_kd.hooks.gradient_conflict_hook import GradientConflictHook
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_kd.hooks.rank_zero_buffers_hook import RankZeroBuffersHook
+from mmseg_kd.hooks.stop_signal_hook import StopSignalHook
 
-__all__ = ['GradientConflictHook', 'IterationSeedHook', 'RankZeroBuffersHook']
+__all__ = [
+    'DurableCheckpointHook',
+    'GradientConflictHook',
+    'IterationSeedHook',
+    'RankZeroBuffersHook',
+    'StopSignalHook',
+]

@@ -1,0 +1,172 @@
+"""Runs that are told to stop: the checkpoint they leave, the code they end with, the resume."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from builders import same_tensors
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from training_runs import (
+    Training,
+    free_port,
+    ranks_environment,
+    tensors,
+    train_to_the_end,
+    training,
+    variant,
+    write_project,
+)
+
+from mmseg_kd.errors import ConfigError
+from mmseg_kd.hooks import StopSignalHook
+from mmseg_kd.hooks.stop_signal_hook import STOPPED
+
+# A checkpoint at the end alone, and none for the best.
+PLAIN = """
+default_hooks['checkpoint'] = dict(type='CheckpointHook', by_epoch=False, interval=100)
+"""
+
+
+@HOOKS.register_module()
+class SignalAt(Hook):
+    """Sends signals to its own process, or group, in an iteration or validation.
+
+    Args:
+        place: 'train' or 'val'.
+        index: The number of the iteration, or of the batch of the first validation, from 0.
+        names: The signals.
+        group: Whether the workers get them too, as from a terminal.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, place: str, index: int, names: list[str], group: bool = False) -> None:
+        self.place, self.index, self.names, self.group = place, index, names, group
+
+    def _send(self) -> None:
+        for name in self.names:
+            (os.killpg if self.group else os.kill)(os.getpid(), signal.Signals[name])
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if (self.place, self.index) == ('train', runner.iter):
+            self._send()
+
+    def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if (self.place, self.index) == ('val', batch_idx):
+            self._send()
+
+
+def with_signal(**arguments: Any) -> str:
+    """A line of a config."""
+    return f'custom_hooks = [dict(type="SignalAt", **{arguments!r})]\n'
+
+
+def test_a_stopped_run_is_resumed_as_if_it_had_not_been(tmp_path: Path) -> None:
+    config = write_project(tmp_path, PLAIN)
+    signals = with_signal(place='train', index=2, names=['SIGTERM'], group=True)
+    told = variant(config, 'told.py', signals)
+    whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+    train_to_the_end([config, '--work-dir', str(whole)], tmp_path / 'log')
+    command = ['--work-dir', str(stopped), '--cfg-options', 'train_dataloader.num_workers=2']
+    with training([told, *command], tmp_path / 'stopped.log') as process:
+        assert process.wait() == STOPPED == 75, process.output()
+        assert 'SIGTERM: stopping after iteration 3.' in process.output()
+        assert f'Go on from {stopped / "iter_3.pth"} with --resume' in process.output()
+        # The workers heard it too and went on.
+        assert 'killed by signal' not in process.output()
+    output = train_to_the_end([config, '--resume', *command], tmp_path / 'resumed.log')
+    assert 'resumed epoch: 0, iter: 3' in output
+    assert same_tensors(tensors(stopped / 'iter_8.pth'), tensors(whole / 'iter_8.pth'))
+
+
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGUSR1'])
+def test_a_validation_is_broken_off_with_the_weights_that_are_trained(
+    tmp_path: Path, name: str
+) -> None:
+    ema = "dict(type='EMAHook', momentum=0.5)"
+    config = write_project(tmp_path, PLAIN + f'custom_hooks = [{ema}]\n')
+    signals = dict(type='SignalAt', place='val', index=1, names=[name])
+    told = variant(config, 'told.py', f'custom_hooks.append({signals!r})\n')
+    log = tmp_path / 'log'
+    with training([told, '--work-dir', str(tmp_path / 'stopped')], log) as process:
+        assert process.wait() == STOPPED, process.output()
+        assert f'{name}: stopping after iteration 4.' in process.output()
+    options = ('--cfg-options', 'train_cfg.max_iters=4')
+    train_to_the_end([config, '--work-dir', str(tmp_path / 'whole'), *options], log)
+    found, expected = (tensors(tmp_path / run / 'iter_4.pth') for run in ('stopped', 'whole'))
+    assert any(key.startswith('ema_state_dict') for key in found)
+    assert same_tensors(found, expected)
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
+    extra = PLAIN + with_signal(place='train', index=1, names=['SIGTERM', 'SIGUSR1', 'SIGINT'])
+    config = write_project(tmp_path, extra)
+    with training([config], tmp_path / 'log') as process:
+        assert process.wait() == -signal.SIGINT, process.output()
+    assert not (tmp_path / 'work' / 'iter_2.pth').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('rank', 'place', 'index', 'last'), [(1, 'train', 1, 3), (0, 'val', 0, 4), (1, 'val', 2, 4)]
+)
+def test_ranks_of_which_one_is_told_stop_after_the_same_iteration(
+    tmp_path: Path, rank: int, place: str, index: int, last: int
+) -> None:
+    stop = "custom_hooks = [dict(type='StopSignalHook', interval=3)]\n"
+    config = write_project(tmp_path, PLAIN + stop)
+    signals = dict(type='SignalAt', place=place, index=index, names=['SIGTERM'])
+    told = variant(config, 'told.py', f'custom_hooks.append({signals!r})\n')
+    port, ranks = free_port(), []
+    try:
+        for number in range(2):
+            command = [told if number == rank else config, '--launcher', 'pytorch']
+            environment = ranks_environment(number, 2, port)
+            ranks.append(Training(command, tmp_path / f'{number}.log', environment))
+        codes = [one.wait(60) for one in ranks]
+    finally:
+        for one in ranks:
+            one.kill()
+    assert codes == [STOPPED, STOPPED], ranks[0].output() + ranks[1].output()
+    for one in ranks:
+        found = re.findall(r'SIGTERM: stopping after iteration (\d+)', one.output())
+        # Only rank 0 has a log of warnings and less.
+        assert found in ([str(last)], [])
+    assert (tmp_path / 'work' / f'iter_{last}.pth').exists()
+
+
+def test_handlers_are_given_back_and_what_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        loader = SimpleNamespace(worker_init_fn=None)
+        runner = SimpleNamespace(train_dataloader=loader, val_loop=None)
+        hook = StopSignalHook()
+        hook.before_train(runner)
+        assert signal.getsignal(signal.SIGTERM) == hook._hear
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+        hook.after_run(runner)
+        assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(signals=['SIGTERMINATE']), 'SIGTERMINATE'),
+        (dict(signals=['SIGTERM', 'SIGKILL']), 'SIGKILL'),
+        (dict(interval=0), 'interval'),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        StopSignalHook(**arguments)
