@@ -6,6 +6,7 @@ of what a new Python takes.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -18,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401  imported here, and not in each process
 import torch
 from builders import ROOT, resnet, save_weights, term, wrapper_config, write_config, write_dataset
 from mmengine.config import Config
@@ -78,6 +81,7 @@ class Training:
         program: Sequence[str] = (),
     ) -> None:
         self.log = log
+        log.touch()
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
@@ -111,6 +115,7 @@ class Training:
             for shared in (MessageHub, MMLogger, Visualizer):
                 shared._instance_dict.clear()  # of trainings in the test's process
             torch.set_num_threads(1)
+            gc.freeze()  # collections take most of the time, over what the test's process has
             Config.pretty_text = ''  # its formatting takes most of the time of runs this short
             prepare()
             code = train.main(list(command))
