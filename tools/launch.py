@@ -30,7 +30,7 @@ def main(args: Sequence[str] | None = None) -> int:
     os.environ['MMSEG_KD_JOB_START'] = str(time.time_ns())
     # torchrun's variable for its option --signals-to-handle, which it has since torch 2.8.
     os.environ.setdefault('PET_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')
-    # Each start has a store of its own: in a shared one ranks find the addresses of those that died.
+    # Each start has a store of its own: in a shared one ranks find the addresses of the dead.
     os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder, 'stopped')

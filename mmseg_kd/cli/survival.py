@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from mmseg_kd.hooks.durable_checkpoint_hook import folder_of
 
 # Set by tools/launch.py: when the job began, in nanoseconds since 1970.
 JOB_START = 'MMSEG_KD_JOB_START'
+
+# A full disk, a quota, a limit on the size of files.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 T = TypeVar('T', bound=Hook)
 
@@ -51,6 +55,21 @@ def stop_on_signals(runner: Runner) -> StopSignalHook | None:
     hook = StopSignalHook()
     runner.register_hook(hook)
     return hook
+
+
+def log_without_room(runner: Runner) -> None:
+    """Let a run go on when there is no room for its curves: the checkpoint hook has the say."""
+    add_scalars = runner.visualizer.add_scalars
+
+    def add(*args: Any, **kwargs: Any) -> None:
+        try:
+            add_scalars(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            print_log(f'Not logged: {error}', logger='current', level=logging.ERROR)
+
+    runner.visualizer.add_scalars = add
 
 
 def resume_from_whole(runner: Runner) -> None:

@@ -22,7 +22,12 @@ from mmseg_kd.cli.common import (
     run_command,
     student_of,
 )
-from mmseg_kd.cli.survival import resume_from_whole, stop_on_signals, use_durable_checkpoints
+from mmseg_kd.cli.survival import (
+    log_without_room,
+    resume_from_whole,
+    stop_on_signals,
+    use_durable_checkpoints,
+)
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import IterationSeedHook, RankZeroBuffersHook
@@ -134,6 +139,7 @@ def train(args: argparse.Namespace) -> int:
     runner.register_hook(IterationSeedHook())
     runner.register_hook(RankZeroBuffersHook())
     stopping = stop_on_signals(runner)
+    log_without_room(runner)
     if not args.plain_eval:
         use_lean_prediction_in(runner)
     try:

@@ -77,15 +77,22 @@ class StopSignalHook(Hook):
         self._training = False
 
     def before_train(self, runner: Runner) -> None:
-        """Listen from now on; in the data loaders' workers, do not listen at all."""
-        self._training = True
-        # A terminal and torchrun send a signal to the whole process group: workers that died of
-        # it would end the run with an error.
+        """Listen from now on.
+
+        Raises:
+            ConfigError: No `DurableCheckpointHook` is there to write the checkpoint.
+        """
+        if not any(isinstance(hook, DurableCheckpointHook) for hook in runner.hooks):
+            raise ConfigError(
+                'StopSignalHook: expected a DurableCheckpointHook that writes the checkpoint; set '
+                'default_hooks.checkpoint, or take StopSignalHook out of custom_hooks.'
+            )
         loaders = [runner.train_dataloader]
         if runner.val_loop is not None:
             loaders.append(runner.val_dataloader)
         for loader in loaders:
-            loader.worker_init_fn = partial(_deaf, self.signals, loader.worker_init_fn)
+            loader.worker_init_fn = partial(_apart, loader.worker_init_fn)
+        self._training = True
         if note := os.environ.get(NOTE):
             Path(note).unlink(missing_ok=True)  # of ranks that torchrun has started again
         for number in self.signals:
@@ -172,9 +179,12 @@ def _loses_gradients(runner: Runner) -> bool:
     return not wrapper.should_update()
 
 
-def _deaf(signals: Sequence[int], own: Callable[[int], None] | None, worker: int) -> None:
-    """What a data loader's worker begins with."""
-    for number in signals:
-        signal.signal(number, signal.SIG_IGN)
+def _apart(own: Callable[[int], None] | None, worker: int) -> None:
+    """What a data loader's worker begins with.
+
+    A terminal and torchrun send a signal to a whole process group. A worker that died of it would
+    end the run with an error, so it has a group of its own. When the run is gone it goes too.
+    """
+    os.setpgrp()
     if own is not None:
         own(worker)

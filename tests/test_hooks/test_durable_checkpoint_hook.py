@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from builders import same_tensors
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
+from mmengine.visualization import LocalVisBackend
 from training_runs import tensors, train_to_the_end, training, write_project
 
 from mmseg_kd.checkpoints import durable
@@ -252,6 +254,40 @@ def test_a_wrong_policy_is_refused() -> None:
 
 
 # Whole runs.
+
+
+def test_a_run_without_room_goes_on_to_the_end_and_says_that_nothing_was_written(
+    tmp_path: Path,
+) -> None:
+    config = write_project(tmp_path)
+
+    def limit() -> None:
+        # Room for the log, and not for a checkpoint; then for curves neither.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+        fill_up_for_curves(after=3)
+
+    with training([config], tmp_path / 'log', prepare=limit) as process:
+        assert process.wait() == 1
+    output = process.output()
+    for name in ('iter_2.pth', 'iter_4.pth', 'the best checkpoint', 'iter_6.pth'):
+        assert f'{name} could not be written' in output, output
+    assert 'Not logged: [Errno 28]' in output
+    assert output.splitlines()[-1].startswith('error: ')
+    assert 'iter_8.pth could not be written' in output.splitlines()[-1]
+    assert not list((tmp_path / 'work').glob('*.pth*'))
+
+
+def fill_up_for_curves(after: int) -> None:
+    """Let the disk be full for curves from the nth line on."""
+    dump, left = LocalVisBackend._dump, [after]
+
+    def call(*args: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        dump(*args)
+
+    LocalVisBackend._dump = call
 
 
 def kill_in_call(module: Any, name: str, count: int, after: bool) -> None:

@@ -177,7 +177,8 @@ def test_handlers_are_given_back_and_what_is_ignored_stays_so() -> None:
     try:
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
         loader = SimpleNamespace(worker_init_fn=None)
-        runner = SimpleNamespace(train_dataloader=loader, val_loop=None)
+        saving = [DurableCheckpointHook()]
+        runner = SimpleNamespace(train_dataloader=loader, val_loop=None, hooks=saving)
         hook = StopSignalHook()
         hook.before_train(runner)
         assert signal.getsignal(signal.SIGTERM) == hook._hear
@@ -187,6 +188,11 @@ def test_handlers_are_given_back_and_what_is_ignored_stays_so() -> None:
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_without_a_hook_that_saves_it_is_refused() -> None:
+    with pytest.raises(ConfigError, match='DurableCheckpointHook'):
+        StopSignalHook().before_train(SimpleNamespace(hooks=[]))
 
 
 @pytest.mark.parametrize(
