@@ -51,8 +51,19 @@ class SignalAt(Hook):
         self.place, self.index, self.names, self.group = place, index, names, group
 
     def _send(self) -> None:
-        for name in self.names:
-            (os.killpg if self.group else os.kill)(os.getpid(), signal.Signals[name])
+        run = os.getpid()
+        if not self.group:
+            for name in self.names:
+                os.kill(run, signal.Signals[name])
+            return
+        # From somebody else: workers take what comes from their run for the end of it.
+        sender = os.fork()
+        if sender == 0:
+            os.setsid()
+            for name in self.names:
+                os.killpg(run, signal.Signals[name])
+            os._exit(0)
+        os.waitpid(sender, 0)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if (self.place, self.index) == ('train', runner.iter):
