@@ -11,7 +11,7 @@ while [[ ${1:-} == --* ]]; do
     options+=("$1")
     shift
 done
-[ $# -ge 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+[ $# -ge 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 1; }
 config=$1 gpus=$2
 shift 2
 cd "$(dirname "$0")/.."

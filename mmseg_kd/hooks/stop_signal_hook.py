@@ -102,8 +102,10 @@ class StopSignalHook(Hook):
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        if signal.SIGINT in self._before:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # torchrun passes a second Ctrl-C on as SIGTERM.
+        deadly = {signal.SIGINT, signal.SIGTERM} if number == signal.SIGINT else {signal.SIGINT}
+        for one in deadly & self._before.keys():
+            signal.signal(one, signal.SIG_DFL)
 
     def restore(self) -> None:
         """Give the signals their meaning back."""
@@ -161,6 +163,10 @@ class StopSignalHook(Hook):
         path = _saver(runner).save_now(runner, iterations)
         barrier()  # none leaves before rank 0 has written: torchrun would end them all
         runner.logger.warning(f'Stopped. Go on from {path} with --resume.')
+        # Told again, it is ending already; Ctrl-C still ends it at once.
+        for number in self._before.keys() - {signal.SIGINT}:
+            signal.signal(number, signal.SIG_IGN)
+        self._before.clear()
         runner.call_hook('after_run')
         if note := os.environ.get(NOTE):
             Path(note).touch()

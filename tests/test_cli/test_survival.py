@@ -9,12 +9,14 @@ import signal
 import sys
 import time
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from builders import ROOT, same_tensors
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
@@ -27,13 +29,14 @@ from training_runs import (
     tensors,
     train_to_the_end,
     training,
+    variant,
     write_checkpoint,
     write_project,
 )
 
 from mmseg_kd.checkpoints.seal import check_whole, saved_at
 from mmseg_kd.cli import survival
-from mmseg_kd.cli.common import RANKS_TIMEOUT_S, _set_timeout
+from mmseg_kd.cli.common import RANKS_TIMEOUT_S, _set_timeout, _start_gloo
 from mmseg_kd.cli.survival import resume_from_whole, stop_on_signals, use_durable_checkpoints
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, stop_signal_hook
@@ -96,6 +99,18 @@ def test_the_time_limit_of_the_ranks_is_set() -> None:
     # Where mmengine reads it.
     assert cfg.env_cfg.dist_cfg == dict(backend='nccl', timeout=RANKS_TIMEOUT_S)
     assert _set_timeout(Config(dict(env_cfg=dict(dist_cfg=dict(timeout=7))))).total_seconds() == 7
+
+
+def test_the_time_limit_reaches_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: False)
+    monkeypatch.setattr(
+        torch.distributed,
+        'init_process_group',
+        lambda *args, **kwargs: calls.append((args, kwargs)),
+    )
+    _start_gloo(Config({}), timedelta(seconds=7))
+    assert calls == [(('gloo',), dict(timeout=timedelta(seconds=7)))]
 
 
 # What a run resumes from.
@@ -322,6 +337,22 @@ def test_a_signal_to_torchrun_stops_the_ranks_with_a_checkpoint(ranks: Ranks) ->
         assert process.wait(60) == os.EX_TEMPFAIL, process.output()
         assert 'SIGUSR1: stopping after iteration 5.' in process.output()
     check_whole(ranks.work / 'iter_5.pth')
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_a_rank_that_hangs_ends_the_others_after_the_time_limit(tmp_path: Path) -> None:
+    ranks = Ranks(tmp_path)
+    ranks.config = variant(ranks.config, 'short.py', 'env_cfg = dict(dist_cfg=dict(timeout=10))\n')
+    forks = ranks.fork()
+    try:
+        forks[0].wait_for('Iter(train)', times=2)
+        os.kill(forks[1].pid, signal.SIGSTOP)
+        assert forks[0].wait(60) == 1
+        assert re.search(r'[Tt]imed out|[Tt]imeout', forks[0].output()), forks[0].output()
+    finally:
+        for one in forks:
+            one.kill()
 
 
 @pytest.mark.slow

@@ -116,12 +116,30 @@ def test_a_validation_is_broken_off_with_the_weights_that_are_trained(
     assert same_tensors(found, expected)
 
 
-def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
-    extra = PLAIN + with_signal(place='train', index=1, names=['SIGTERM', 'SIGUSR1', 'SIGINT'])
-    config = write_project(tmp_path, extra)
+@pytest.mark.parametrize('names', [['SIGTERM', 'SIGUSR1', 'SIGINT'], ['SIGINT', 'SIGTERM']])
+def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path, names: list[str]) -> None:
+    config = write_project(tmp_path, PLAIN + with_signal(place='train', index=1, names=names))
     with training([config], tmp_path / 'log') as process:
-        assert process.wait() == -signal.SIGINT, process.output()
+        assert process.wait() == -signal.Signals[names[-1]], process.output()
     assert not (tmp_path / 'work' / 'iter_2.pth').exists()
+
+
+def test_a_run_by_epochs_stops_within_one(tmp_path: Path) -> None:
+    by_epochs = """
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=1)
+train_dataloader['sampler'] = dict(type='DefaultSampler', shuffle=True)
+param_scheduler = []
+default_hooks['checkpoint'] = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
+"""
+    config = write_project(tmp_path, by_epochs)
+    told = variant(config, 'told.py', with_signal(place='train', index=2, names=['SIGTERM']))
+    work = tmp_path / 'work'
+    with training([told], tmp_path / 'told.log') as process:
+        assert process.wait() == STOPPED, process.output()
+    assert [path.name for path in work.glob('*.pth')] == ['epoch_1_iter_3.pth']
+    output = train_to_the_end([config, '--resume'], tmp_path / 'resumed.log')
+    assert 'resumed epoch: 1, iter: 3' in output
+    assert [path.name for path in work.glob('*.pth')] == ['epoch_2.pth']
 
 
 @pytest.mark.slow
@@ -199,6 +217,40 @@ def test_handlers_are_given_back_and_what_is_ignored_stays_so() -> None:
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_run_that_has_stopped_is_deaf_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+    saver = DurableCheckpointHook()
+    monkeypatch.setattr(saver, 'save_now', lambda runner, iterations: 'iter_7.pth')
+    before = {number: signal.getsignal(number) for number in StopSignalHook().signals}
+
+    def after_run(name: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        heard.append(name)
+        hook.after_run(runner)
+
+    runner = SimpleNamespace(
+        hooks=[saver],
+        train_dataloader=SimpleNamespace(worker_init_fn=None),
+        val_loop=None,
+        logger=SimpleNamespace(warning=heard.append),
+        call_hook=after_run,
+        optim_wrapper=None,
+        iter=6,
+    )
+    try:
+        hook = StopSignalHook()
+        hook.before_train(runner)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit, match='75'):
+            hook.after_train_iter(runner, 6)
+        hook.restore()
+        os.kill(os.getpid(), signal.SIGUSR1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert [line.split()[0] for line in heard] == ['SIGTERM:', 'Stopped.', 'after_run']
 
 
 def test_without_a_hook_that_saves_it_is_refused() -> None:
