@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,11 @@ from mmseg_kd.network import (
     replace_sync_bn,
     teacher_label,
 )
+
+# How long a rank waits for one that neither works nor is gone: a machine without power, a process
+# that hangs. A rank that dies is known at once, to torchrun and by its closed connections. Rank 0
+# writes checkpoints and downloads teachers while the others wait, which must not be too long.
+RANKS_TIMEOUT_S = 600
 
 
 def run_command(
@@ -145,6 +152,7 @@ def prepare_run(cfg: Config, args: argparse.Namespace) -> None:
     """Put the arguments into the config, and start the process group where there is one.
 
     Raises:
+        ConfigError: The ranks' time limit is no positive number.
         DeviceError: A device was asked for that is not there.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -164,17 +172,33 @@ def prepare_run(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / run_name(args.config))
+    timeout = _set_timeout(cfg)
     if not cuda:
         # The wrapper replaces it in the networks that it builds; here for networks on their own.
         cfg.model = replace_sync_bn(cfg.model)
         if args.launcher != 'none':
-            _start_gloo(cfg)
+            _start_gloo(cfg, timeout)
 
 
-def _start_gloo(cfg: Config) -> None:
+def _set_timeout(cfg: Config) -> timedelta:
+    """How long a rank waits for the others, from `env_cfg.dist_cfg.timeout` or the default."""
+    env_cfg = dict(cfg.get('env_cfg') or {})
+    dist_cfg = dict(timeout=RANKS_TIMEOUT_S) | dict(env_cfg.get('dist_cfg') or {})
+    cfg.env_cfg = env_cfg | dict(dist_cfg=dist_cfg)
+    seconds = dist_cfg['timeout']
+    if isinstance(seconds, bool) or not (
+        isinstance(seconds, (int, float)) and 0 < seconds < math.inf
+    ):
+        raise ConfigError(
+            f'env_cfg.dist_cfg.timeout: expected a number of seconds > 0, got {seconds!r}.'
+        )
+    return timedelta(seconds=seconds)
+
+
+def _start_gloo(cfg: Config, timeout: timedelta) -> None:
     """A process group on CPUs: mmengine's own start-up takes CUDA for granted."""
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', timeout=timeout)
     print_log('There is no CUDA: gloo takes the place of NCCL.', logger='current')
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',

@@ -22,6 +22,12 @@ from mmseg_kd.cli.common import (
     run_command,
     student_of,
 )
+from mmseg_kd.cli.survival import (
+    log_without_room,
+    resume_from_whole,
+    stop_on_signals,
+    use_durable_checkpoints,
+)
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import (
@@ -133,8 +139,10 @@ def train(args: argparse.Namespace) -> int:
     apply_options(cfg, args)
     if not args.plain_eval:
         use_fast_metrics(cfg)
+    use_durable_checkpoints(cfg)
     prepare_run(cfg, args)
     runner = build_runner(cfg)
+    resume_from_whole(runner)
     num_classes = getattr(student_of(runner.model), 'num_classes', None)
     bad_data = BadDataHook.of(runner)
     for split, tolerated in (('train', bad_data.max_skipped), ('val', 0)):
@@ -149,6 +157,8 @@ def train(args: argparse.Namespace) -> int:
     runner.register_hook(ExactResumeHook())
     if not any(isinstance(hook, NonFiniteHook) for hook in runner.hooks):
         runner.register_hook(NonFiniteHook())
+    stopping = stop_on_signals(runner)
+    log_without_room(runner)
     if not args.plain_eval:
         use_lean_prediction_in(runner)
     try:
@@ -160,6 +170,9 @@ def train(args: argparse.Namespace) -> int:
             raise
         with building('config'):
             raise
+    finally:
+        if stopping is not None:
+            stopping.restore()
     return 0
 
 

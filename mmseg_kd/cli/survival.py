@@ -1,0 +1,136 @@
+"""What lets a training outlive its process: durable checkpoints, stops, resumes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from mmseg_kd.checkpoints.newest import POINTER, newest_whole
+from mmseg_kd.checkpoints.seal import check_whole
+from mmseg_kd.errors import CheckpointError
+from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook
+from mmseg_kd.hooks.durable_checkpoint_hook import folder_of
+
+# Set by tools/launch.py: when the job began, in nanoseconds since 1970.
+JOB_START = 'MMSEG_KD_JOB_START'
+
+# A full disk, a quota, a limit on the size of files.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+T = TypeVar('T', bound=Hook)
+
+
+def use_durable_checkpoints(cfg: Config) -> None:
+    """Put `DurableCheckpointHook` where a config has `CheckpointHook`, or says nothing."""
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook')) | cfg.get('default_hooks', {})
+    for hook in (*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or ())):
+        if isinstance(hook, dict):
+            kind = hook.get('type')
+            if (HOOKS.get(kind) if isinstance(kind, str) else kind) is CheckpointHook:
+                hook['type'] = 'DurableCheckpointHook'
+
+
+def stop_on_signals(runner: Runner) -> StopSignalHook | None:
+    """The hook that stops a run on a signal: the config's own, or a new one.
+
+    None where no `DurableCheckpointHook` is there to write a checkpoint: signals keep their
+    meaning.
+    """
+    own = next(_hooks(runner, StopSignalHook), None)
+    if own is not None:
+        return own
+    if not any(_hooks(runner, DurableCheckpointHook)):
+        return None
+    hook = StopSignalHook()
+    runner.register_hook(hook)
+    return hook
+
+
+def log_without_room(runner: Runner) -> None:
+    """Let a run go on when there is no room for its curves: the checkpoint hook has the say."""
+    add_scalars = runner.visualizer.add_scalars
+
+    def add(*args: Any, **kwargs: Any) -> None:
+        try:
+            add_scalars(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            print_log(f'Not logged: {error}', logger='current', level=logging.ERROR)
+
+    runner.visualizer.add_scalars = add
+
+
+def resume_from_whole(runner: Runner) -> None:
+    """Let a runner that is to resume do so from a whole checkpoint.
+
+    With a file named, that is the one, and it must be whole; else it is the newest whole one of
+    the run. A job whose ranks torchrun has started again resumes from the newest one that it has
+    written itself, if there is one, whatever the command says.
+
+    Rank 0 looks, for all.
+
+    Raises:
+        CheckpointError: The file is missing, torn or altered, or there are checkpoints of which
+            none is whole.
+    """
+    found: list[Any] = [None]
+    if is_main_process():
+        try:
+            found = [_choose(runner)]
+        except CheckpointError as error:
+            found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], CheckpointError):
+        raise found[0]
+    if found[0] is not None:
+        runner._resume, runner._load_from = True, found[0]
+
+
+def _choose(runner: Runner) -> str | None:
+    """The checkpoint to resume from; None: what the runner does by itself is right."""
+    named = runner._load_from
+    for hook in _hooks(runner, CheckpointHook):
+        folder = folder_of(hook, runner)
+        if '://' in folder:
+            continue
+        path = None
+        if int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0:
+            path = _written_by_this_job(folder, hook.filename_tmpl)
+        if path is None and runner._resume and named is None:
+            pointer = Path(runner.work_dir, POINTER)
+            path = newest_whole(Path(folder), hook.filename_tmpl, pointer)
+        if path is not None:
+            return str(path)
+    if runner._resume and named is not None and '://' not in named:
+        check_whole(Path(named).expanduser())
+    return None
+
+
+def _written_by_this_job(folder: str, template: str) -> Path | None:
+    start = os.environ.get(JOB_START)
+    if start is None:
+        print_log(
+            'torchrun has started this job again, and which checkpoints are its own is not known: '
+            'it begins as its command says. Use tools/dist_train.sh or tools/launch.py, or give '
+            '--resume.',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return None
+    return newest_whole(Path(folder), template, since=int(start))
+
+
+def _hooks(runner: Runner, kind: type[T]) -> Iterator[T]:
+    return (hook for hook in runner.hooks if isinstance(hook, kind))
