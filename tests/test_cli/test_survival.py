@@ -47,6 +47,11 @@ default_hooks['checkpoint'] = dict(
     type='CheckpointHook', by_epoch=False, interval=3, max_keep_ckpts=2, save_best='mIoU')
 """
 
+SELDOM = """
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=20, val_interval=1000)
+default_hooks['checkpoint'] = dict(type='CheckpointHook', by_epoch=False, interval=6)
+"""
+
 
 # The switch in the config.
 
@@ -304,7 +309,7 @@ class Ranks:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.work = folder / 'work'
-        self.config = write_project(folder, LONG.replace('max_iters=60', 'max_iters=20'))
+        self.config = write_project(folder, SELDOM)
 
     def start(self, *options: str) -> AbstractContextManager[Training]:
         """Start them with options of torchrun."""
@@ -372,7 +377,7 @@ def test_ranks_that_torchrun_starts_again_end_as_if_none_had_died(ranks: Ranks) 
         process.wait_for('Iter(train)', times=8)
         os.kill(rank_of(process, 1), signal.SIGKILL)
         assert process.wait() == 0, process.output()
-        assert re.search(r'resumed epoch: 0, iter: [6-9]', process.output()), process.output()
+        assert re.search(r'resumed epoch: 0, iter: (6|12)\n', process.output()), process.output()
     forks = ranks.fork()
     try:
         assert [one.wait() for one in forks] == [0, 0], forks[0].output()
