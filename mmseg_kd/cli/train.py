@@ -33,6 +33,7 @@ from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import IterationSeedHook, RankZeroBuffersHook
 from mmseg_kd.host import registered
 from mmseg_kd.preflight import check_dataset
+from mmseg_kd.ranks import leave_together
 
 
 class Started(Hook):
@@ -154,6 +155,7 @@ def train(args: argparse.Namespace) -> int:
     finally:
         if stopping is not None:
             stopping.restore()
+    leave_together()
     return 0
 
 

@@ -122,7 +122,8 @@ def test_the_time_limit_reaches_the_ranks(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture
-def runner(tmp_path: Path) -> Any:
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.delenv(survival.JOB_START, raising=False)
     hook = DurableCheckpointHook(by_epoch=False)
     return SimpleNamespace(hooks=[hook], work_dir=str(tmp_path), _resume=True, _load_from=None)
 
@@ -170,8 +171,14 @@ def test_a_job_that_is_started_again_resumes_from_its_own_checkpoints_alone(
 ) -> None:
     runner._resume = False
     old = write_checkpoint(tmp_path / 'iter_900.pth')
+    monkeypatch.delenv(survival.JOB_START, raising=False)
+    warnings: list[str] = []
+    monkeypatch.setattr(survival, 'print_log', lambda line, **_: warnings.append(line))
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
     resume_from_whole(runner)  # nobody knows when the job began
+    assert 'begins as its command says' in warnings[0]
+    # The count is that of one machine.
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
     monkeypatch.setenv(survival.JOB_START, str(saved_at(old) + 1))
     resume_from_whole(runner)
     assert (runner._resume, runner._load_from) == (False, None)
@@ -179,10 +186,6 @@ def test_a_job_that_is_started_again_resumes_from_its_own_checkpoints_alone(
     runner._load_from = 'weights_to_begin_with.pth'
     resume_from_whole(runner)
     assert (runner._resume, runner._load_from) == (True, str(own))
-    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
-    runner._resume, runner._load_from = False, None
-    resume_from_whole(runner)
-    assert (runner._resume, runner._load_from) == (False, None)
 
 
 # Kills at random moments.
