@@ -105,9 +105,7 @@ def _choose(runner: Runner) -> str | None:
         folder = folder_of(hook, runner)
         if '://' in folder:
             continue
-        path = None
-        if int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0:
-            path = _written_by_this_job(folder, hook.filename_tmpl)
+        path = _written_by_this_job(folder, hook.filename_tmpl)
         if path is None and runner._resume and named is None:
             pointer = Path(runner.work_dir, POINTER)
             path = newest_whole(Path(folder), hook.filename_tmpl, pointer)
@@ -119,8 +117,12 @@ def _choose(runner: Runner) -> str | None:
 
 
 def _written_by_this_job(folder: str, template: str) -> Path | None:
+    """The newest checkpoint since the job began: none, unless torchrun has started it again."""
     start = os.environ.get(JOB_START)
-    if start is None:
+    if start is not None:
+        # torchrun's own count of starts is 0 on machines where no rank has died.
+        return newest_whole(Path(folder), template, since=int(start))
+    if int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0:
         print_log(
             'torchrun has started this job again, and which checkpoints are its own is not known: '
             'it begins as its command says. Use tools/dist_train.sh or tools/launch.py, or give '
@@ -128,8 +130,7 @@ def _written_by_this_job(folder: str, template: str) -> Path | None:
             logger='current',
             level=logging.WARNING,
         )
-        return None
-    return newest_whole(Path(folder), template, since=int(start))
+    return None
 
 
 def _hooks(runner: Runner, kind: type[T]) -> Iterator[T]:

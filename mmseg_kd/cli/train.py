@@ -39,6 +39,7 @@ from mmseg_kd.hooks import (
 )
 from mmseg_kd.host import registered
 from mmseg_kd.preflight import check_dataset
+from mmseg_kd.ranks import leave_together
 
 
 class Started(Hook):
@@ -173,6 +174,7 @@ def train(args: argparse.Namespace) -> int:
     finally:
         if stopping is not None:
             stopping.restore()
+    leave_together()
     return 0
 
 
