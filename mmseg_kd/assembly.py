@@ -14,13 +14,13 @@ from mmseg_kd.errors import ConfigError, Problems, ShapeError
 from mmseg_kd.network import (
     PROBE_SIZE,
     NetworkSpec,
-    build_network,
+    build_segmentor,
     parse_network,
     parse_teachers,
     teacher_label,
 )
 from mmseg_kd.probe import Probe, probe
-from mmseg_kd.taps import Taps, find_tap
+from mmseg_kd.taps import Taps, find_tap, no_gradient
 from mmseg_kd.teacher import Teacher
 from mmseg_kd.term import Term, make_term, student_layers, teacher_layers
 from mmseg_kd.term_spec import TermSpec, parse_layers, parse_terms
@@ -45,6 +45,44 @@ class Parts:
     changed: set[str]
 
 
+@dataclass(frozen=True)
+class DistillationSpec:
+    """What a config says of a distillation: all of it that can be read.
+
+    Attributes:
+        student: None where it cannot be read.
+        teachers: By name.
+        names: Of all teachers, in the order of the config.
+        terms: In the order of the config.
+    """
+
+    student: NetworkSpec | None
+    teachers: Mapping[str, NetworkSpec]
+    names: Sequence[str]
+    terms: Sequence[TermSpec]
+
+
+def parse_distillation(
+    student: Any, teacher: Any, distillation: Any, data_preprocessor: Any, problems: Problems
+) -> DistillationSpec:
+    """Read a distillation; no network is built.
+
+    Args:
+        student, teacher, distillation, data_preprocessor: As in `DistillationWrapper`.
+        problems: Gets all that is wrong with them.
+    """
+    student_spec: NetworkSpec | None = None
+    with problems:
+        student_spec = parse_network(student, 'student')
+        if data_preprocessor is not None:
+            student_spec.model['data_preprocessor'] = data_preprocessor
+    names, teachers = parse_teachers(teacher, problems)
+    terms = parse_terms(distillation, names, problems)
+    if distillation and not names:
+        problems.add(ConfigError('teacher: there are terms in distillation, but no teacher.'))
+    return DistillationSpec(student_spec, teachers, names, terms)
+
+
 def assemble(student: Any, teacher: Any, distillation: Any, data_preprocessor: Any = None) -> Parts:
     """Build all parts; arguments as in `DistillationWrapper`.
 
@@ -52,38 +90,36 @@ def assemble(student: Any, teacher: Any, distillation: Any, data_preprocessor: A
         ConfigError, CheckpointError: What is wrong; `ManyErrors` where that is more than one.
     """
     problems = Problems()
-    network: Any = None
-    with problems:
-        student_spec = parse_network(student, 'student')
-        if data_preprocessor is not None:
-            student_spec.model['data_preprocessor'] = data_preprocessor
-        network = build_network(student_spec.model, 'student')
-    # Nothing from here on may move the random state that then initialises the student: with
+    # Nothing but the student itself may move the random state that then initialises it: with
     # and without terms it starts from the same weights.
     with torch.random.fork_rng(devices=[]):
-        names, teacher_specs = parse_teachers(teacher, problems)
-        specs = parse_terms(distillation, names, problems)
-        if not names and distillation:
-            problems.add(ConfigError('teacher: there are terms in distillation, but no teacher.'))
+        spec = parse_distillation(student, teacher, distillation, data_preprocessor, problems)
+    network: Any = None
+    if spec.student is not None:
+        with problems:
+            network = build_segmentor(spec.student.model, 'student')
+    with torch.random.fork_rng(devices=[]):
+        names = spec.names
         teachers: dict[str, Teacher] = {}
         wanted = {
             name for _, layers in parse_layers(distillation, names) for name in layers.teachers
         }
-        for name, spec in teacher_specs.items() if distillation else ():
+        for name, one in spec.teachers.items() if distillation else ():
             label = teacher_label(name, len(names))
             if len(names) > 1 and name not in wanted:
                 print_log(f'{label} is in no term and is left out.', logger='current')
                 continue
             with problems:
-                teachers[name] = Teacher(spec, label)
+                teachers[name] = Teacher(one, label)
         terms: list[Term] = []
         changed: set[str] = set()
         if network is not None and teachers:
             missing = _missing_layers(distillation, names, network, teachers, problems)
-            specs = [spec for spec in specs if spec.where not in missing]
-            terms, changed = _connect(specs, network, teachers, problems)
+            whole = [one for one in spec.terms if one.where not in missing]
+            terms, changed = _connect(whole, network, teachers, problems)
     problems.raise_if_any()
-    return Parts(network, student_spec, teachers, terms, changed)
+    assert spec.student is not None
+    return Parts(network, spec.student, teachers, terms, changed)
 
 
 def _missing_layers(
@@ -161,7 +197,11 @@ def _make_term(
     student_probe: Probe,
     probes: Mapping[str, Probe],
 ) -> Term:
-    _check_that_layers_run(spec.layers.student, student_probe, f'{spec.where}.student_layer')
+    where = f'{spec.where}.student_layer'
+    _check_that_layers_run(spec.layers.student, student_probe, where)
+    for layer in spec.layers.student:
+        if spec.weight > 0 and layer not in student_probe.learning:
+            raise no_gradient(where, layer)
     classes = {}
     for name, layers in spec.layers.teachers.items():
         _check_that_layers_run(layers, probes[name], f'{spec.where}.teacher_layer')

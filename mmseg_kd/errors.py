@@ -7,7 +7,6 @@ and how to mend it. The command line prints the message alone and exits with 1.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -63,16 +62,17 @@ def told(error: KDError) -> str:
     return str(error).rpartition(f'{kind.__module__}.{kind.__qualname__}: ')[2].strip()
 
 
-def nearest(name: str, choices: Iterable[str], n: int = 3) -> str:
+def nearest(name: object, choices: Iterable[str], n: int = 3) -> str:
     """The `n` choices most like `name`, as the end of a sentence ('nearest: a, b')."""
     pool = list(choices)
-    found = difflib.get_close_matches(name, pool, n=n, cutoff=0.0)
+    found = difflib.get_close_matches(str(name), pool, n=n, cutoff=0.0)
     return f'nearest: {", ".join(found)}' if found else 'there is none'
 
 
-def is_name(value: Any) -> bool:
-    """Whether a term or a teacher may have this name: it becomes a part of keys in the log."""
-    return isinstance(value, str) and re.fullmatch(r'[A-Za-z0-9_-]+', value) is not None
+def shown(value: Any, length: int = 100) -> str:
+    """A value as code, cut where it is longer: a message is no place for a whole config."""
+    text = repr(value)
+    return text if len(text) <= length else f'{text[:length]}[...]'
 
 
 class Problems:

@@ -20,8 +20,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmseg_kd.errors import ConfigError, nearest
-from mmseg_kd.network import config_path
+from mmseg_kd.config_file import apply_options, read_config_file
+from mmseg_kd.errors import ConfigError, nearest, shown
+from mmseg_kd.values import is_number
 
 SEPARATOR = '::'
 
@@ -90,15 +91,22 @@ def experiments_of(file: str) -> Iterator[Experiment]:
 
 
 def _read(file: str) -> tuple[Config, Mapping[str, Any]]:
-    config = Config.fromfile(config_path(file))
+    config = read_config_file(file)
     experiments = config.pop('experiments', {})
     if not isinstance(experiments, Mapping):
-        raise ConfigError(f'{file}: experiments: expected a dict by name, got {experiments!r}.')
+        raise ConfigError(
+            f'{file}: experiments: expected a dict by name, got {shown(experiments)}.'
+        )
     return config, experiments
 
 
 def _apply(config: Config, experiment: Any, name: str) -> Config:
     if not isinstance(experiment, Mapping) or not set(experiment) <= {'options', 'published'}:
-        raise ConfigError(f'{name}: expected dict(options=..., published=...), got {experiment!r}.')
-    config.merge_from_dict(dict(experiment.get('options') or {}))
+        raise ConfigError(
+            f'{name}: expected dict(options=..., published=...), got {shown(experiment)}.'
+        )
+    published = experiment.get('published')
+    if not (published is None or is_number(published)):
+        raise ConfigError(f'{name}: published: expected a mIoU in percent, got {shown(published)}.')
+    apply_options(config, experiment.get('options', {}), f'{name}: options')
     return config

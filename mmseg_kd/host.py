@@ -81,15 +81,21 @@ def import_quietly(*modules: str) -> None:
             print(line, file=sys.stdout)
 
 
-def explain(error: Exception) -> str:
-    """An error of the hosts in a line or two, with the nearest names for an unknown type."""
-    text = str(error)
+def explain(error: Exception, length: int = 400) -> str:
+    """An error of the hosts in a line, with the nearest names for an unknown type.
+
+    Args:
+        length: What is longer is cut: some messages hold a whole config.
+    """
+    # A KeyError shows what it is given as code.
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     unknown = re.search(r'([\w.]+) is not in the (\w+)::([\w ]+) registry', text)
     if unknown:
         name, _, kind = unknown.groups()
         return f'there is no {kind} {name!r}; {nearest(name, registered(kind))}.'
     lines = [line for line in text.splitlines() if line.strip()]
-    return f'{type(error).__name__}: {" ".join(lines[:2])}'
+    text = f'{type(error).__name__}: {" ".join(lines[:2])}'
+    return text if len(text) <= length else f'{text[:length]}[...]'
 
 
 def registered(kind: str) -> set[str]:

@@ -9,16 +9,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import mmseg
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.logging import print_log
+from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_kd.errors import ConfigError, Problems, is_name, nearest
+from mmseg_kd.config_file import apply_options, config_path, read_config_file
+from mmseg_kd.errors import ConfigError, Problems, nearest, shown
+from mmseg_kd.host import explain
 from mmseg_kd.recorder import ForwardStopped, Recorder
+from mmseg_kd.registry import look_up
 from mmseg_kd.teacher_options import OPTION_NAMES, TeacherOptions, parse_teacher_options
+from mmseg_kd.values import is_name, is_whole
 
 # Large enough for every backbone's total stride, small enough to cost nothing.
 PROBE_SIZE = (128, 128)
@@ -74,15 +78,15 @@ def parse_teachers(cfg: Any, problems: Problems) -> tuple[list[str], dict[str, N
     for index, one in enumerate(cfg):
         where = f'teacher[{index}]'
         # Terms that name a teacher by its index or name find it, whatever else is wrong with it.
-        name = one.get('name') if isinstance(one, Mapping) else None
-        name = f'teacher{index}' if name is None else name
+        given = one.get('name') if isinstance(one, Mapping) else None
+        name = given if isinstance(given, str) else f'teacher{index}'
         names.append(name)
         with problems:
             if not isinstance(one, Mapping):
-                raise ConfigError(f'{where}: expected a dict, got {one!r}.')
-            if not is_name(name):
+                raise ConfigError(f'{where}: expected a dict, got {shown(one)}.')
+            if not (given is None or is_name(given)):
                 raise ConfigError(
-                    f"{where}.name: expected letters, digits, '_' and '-', got {name!r}."
+                    f"{where}.name: expected letters, digits, '_' and '-', got {shown(given)}."
                 )
             if names.count(name) > 1:
                 raise ConfigError(f'{where}.name: {name!r} is the name of another teacher.')
@@ -91,7 +95,9 @@ def parse_teachers(cfg: Any, problems: Problems) -> tuple[list[str], dict[str, N
     return names, specs
 
 
-def parse_network(cfg: Any, side: str, is_teacher: bool = False) -> NetworkSpec:
+def parse_network(
+    cfg: Any, side: str, is_teacher: bool = False, within: tuple[Path, ...] = ()
+) -> NetworkSpec:
     """Read a teacher's or the student's dict.
 
     Either an inline model (`type='EncoderDecoder', ...`) or `config=`, the path of an mmseg
@@ -99,87 +105,123 @@ def parse_network(cfg: Any, side: str, is_teacher: bool = False) -> NetworkSpec:
     Both may have `checkpoint=`, `strict=` and, for a teacher, `input_size=` and what
     `TeacherOptions` has.
 
+    Args:
+        cfg: The dict.
+        side: What messages call the network.
+        is_teacher: Whether it may have what only a teacher has.
+        within: Configs whose network this is.
+
     Raises:
-        ConfigError: A key is unknown or a value is not what it must be.
+        ConfigError: A key is unknown or a value is not what it must be; `ManyErrors` where that
+            is more than one.
     """
     if not isinstance(cfg, Mapping):
-        raise ConfigError(f'{side}: expected a dict, got {cfg!r}.')
+        raise ConfigError(f'{side}: expected a dict, got {shown(cfg)}.')
     own = {'checkpoint', 'strict'} | ({'input_size', *OPTION_NAMES} if is_teacher else set())
     options = {key: cfg[key] for key in own - {*OPTION_NAMES} if key in cfg}
     rest = {k: v for k, v in cfg.items() if k not in own}
-    if 'config' in rest:
-        known = {'config', 'cfg_options', '_scope_'}
-        for key in rest:
-            if key not in known:
-                raise ConfigError(
-                    f'{side}: unknown key {key!r}; {nearest(key, (own | known) - {"_scope_"})}. '
-                    'A key of the network itself goes into cfg_options.'
-                )
-        model = _model_of(rest['config'], rest.get('cfg_options'), side)
-    elif 'type' in rest:
-        model = ConfigDict(rest)
-    else:
-        raise ConfigError(
-            f"{side}: expected config='...' or an inline model with type='...', "
-            f'got the keys {sorted(map(str, rest))}.'
-        )
+    problems = Problems()
+    model = ConfigDict()
+    with problems:
+        model = _parse_model(rest, own, side, within)
     checkpoint = options.get('checkpoint')
     if checkpoint is not None and not isinstance(checkpoint, str):
-        raise ConfigError(f'{side}.checkpoint: expected a path or URL, got {checkpoint!r}.')
+        problems.add(
+            ConfigError(f'{side}.checkpoint: expected a path or URL, got {shown(checkpoint)}.')
+        )
     if not isinstance(options.get('strict', True), bool):
-        raise ConfigError(f'{side}.strict: expected True or False, got {options["strict"]!r}.')
+        problems.add(
+            ConfigError(f'{side}.strict: expected True or False, got {shown(options["strict"])}.')
+        )
     size = options.get('input_size')
     if size is not None:
-        if not (isinstance(size, (tuple, list)) and len(size) == 2):
-            raise ConfigError(f'{side}.input_size: expected (height, width), got {size!r}.')
-        options['input_size'] = tuple(size)
+        if _is_size(size):
+            options['input_size'] = tuple(size)
+        else:
+            problems.add(
+                ConfigError(
+                    f'{side}.input_size: expected (height, width), two whole numbers >= 1, got '
+                    f'{shown(size)}.'
+                )
+            )
     if is_teacher:
-        options['options'] = parse_teacher_options(cfg, side)
+        with problems:
+            options['options'] = parse_teacher_options(cfg, side)
+    problems.raise_if_any()
     return NetworkSpec(model=model, **options)
 
 
-def config_path(name: str) -> Path:
-    """The file of a config: a path, or `mmseg::...` inside the installed mmseg.
+def _is_size(value: Any) -> bool:
+    is_pair = isinstance(value, (tuple, list)) and len(value) == 2
+    return is_pair and all(is_whole(side) and side >= 1 for side in value)
 
-    Raises:
-        ConfigError: There is no such file; the message has the nearest names.
+
+def _parse_model(
+    cfg: Mapping[str, Any], own: Collection[str], side: str, within: tuple[Path, ...]
+) -> ConfigDict:
+    """The model dict that a network's dict is or leads to.
+
+    Args:
+        cfg: The network's dict without the keys of `own`.
+        own: What else it may have, for messages.
+        side, within: As in `parse_network`.
     """
-    if not name.startswith('mmseg::'):
-        path = Path(name)
-        if not path.is_file():
-            raise ConfigError(f'there is no config file {name!r} (seen from {Path.cwd()}).')
-        return path
-    zoo = Path(mmseg.__file__).parent / '.mim' / 'configs'
-    path = zoo / name.removeprefix('mmseg::')
-    if not path.is_file():
-        names = [p.relative_to(zoo).as_posix() for p in zoo.rglob('*.py')]
-        raise ConfigError(
-            f'mmseg {mmseg.__version__} has no config {name!r}; '
-            f'{nearest(path.relative_to(zoo).as_posix(), names)}.'
-        )
-    return path
+    if 'config' not in cfg:
+        if 'type' not in cfg:
+            raise ConfigError(
+                f"{side}: expected config='...' or an inline model with type='...', "
+                f'got the keys {sorted(map(str, cfg))}.'
+            )
+        if cfg['type'] == 'DistillationWrapper':
+            raise ConfigError(
+                f'{side}: expected a network, got a DistillationWrapper; give the one that it '
+                'trains, its student.'
+            )
+        return ConfigDict(cfg)
+    known = ('config', 'cfg_options')
+    problems = Problems()
+    for key in cfg:
+        if key not in (*known, '_scope_'):
+            problems.add(
+                ConfigError(
+                    f'{side}: unknown key {key!r}; {nearest(key, sorted({*own, *known}))}. '
+                    'A key of the network itself goes into cfg_options.'
+                )
+            )
+    model = ConfigDict()
+    with problems:
+        model = _model_of(cfg['config'], cfg.get('cfg_options'), side, within)
+    problems.raise_if_any()
+    return model
 
 
-def _model_of(name: Any, cfg_options: Any, side: str) -> ConfigDict:
+def _model_of(name: Any, cfg_options: Any, side: str, within: tuple[Path, ...]) -> ConfigDict:
+    """The model dict of a config."""
     if not isinstance(name, str):
-        raise ConfigError(f'{side}.config: expected a path or mmseg::..., got {name!r}.')
-    if cfg_options is not None and not isinstance(cfg_options, Mapping):
-        raise ConfigError(f'{side}.cfg_options: expected a dict, got {cfg_options!r}.')
+        raise ConfigError(f'{side}.config: expected a path or mmseg::..., got {shown(name)}.')
     try:
-        config = Config.fromfile(config_path(name))
-        if cfg_options:
-            config.merge_from_dict(dict(cfg_options))
+        path = config_path(name).resolve()
+        config = read_config_file(name)
     except ConfigError as error:
         raise ConfigError(f'{side}.config: {error}') from error
-    except Exception as error:  # a config is code: anything can be raised in it
-        raise ConfigError(f'{side}.config: {name}: {type(error).__name__}: {error}') from error
+    options = {} if cfg_options is None else cfg_options
+    apply_options(config, options, f'{side}.cfg_options')
+    for place in options:
+        if place.split('.')[0] != 'model':
+            raise ConfigError(
+                f'{side}.cfg_options: {place!r} changes nothing of the network; expected names '
+                "that begin with 'model.'."
+            )
     model = config.get('model')
     if not isinstance(model, Mapping) or 'type' not in model:
         raise ConfigError(f'{side}.config: {name} has no model = dict(type=..., ...).')
-    if model['type'] == 'DistillationWrapper':
-        # A network that was itself distilled is described by its student.
-        return parse_network(model['student'], 'student').model
-    return ConfigDict(model)
+    if model['type'] != 'DistillationWrapper':
+        return ConfigDict(model)
+    # A network that was itself distilled is described by its student.
+    if path in within:
+        raise ConfigError(f'{side}.config: {name} is the config of a distillation of itself.')
+    student = parse_network(model.get('student'), f'{side}.config: student', within=(*within, path))
+    return student.model
 
 
 def replace_sync_bn(cfg: Any) -> Any:
@@ -209,17 +251,32 @@ def _say_once(text: str) -> None:
 
 
 def build_network(model: ConfigDict, side: str) -> Any:
-    """Build a segmentor, an `nn.Module` with mmseg's interface, from its model dict.
+    """Build a network, an `nn.Module` with mmseg's interface, from its model dict.
 
     Raises:
         ConfigError: mmseg refused it.
     """
     if not torch.cuda.is_available():
         model = replace_sync_bn(model)
+    look_up(MODELS, model, side)
     try:
         return MODELS.build(model)
     except Exception as error:  # whatever a class of mmseg, timm or the user raises
-        raise ConfigError(f'{side}: {type(error).__name__}: {error}') from error
+        raise ConfigError(f'{side}: {explain(error)}') from error
+
+
+def build_segmentor(model: ConfigDict, side: str) -> Any:
+    """Build a network that segments.
+
+    Raises:
+        ConfigError: mmseg refused it, or it is only a part of one, such as a backbone.
+    """
+    network = build_network(model, side)
+    if not isinstance(network, BaseSegmentor):
+        raise ConfigError(
+            f'{side}: expected a segmentor such as EncoderDecoder, got {type(network).__name__}.'
+        )
+    return network
 
 
 def without_initialisation(model: Any) -> Any:

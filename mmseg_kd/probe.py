@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError, KDError
+from mmseg_kd.host import explain
 from mmseg_kd.network import PROBE_SIZE, is_auxiliary, run_to_layers, run_whole
 from mmseg_kd.recorder import Recorder
 
@@ -21,11 +22,13 @@ class Probe:
 
     Attributes:
         outputs: The layers' outputs; a layer that did not run is absent.
+        learning: Layers through whose output something learns.
         changed: Layers whose output the network changes in place afterwards.
         used: Parameters and buffers, by key, that the run went through.
     """
 
     outputs: dict[str, Tensor]
+    learning: set[str]
     changed: set[str]
     used: set[str]
 
@@ -72,7 +75,10 @@ def probe(network: nn.Module, layers: Collection[str], side: str) -> Probe:
     try:
         with evaluating(network):
             images = probe_images(network)
-            outputs = run_to_layers(network, images, layers)
+            with torch.enable_grad():
+                outputs = run_to_layers(network, images, layers)
+            learning = {name for name, output in outputs.items() if output.requires_grad}
+            outputs = {name: output.detach() for name, output in outputs.items()}
             # mmseg calls a head's `forward`, past its hooks: what ran inside it tells.
             entered |= {name[:i] for name in entered for i, c in enumerate(name) if c == '.'}
             used = {k for k in network.state_dict() if _is_used(k, entered, completed)}
@@ -84,13 +90,15 @@ def probe(network: nn.Module, layers: Collection[str], side: str) -> Probe:
         raise type(error)(f'{side}: {error}') from error
     except Exception as error:  # whatever a network raises
         size = 'x'.join(map(str, PROBE_SIZE))
+        # Torch's word for tensors that do not go together.
+        hint = '; check in_channels and in_index of its heads' * isinstance(error, RuntimeError)
         raise ConfigError(
-            f'{side}: a dry run on an image of {size} failed: {type(error).__name__}: {error}'
+            f'{side}: a dry run on an image of {size} failed: {explain(error)}{hint}'
         ) from error
     finally:
         for handle in handles:
             handle.remove()
-    return Probe(outputs, changed, used)
+    return Probe(outputs, learning, changed, used)
 
 
 def _is_used(key: str, entered: Collection[str], completed: Collection[str]) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmseg_kd.errors import ConfigError, nearest
+from mmseg_kd.errors import ConfigError, nearest, shown
+from mmseg_kd.values import is_number, is_whole
 
 REDUCTIONS = ('sum', 'mean', 'random')
 
@@ -28,17 +28,17 @@ def choose_teachers(value: Any, where: str, teachers: Sequence[str]) -> list[str
         return list(teachers)
     chosen: list[str] = []
     for one in value if isinstance(value, (list, tuple)) else [value]:
-        if isinstance(one, int) and not isinstance(one, bool) and 0 <= one < len(teachers):
+        if is_whole(one) and 0 <= one < len(teachers):
             chosen.append(teachers[one])
         elif isinstance(one, str) and one in teachers:
             chosen.append(one)
         else:
             raise ConfigError(
-                f'{where}: there is no teacher {one!r}; expected one of {list(teachers)} or an '
-                'index.'
+                f'{where}: there is no teacher {shown(one)}; expected one of {list(teachers)} or '
+                'an index.'
             )
     if not chosen or len(set(chosen)) < len(chosen):
-        raise ConfigError(f'{where}: expected one or more different teachers, got {value!r}.')
+        raise ConfigError(f'{where}: expected one or more different teachers, got {shown(value)}.')
     return chosen
 
 
@@ -58,10 +58,10 @@ def spread(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[str, Any]
         ConfigError: The teachers, the reduction or the weights are not what they must be.
     """
     if not isinstance(cfg, Mapping):
-        raise ConfigError(f'{where}: expected a dict, got {cfg!r}.')
+        raise ConfigError(f'{where}: expected a dict, got {shown(cfg)}.')
     for key in cfg:
         if not isinstance(key, str):
-            raise ConfigError(f'{where}: expected words for keys, got {key!r}.')
+            raise ConfigError(f'{where}: expected words for keys, got {shown(key)}.')
     rest = {k: v for k, v in cfg.items() if k not in ('teacher', 'reduction', 'teacher_weights')}
     schedule = _schedules(cfg.get('schedule'), f'{where}.schedule')
     chosen = choose_teachers(cfg.get('teacher'), f'{where}.teacher', teachers)
@@ -69,8 +69,8 @@ def spread(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[str, Any]
     weights = cfg.get('teacher_weights')
     if reduction not in (None, *REDUCTIONS):
         raise ConfigError(
-            f'{where}.reduction: expected one of {REDUCTIONS}, got {reduction!r}; '
-            f'{nearest(str(reduction), REDUCTIONS)}.'
+            f'{where}.reduction: expected one of {REDUCTIONS}, got {shown(reduction)}; '
+            f'{nearest(reduction, REDUCTIONS)}.'
         )
     if len(chosen) < 2 and (reduction is not None or weights is not None):
         key = 'teacher_weights' if reduction is None else 'reduction'
@@ -103,8 +103,7 @@ def spread(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[str, Any]
 
 def is_weight(value: Any) -> bool:
     """Whether a value is a finite number >= 0."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value >= 0
+    return is_number(value) and value >= 0
 
 
 def _schedules(value: Any, where: str) -> list[Any]:
@@ -112,16 +111,16 @@ def _schedules(value: Any, where: str) -> list[Any]:
     if value is None or isinstance(value, Mapping):
         return [] if value is None else [value]
     if not isinstance(value, (list, tuple)):
-        raise ConfigError(f'{where}: expected a dict or a list of dicts, got {value!r}.')
+        raise ConfigError(f'{where}: expected a dict or a list of dicts, got {shown(value)}.')
     return list(value)
 
 
 def _check_weights(weights: Any, reduction: str | None, count: int, where: str) -> None:
     if reduction not in (None, 'sum'):
-        raise ConfigError(f"{where} goes with reduction='sum', got {reduction!r}.")
+        raise ConfigError(f"{where} goes with reduction='sum', got {shown(reduction)}.")
     if not (
         isinstance(weights, (list, tuple))
         and len(weights) == count
         and all(map(is_weight, weights))
     ):
-        raise ConfigError(f'{where}: expected {count} finite numbers >= 0, got {weights!r}.')
+        raise ConfigError(f'{where}: expected {count} finite numbers >= 0, got {shown(weights)}.')

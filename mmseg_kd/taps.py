@@ -61,6 +61,14 @@ def find_tap(model: nn.Module, name: str, side: str) -> Tap:
     )
 
 
+def no_gradient(where: str, layer: str) -> ConfigError:
+    """What is wrong with a tapped layer through which the student learns nothing."""
+    return ConfigError(
+        f'{where}: {layer!r} gives the student no gradient: it is frozen, or recomputed in the '
+        'backward pass; set frozen_stages=-1 and with_cp=False, or tap another layer.'
+    )
+
+
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:
     try:
         return model.get_submodule(name)

@@ -19,7 +19,7 @@ from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.folding import fold_batchnorm
 from mmseg_kd.network import (
     NetworkSpec,
-    build_network,
+    build_segmentor,
     is_auxiliary,
     run_to_layers,
     run_whole,
@@ -97,7 +97,7 @@ class Teacher:
     def __init__(self, spec: NetworkSpec, label: str = 'teacher') -> None:
         self.spec = spec
         self.label = label
-        self.network = build_network(without_initialisation(spec.model), label)
+        self.network = build_segmentor(without_initialisation(spec.model), label)
         self.network.requires_grad_(False)
         self.network.eval()
         self._normalisation: Normalisation | None = None

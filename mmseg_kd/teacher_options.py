@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mmseg_kd.errors import ConfigError, Problems, nearest
+from mmseg_kd.errors import ConfigError, Problems, nearest, shown
 
 PRECISIONS = ('bfloat16', 'float16', 'float32')
 _COMPILE_ARGUMENTS = tuple(inspect.signature(torch.compile).parameters)[1:]
@@ -57,7 +57,9 @@ def parse_teacher_options(cfg: Mapping[str, Any], side: str) -> TeacherOptions:
     for name in ('fold_bn', 'fused_attention', 'channels_last', 'stream'):
         with problems:
             if not isinstance(options.get(name, True), bool):
-                raise ConfigError(f'{side}.{name}: expected True or False, got {options[name]!r}.')
+                raise ConfigError(
+                    f'{side}.{name}: expected True or False, got {shown(options[name])}.'
+                )
     with problems:
         _check_precision(options.get('autocast'), f'{side}.autocast')
     if 'compile' in options:
@@ -71,7 +73,7 @@ def _check_precision(value: Any, where: str) -> None:
     if value is not None and value not in PRECISIONS:
         raise ConfigError(
             f'{where}: expected None (that of the student) or one of {", ".join(PRECISIONS)}, '
-            f'got {value!r}; {nearest(str(value), PRECISIONS)}.'
+            f'got {shown(value)}; {nearest(value, PRECISIONS)}.'
         )
 
 
@@ -80,12 +82,13 @@ def _compile_arguments(value: Any, where: str) -> dict[str, Any] | None:
         return {} if value else None
     if not isinstance(value, Mapping):
         raise ConfigError(
-            f'{where}: expected True, False or a dict of arguments of torch.compile, got {value!r}.'
+            f'{where}: expected True, False or a dict of arguments of torch.compile, got '
+            f'{shown(value)}.'
         )
     for key in value:
         if key not in _COMPILE_ARGUMENTS:
             raise ConfigError(
                 f'{where}: torch.compile has no argument {key!r}; '
-                f'{nearest(str(key), _COMPILE_ARGUMENTS)}.'
+                f'{nearest(key, _COMPILE_ARGUMENTS)}.'
             )
     return dict(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +132,13 @@ def make_term(
             f'{spec.where}: {spec.layers.student[0]!r} gives {channels} channels and '
             f"{names[0]!r} {wanted}; with connector='auto' a convolution is added."
         )
-    return Term(spec, connector)
+    check_channels: Any = getattr(spec.loss, 'check_channels', None)
+    if check_channels is not None:
+        try:
+            check_channels(wanted)
+        except ValueError as error:
+            raise ShapeError(f'{spec.where}.loss: {type(spec.loss).__name__}: {error}') from error
+    return _checked(Term(spec, connector), spec, student, teachers)
 
 
 def _pairs(spec: TermSpec) -> list[tuple[str, tuple[str, ...]]]:
@@ -141,12 +148,18 @@ def _pairs(spec: TermSpec) -> list[tuple[str, tuple[str, ...]]]:
 
 def _checked(term: Term, spec: TermSpec, student: Taps, teachers: Mapping[str, Taps]) -> Term:
     """`term`, after one computation on what a dry run gave: a loss checks its own shapes."""
+    kind = type(spec.loss).__name__
     label_NHW = torch.zeros(1, *student.image_size, dtype=torch.long)
     try:
-        with torch.no_grad():
-            term(student, teachers, label_NHW)
+        with evaluating(term):
+            value = term(student, teachers, label_NHW)
     except Exception as error:  # whatever a loss raises that cannot take these shapes
-        raise ShapeError(f'{spec.where}: {type(spec.loss).__name__}: {error}') from error
+        hint = ' (a loss is called with student, teacher and labels)'
+        text = f'{error}{hint if isinstance(error, TypeError) else ""}'
+        raise ShapeError(f'{spec.where}: {kind}: {text}') from error
+    if not (isinstance(value, Tensor) and value.ndim == 0):
+        shape = f'of shape {tuple(value.shape)}' if isinstance(value, Tensor) else repr(value)
+        raise ShapeError(f'{spec.where}: {kind}: expected a scalar tensor, got one {shape}.')
     return term
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from mmseg_kd.errors import ConfigError, Problems, is_name, nearest
+from mmseg_kd.errors import ConfigError, Problems, nearest, shown
 from mmseg_kd.reduction import is_weight, spread
-from mmseg_kd.registry import KD_LOSSES, SCHEDULES, build
+from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build, look_up
+from mmseg_kd.values import is_name
 
 Schedule = Callable[[int], float]
 
@@ -28,6 +29,8 @@ _KEYS = (
     'teacher_weights',
 )
 
+# Arguments of a connector that the layers give.
+CHANNELS = ('student_channels', 'teacher_channels')
 
 # Terms are kept in an nn.ModuleDict, which takes no name of its own attributes.
 _RESERVED = frozenset(dir(nn.ModuleDict()))
@@ -74,7 +77,12 @@ def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> list[
         The terms that can be read.
     """
     if not isinstance(cfgs, (list, tuple)):
-        problems.add(ConfigError(f'distillation: expected a list of dicts, got {cfgs!r}.'))
+        problems.add(
+            ConfigError(
+                'distillation: expected a list of dicts, with [] for the plain student, got '
+                f'{shown(cfgs)}.'
+            )
+        )
         return []
     specs: list[TermSpec] = []
     taken: set[str] = set()
@@ -133,7 +141,7 @@ def _names(cfg: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     value = cfg[key]
     names = [value] if isinstance(value, str) else value
     if not (isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names)):
-        raise ConfigError(f"{where}.{key}: expected a layer's name, got {value!r}.")
+        raise ConfigError(f"{where}.{key}: expected a layer's name, got {shown(value)}.")
     return tuple(names)
 
 
@@ -147,23 +155,28 @@ def _parse_term(cfg: Mapping[str, Any], where: str, suffix: str, taken: set[str]
         layers = _layers(cfg, where)
     weight = cfg.get('weight', 1.0)
     if not is_weight(weight):
-        problems.add(ConfigError(f'{where}.weight: expected a finite number >= 0, got {weight!r}.'))
+        problems.add(
+            ConfigError(f'{where}.weight: expected a finite number >= 0, got {shown(weight)}.')
+        )
     schedules: list[Schedule] = []
     for i, one in enumerate(cfg['schedule']):
         with problems:
-            schedules.append(build(SCHEDULES, one, f'{where}.schedule[{i}]'))
+            schedules.append(_schedule(one, f'{where}.schedule[{i}]'))
     loss: Any = None
     with problems:
         if 'loss' not in cfg:
             raise ConfigError(f'{where}: loss is missing.')
         loss = build(KD_LOSSES, cfg['loss'], f'{where}.loss')
         _check_loss(loss, layers, cfg, where)
+    connector = cfg.get('connector', 'auto')
+    with problems:
+        _check_connector(connector, f'{where}.connector')
     name = cfg.get('name')
     if name is None:
         name = _free_name(type(loss).__name__, suffix, taken)
     elif not is_name(name):
         problems.add(
-            ConfigError(f"{where}.name: expected letters, digits, '_' and '-', got {name!r}.")
+            ConfigError(f"{where}.name: expected letters, digits, '_' and '-', got {shown(name)}.")
         )
     elif name in _RESERVED:
         problems.add(ConfigError(f'{where}.name: {name!r} is a word of PyTorch; take another.'))
@@ -178,8 +191,30 @@ def _parse_term(cfg: Mapping[str, Any], where: str, suffix: str, taken: set[str]
         loss=loss,
         weight=float(weight),
         schedules=tuple(schedules),
-        connector=cfg.get('connector', 'auto'),
+        connector=connector,
     )
+
+
+def _schedule(cfg: Any, where: str) -> Schedule:
+    schedule: Schedule = build(SCHEDULES, cfg, where)
+    if not callable(schedule):
+        raise ConfigError(
+            f'{where}: expected a class whose objects are called with the iteration, got '
+            f'{type(schedule).__name__}.'
+        )
+    return schedule
+
+
+def _check_connector(connector: Any, where: str) -> None:
+    """See that a connector can be looked up; it is built when the channels are known."""
+    if connector is None or connector == 'auto':
+        return
+    if not isinstance(connector, Mapping):
+        raise ConfigError(
+            f"{where}: expected 'auto', None or dict(type='ConvConnector', ...), got "
+            f'{shown(connector)}.'
+        )
+    look_up(CONNECTORS, connector, where, CHANNELS)
 
 
 def _check_loss(loss: Any, layers: Layers, cfg: Mapping[str, Any], where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config as ReadConfig
 from mmengine.config import ConfigDict
 from mmengine.optim import OptimWrapper
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -382,3 +385,46 @@ def write_config(folder: Path, model: Config, data: Path, name: str = 'tiny.py')
     )
     path.write_text(text, encoding='utf-8')
     return path
+
+
+# In `changed`: the entry is taken out.
+TAKEN_OUT = object()
+
+
+def good_config(folder: Path) -> Config:
+    """A whole config of a distillation in which nothing is wrong, as a plain dict.
+
+    Its files are named as seen from `folder`; the teacher's weights are written there, images
+    are not.
+    """
+    # A fixture of a module comes before the one that sets the scope of each test.
+    init_default_scope('mmseg')
+    teacher = resnet(8)
+    save_weights(teacher, folder / 'teacher.pth')
+    schedule = [dict(type='LinearWarmup', end=10), dict(type='LinearDecay', begin=20, end=30)]
+    loss = dict(type='CGDLoss', group_size=2, tau=2.0)
+    model = wrapper_config(
+        resnet(4),
+        teacher,
+        'teacher.pth',
+        term(loss=loss, weight=3.0, schedule=schedule),
+        term('backbone.layer1', 'backbone.layer1', 'CDLoss', name='features'),
+    )
+    path = write_config(folder, model, Path('data'), 'good.py')
+    cfg: Config = ReadConfig.fromfile(path).to_dict()
+    return cfg
+
+
+def changed(cfg: Config, place: str, value: Any) -> Config:
+    """A copy of a config in which the entry at a dotted place is `value`, or `TAKEN_OUT`."""
+    cfg = copy.deepcopy(cfg)
+    node: Any = cfg
+    *parents, last = place.split('.')
+    for part in parents:
+        node = node[int(part) if isinstance(node, list) else part]
+    key = int(last) if isinstance(node, list) else last
+    if value is TAKEN_OUT:
+        del node[key]
+    else:
+        node[key] = value
+    return cfg

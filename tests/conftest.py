@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import init_default_scope
 from torch import Tensor
@@ -22,6 +23,22 @@ SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
 # On tensors this small threads cost ten times more than they bring.
 torch.set_num_threads(1)
+
+# How many examples hypothesis tries: few in the suite, always the same; many, and others each
+# time, with `pytest tests/test_fuzz --hypothesis-profile=deep`.
+settings.register_profile(
+    'suite',
+    max_examples=100,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.register_profile(
+    'deep', parent=settings.get_profile('suite'), max_examples=2000, derandomize=False
+)
+# The one that the command line names is loaded after this one.
+settings.load_profile('suite')
 
 
 def needs_shared(relative: str) -> pytest.MarkDecorator:

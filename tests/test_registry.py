@@ -9,7 +9,7 @@ from mmengine.registry import Registry
 
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.losses import CGDLoss, KLLoss
-from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build
+from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build, look_up
 
 
 def test_builds_with_arguments() -> None:
@@ -80,6 +80,27 @@ def test_injected_arguments_are_not_the_users() -> None:
         teacher_channels=2,
     )
     assert text == "ConvConnector has no argument 'teacher_channels'; nearest: kernel_size."
+
+
+def test_a_misspelt_argument_of_a_member_that_takes_any() -> None:
+    def member(interval: int = 1, **kwargs: int) -> int:
+        return interval + len(kwargs)
+
+    registry = Registry('any', scope='mmseg_kd')
+    registry.register_module(name='Any', module=member)
+    text = message(registry, dict(type='Any', intervall=2))
+    assert text == "Any has no argument 'intervall'; nearest: interval."
+    assert build(registry, dict(type='Any', other=2), 'here') == 2
+
+
+def test_looking_up_builds_nothing() -> None:
+    cfg = dict(type='LinearDecay', begin='later', priority=1)
+    found = look_up(SCHEDULES, cfg, 'here', optional=['priority'], is_complete=False)
+    assert found is SCHEDULES.get('LinearDecay')
+    with pytest.raises(ConfigError, match="here: LinearDecay has no argument 'priority'"):
+        look_up(SCHEDULES, cfg, 'here')
+    with pytest.raises(ConfigError, match="here: LinearDecay: missing: 'end'"):
+        look_up(SCHEDULES, cfg, 'here', optional=['priority'])
 
 
 def test_member_that_takes_any_argument() -> None:

@@ -23,6 +23,7 @@ from mmseg_kd.network import (
     without_initialisation,
 )
 from mmseg_kd.preflight import check_dataset
+from mmseg_kd.runner_config import check_runner_config
 from mmseg_kd.term_spec import parse_terms
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,6 +67,12 @@ def test_base_is_read(name: str) -> None:
 @pytest.mark.parametrize('name', [c for c in CONFIGS if c.startswith('distillation_configs')])
 def test_distillation_config_is_short(name: str) -> None:
     assert len((ROOT / name).read_text(encoding='utf-8').splitlines()) < 30
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_parts_of_the_runner_are_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    check_runner_config(next(experiments_of(name)).config, ['train', 'val', 'test'])
 
 
 def test_experiments_are_sound_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:

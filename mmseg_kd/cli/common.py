@@ -21,7 +21,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmseg_kd.checkpoints import checkpoint_trust
-from mmseg_kd.errors import ConfigError, DeviceError, KDError, Problems, told
+from mmseg_kd.config_file import apply_options
+from mmseg_kd.errors import ConfigError, DeviceError, KDError, Problems, shown, told
 from mmseg_kd.experiments import read_config, run_name
 from mmseg_kd.host import HostNoise, explain
 from mmseg_kd.network import (
@@ -69,6 +70,23 @@ def building(what: str) -> Iterator[None]:
         raise ConfigError(f'{what}: {explain(error)}') from error
 
 
+class _Options(DictAction):
+    """mmengine's KEY=VALUE, with a message where an argument is none."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, ValueError):  # no '=', or brackets that do not match
+            text = ' '.join(values)
+            parser.error(f'{option_string}: expected KEY=VALUE, got {text!r}')
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """The config and its overrides."""
     parser.add_argument(
@@ -78,7 +96,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_Options,
         metavar='KEY=VALUE',
         help='override entries of the config, such as train_dataloader.batch_size=8',
     )
@@ -113,17 +131,25 @@ def load_config(name: str, options: Mapping[str, Any] | None) -> Config:
     """Read a config and apply overrides.
 
     Raises:
-        ConfigError: The file or one of its bases is missing or broken, or a key at its top is
-            most likely a misspelt one.
+        ConfigError: The file or one of its bases is missing or broken, an override leads
+            nowhere, a key at its top is most likely a misspelt one, or there is no model in it;
+            `ManyErrors` where that is more than one.
     """
     if os.getcwd() not in sys.path:
         # Where custom_imports of a user's own modules are looked for, last of all.
         sys.path.append(os.getcwd())
     with building(str(name)):
         cfg = read_config(name)
-        if options:
-            cfg.merge_from_dict(dict(options))
-    check_keys(cfg)
+        apply_options(cfg, options or {}, '--cfg-options')
+    problems = Problems()
+    with problems:
+        check_keys(cfg)
+    model = cfg.get('model')
+    if not (isinstance(model, Mapping) and 'type' in model):
+        problems.add(
+            ConfigError(f"{name}: expected model = dict(type='...', ...), got {shown(model)}.")
+        )
+    problems.raise_if_any()
     return cfg
 
 
@@ -134,18 +160,22 @@ def check_keys(cfg: Config) -> None:
     of the runner's are refused; very nearly, where the config has the runner's name as well.
 
     Raises:
-        ConfigError: There is such a key.
+        ConfigError: There is such a key; `ManyErrors` where there are more.
     """
     known = set(signature(Runner.__init__).parameters) - {'self', 'cfg', 'experiment_name'}
     known |= {'custom_imports', 'tta_model', 'tta_pipeline', 'find_unused_parameters'}
     known |= {'data_preprocessor', 'model_wrapper_cfg', 'sync_bn', 'compile'}
     # Variables that nearly every data set's config has, and that are close to tta_pipeline.
     variables = {'train_pipeline', 'val_pipeline', 'test_pipeline'}
-    for key in cfg.keys() - known - variables:
+    problems = Problems()
+    for key in sorted(cfg.keys() - known - variables):
         close = difflib.get_close_matches(key, known - cfg.keys(), n=1, cutoff=0.85)
         close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.92)
         if close:
-            raise ConfigError(f'unknown key {key!r} in the config; did you mean {close[0]!r}?')
+            problems.add(
+                ConfigError(f'unknown key {key!r} in the config; did you mean {close[0]!r}?')
+            )
+    problems.raise_if_any()
 
 
 def prepare_run(cfg: Config, args: argparse.Namespace) -> None:

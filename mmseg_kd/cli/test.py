@@ -27,6 +27,7 @@ from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import BadDataHook
 from mmseg_kd.network import without_initialisation
 from mmseg_kd.preflight import check_dataset
+from mmseg_kd.runner_config import check_runner_config
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 def test(args: argparse.Namespace) -> int:
     """Run the command."""
     cfg = load_config(args.config, args.cfg_options)
+    check_runner_config(cfg, ['test'])
     is_teacher = args.teacher is not None
     spec = teacher_of(cfg, args.teacher or None) if is_teacher else trained_network_of(cfg)
     checkpoint = args.checkpoint or (spec.checkpoint if is_teacher else None)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from mmseg.registry import OPTIMIZERS
+from mmseg.registry import MODELS
 
 from mmseg_kd.cli.common import (
     add_config_arguments,
@@ -28,7 +29,7 @@ from mmseg_kd.cli.survival import (
     stop_on_signals,
     use_durable_checkpoints,
 )
-from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
+from mmseg_kd.errors import ConfigError, DeviceError, KDError, Problems
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import (
     BadDataHook,
@@ -37,9 +38,9 @@ from mmseg_kd.hooks import (
     NonFiniteHook,
     RankZeroBuffersHook,
 )
-from mmseg_kd.host import registered
 from mmseg_kd.preflight import check_dataset
 from mmseg_kd.ranks import leave_together
+from mmseg_kd.runner_config import check_runner_config
 
 
 class Started(Hook):
@@ -119,24 +120,28 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def check_optimizer(cfg: Config) -> None:
-    """See that the optimiser's class exists: the host's own message does not name it.
+def check_config(cfg: Config) -> None:
+    """See that all that a training is made of can be looked up.
+
+    Where it cannot, the networks are built too, so that what is wrong with them is said at once.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: It cannot; `ManyErrors` where that is more than one.
     """
-    kind = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
-    if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
-        raise ConfigError(
-            f'optim_wrapper: there is no optimizer {kind!r}; '
-            f'{nearest(kind, registered("optimizer"))}.'
-        )
+    problems = Problems()
+    with problems:
+        check_runner_config(cfg, ['train', 'val'])
+    if problems.errors and not any(str(error).startswith('model:') for error in problems.errors):
+        init_default_scope('mmseg')
+        with problems, building('model'):
+            MODELS.build(cfg.model)
+    problems.raise_if_any()
 
 
 def train(args: argparse.Namespace) -> int:
     """Run the command."""
     cfg = load_config(args.config, args.cfg_options)
-    check_optimizer(cfg)
+    check_config(cfg)
     apply_options(cfg, args)
     if not args.plain_eval:
         use_fast_metrics(cfg)

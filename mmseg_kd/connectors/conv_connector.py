@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmseg_kd.errors import shown
 from mmseg_kd.registry import CONNECTORS
+from mmseg_kd.values import is_whole
 
 
 @CONNECTORS.register_module()
@@ -22,8 +24,10 @@ class ConvConnector(nn.Module):
 
     def __init__(self, student_channels: int, teacher_channels: int, kernel_size: int = 1) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f'kernel_size must be odd and >= 1, got {kernel_size!r}.')
+        if not (is_whole(kernel_size) and kernel_size >= 1 and kernel_size % 2):
+            raise ValueError(
+                f'kernel_size must be a whole number, odd and >= 1, got {shown(kernel_size)}.'
+            )
         self.conv = nn.Conv2d(
             student_channels, teacher_channels, kernel_size, padding=kernel_size // 2
         )

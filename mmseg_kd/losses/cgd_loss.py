@@ -70,6 +70,20 @@ class CGDLoss(LogitLoss):
             student_NChw, teachers_NChw, size, self.group_size, self.tau, mask_NHW
         )
 
+    def check_channels(self, channels: int) -> None:
+        """See that a map of `channels` has at least one full group.
+
+        `forward` takes what there is for one group; in a config that is a mistake.
+
+        Raises:
+            ValueError: It has not.
+        """
+        if self.group_size > channels:
+            raise ValueError(
+                f'group_size={self.group_size} is more than the {channels} channels of the '
+                f'layers; take 1 to {channels}.'
+            )
+
     @staticmethod
     def _permutation(channels: int, interval: int) -> Tensor:
         draw = current_iteration() // interval

@@ -9,7 +9,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from mmseg_kd.errors import shown
+from mmseg_kd.losses.arguments import positive, true_or_false
 from mmseg_kd.losses.functional import at_least_float32, resize_label
+from mmseg_kd.values import is_whole
 
 Resolution = Literal['label', 'student', 'teacher']
 
@@ -42,16 +45,16 @@ class LogitLoss(nn.Module, ABC):
         ignore_index: int | None = None,
     ) -> None:
         super().__init__()
-        if not (isinstance(tau, (int, float)) and 0 < tau < float('inf')):
-            raise ValueError(f'tau must be a number > 0, got {tau!r}.')
         if resolution not in get_args(Resolution):
             raise ValueError(
-                f'resolution must be one of {get_args(Resolution)}, got {resolution!r}.'
+                f'resolution must be one of {get_args(Resolution)}, got {shown(resolution)}.'
             )
-        if not (ignore_index is None or isinstance(ignore_index, int)):
-            raise ValueError(f'ignore_index must be None or a whole number, got {ignore_index!r}.')
-        self.tau = tau
-        self.tau_squared = tau_squared
+        if not (ignore_index is None or is_whole(ignore_index)):
+            raise ValueError(
+                f'ignore_index must be None or a whole number, got {shown(ignore_index)}.'
+            )
+        self.tau = positive('tau', tau)
+        self.tau_squared = true_or_false('tau_squared', tau_squared)
         self.resolution = resolution
         self.ignore_index = ignore_index
 

@@ -261,7 +261,8 @@ def _finish(
     """Save the gradient and return the loss, a sum of divergences divided by `count`."""
     ctx.others = len(ctx.needs_input_grad) - 1
     if gradient_NwCh is not None:
-        gradient_NChw = gradient_NwCh.permute(0, 2, 3, 1) / (tau * count)
+        # One after the other: a count on the device times tau is a float32.
+        gradient_NChw = gradient_NwCh.permute(0, 2, 3, 1) / tau / count
         ctx.save_for_backward(gradient_NChw.to(student_NChw.dtype), student_NChw)
     return (total / count).to(student_NChw.dtype)
 

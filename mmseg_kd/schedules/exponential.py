@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from mmseg_kd.errors import shown
 from mmseg_kd.registry import SCHEDULES
 from mmseg_kd.schedules.interval import check_interval
+from mmseg_kd.values import is_number
 
 
 @SCHEDULES.register_module()
@@ -18,11 +20,12 @@ class ExponentialWarmup:
         floor: Where the curve starts, between 0 and 1.
 
     Raises:
-        ValueError: Not 0 <= begin < end, or not 0 < floor < 1.
+        ValueError: Not whole numbers with 0 <= begin < end, or not 0 < floor < 1.
     """
 
     def __init__(self, end: int, begin: int = 0, floor: float = 1e-3) -> None:
-        self.begin, self.end = check_interval(begin, end)
+        check_interval(begin, end)
+        self.begin, self.end = begin, end
         self.floor = _check_floor(floor)
 
     def __call__(self, iteration: int) -> float:
@@ -44,11 +47,12 @@ class ExponentialDecay:
         floor: Where the curve ends, between 0 and 1.
 
     Raises:
-        ValueError: Not 0 <= begin < end, or not 0 < floor < 1.
+        ValueError: Not whole numbers with 0 <= begin < end, or not 0 < floor < 1.
     """
 
     def __init__(self, begin: int, end: int, floor: float = 1e-3) -> None:
-        self.begin, self.end = check_interval(begin, end)
+        check_interval(begin, end)
+        self.begin, self.end = begin, end
         self.floor = _check_floor(floor)
 
     def __call__(self, iteration: int) -> float:
@@ -59,6 +63,6 @@ class ExponentialDecay:
 
 
 def _check_floor(floor: float) -> float:
-    if not 0 < floor < 1:
-        raise ValueError(f'expected 0 < floor < 1, got {floor!r}.')
+    if not (is_number(floor) and 0 < floor < 1):
+        raise ValueError(f'expected 0 < floor < 1, got {shown(floor)}.')
     return floor

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from mmseg_kd.errors import shown
 from mmseg_kd.registry import SCHEDULES
 from mmseg_kd.schedules.interval import check_interval
+from mmseg_kd.values import is_whole
 
 
 @SCHEDULES.register_module()
@@ -15,12 +17,15 @@ class Jump:
         end: First iteration with the factor 0 again. None: never.
 
     Raises:
-        ValueError: Not 0 <= begin < end.
+        ValueError: Not whole numbers with 0 <= begin < end.
     """
 
     def __init__(self, begin: int = 0, end: int | None = None) -> None:
+        if end is not None:
+            check_interval(begin, end)
+        elif not (is_whole(begin) and begin >= 0):
+            raise ValueError(f'expected a whole number begin >= 0, got {shown(begin)}.')
         self.begin, self.end = begin, end
-        check_interval(begin, begin + 1 if end is None else end)
 
     def __call__(self, iteration: int) -> float:
         return float(self.begin <= iteration and (self.end is None or iteration < self.end))

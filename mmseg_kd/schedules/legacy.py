@@ -7,8 +7,12 @@ in its first step. `ExponentialWarmup` and `ExponentialDecay` are what was meant
 
 from __future__ import annotations
 
+import sys
+
+from mmseg_kd.errors import shown
 from mmseg_kd.registry import SCHEDULES
 from mmseg_kd.schedules.interval import check_interval
+from mmseg_kd.values import is_number
 
 
 @SCHEDULES.register_module()
@@ -27,7 +31,8 @@ class LegacyExponentialWarmup:
 
     def __init__(self, alpha: float, end: int) -> None:
         self.alpha = _check_alpha(alpha)
-        _, self.end = check_interval(0, end)
+        check_interval(0, end)
+        self.end = end
 
     def __call__(self, iteration: int) -> float:
         return float(self.alpha ** (min(iteration / self.end, 1.0) - 1.0))
@@ -50,7 +55,8 @@ class LegacyExponentialDecay:
 
     def __init__(self, alpha: float, begin: int, end: int) -> None:
         self.alpha = _check_alpha(alpha)
-        self.begin, self.end = check_interval(begin, end)
+        check_interval(begin, end)
+        self.begin, self.end = begin, end
 
     def __call__(self, iteration: int) -> float:
         if iteration <= self.begin:
@@ -62,6 +68,7 @@ class LegacyExponentialDecay:
 
 
 def _check_alpha(alpha: float) -> float:
-    if not 0 < alpha < float('inf'):
-        raise ValueError(f'expected a finite alpha > 0, got {alpha!r}.')
+    # Of numbers less than this the reciprocal, which the factors come to, is infinite.
+    if not (is_number(alpha) and alpha >= sys.float_info.min):
+        raise ValueError(f'expected a finite alpha > 0, got {shown(alpha)}.')
     return alpha

@@ -15,11 +15,12 @@ class LinearWarmup:
         begin: Last iteration with the factor 0.
 
     Raises:
-        ValueError: Not 0 <= begin < end.
+        ValueError: Not whole numbers with 0 <= begin < end.
     """
 
     def __init__(self, end: int, begin: int = 0) -> None:
-        self.begin, self.end = check_interval(begin, end)
+        check_interval(begin, end)
+        self.begin, self.end = begin, end
 
     def __call__(self, iteration: int) -> float:
         return min(max((iteration - self.begin) / (self.end - self.begin), 0.0), 1.0)
@@ -34,11 +35,12 @@ class LinearDecay:
         end: First iteration with the factor 0.
 
     Raises:
-        ValueError: Not 0 <= begin < end.
+        ValueError: Not whole numbers with 0 <= begin < end.
     """
 
     def __init__(self, begin: int, end: int) -> None:
-        self.begin, self.end = check_interval(begin, end)
+        check_interval(begin, end)
+        self.begin, self.end = begin, end
 
     def __call__(self, iteration: int) -> float:
         return min(max((self.end - iteration) / (self.end - self.begin), 0.0), 1.0)

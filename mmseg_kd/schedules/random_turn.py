@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmseg_kd.registry import SCHEDULES
+from mmseg_kd.values import is_whole
 
 
 @SCHEDULES.register_module()
@@ -24,9 +25,9 @@ class RandomTurn:
     """
 
     def __init__(self, index: int, count: int, seed: int = 0) -> None:
-        if not all(isinstance(number, int) for number in (index, count, seed)):
+        if not all(map(is_whole, (index, count, seed))):
             raise ValueError(
-                f'expected whole numbers, got index={index}, count={count}, seed={seed}.'
+                f'expected whole numbers, got index={index!r}, count={count!r}, seed={seed!r}.'
             )
         if not 0 <= index < count:
             raise ValueError(f'expected 0 <= index < count, got index={index}, count={count}.')

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from mmseg_kd.assembly import assemble
 from mmseg_kd.checkpoints import load_weights
-from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.errors import CheckpointError
 from mmseg_kd.iteration import current_iteration
 from mmseg_kd.losses.cross_entropy import fuse_task_loss
 from mmseg_kd.recorder import Recorder
-from mmseg_kd.taps import Taps
+from mmseg_kd.taps import Taps, no_gradient
 from mmseg_kd.term import Term, student_layers, teacher_layers
 
 # Entries of the log: the weighted term, and its weight at this iteration.
@@ -212,11 +212,7 @@ def _check_gradients(student: Taps) -> None:
     """
     for layer, output in student.outputs.items():
         if not output.requires_grad:
-            raise ConfigError(
-                f'student_layer {layer!r} gives the student no gradient: it is frozen, '
-                'or recomputed in the backward pass; set frozen_stages=-1 and with_cp=False, or '
-                'tap another layer.'
-            )
+            raise no_gradient('student_layer', layer)
 
 
 def _labels(data_samples: Sequence[BaseDataElement]) -> Tensor:

@@ -76,4 +76,4 @@ def test_nothing_found(args: list[str], message: str, capsys: pytest.CaptureFixt
 def test_a_broken_config_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / 'broken.py').write_text('model = undefined', encoding='utf-8')
     assert main([str(tmp_path)]) == 1
-    assert 'broken.py: NameError' in capsys.readouterr().err
+    assert 'broken.py, line 1: NameError' in capsys.readouterr().err

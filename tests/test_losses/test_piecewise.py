@@ -100,6 +100,19 @@ def test_value_and_gradient_of_the_plain_formula(
 
 
 @pytest.mark.usefixtures('piece')
+@pytest.mark.parametrize('tau', [0.05, 3.3])
+@pytest.mark.parametrize('group_size', [None, 3])
+def test_gradients_in_double_are_exact_under_a_mask(group_size: int | None, tau: float) -> None:
+    student, teacher = maps((3, 4), (3, 4))
+    pieces, plain = both(teacher, (6, 8), group_size, random_mask((6, 8)), tau)
+    torch.testing.assert_close(
+        value_and_gradient(pieces, student),
+        value_and_gradient(plain, student),
+        rtol=1e-12,
+        atol=1e-15,
+    )
+
+
 @pytest.mark.parametrize('group_size', [None, 1, 3])
 def test_gradcheck(group_size: int | None) -> None:
     student, teacher = maps((3, 4), (2, 5))

@@ -725,7 +725,10 @@ def test_all_problems_are_reported_at_once(make: Make, tmp_path: Path) -> None:
         ),
         (term(loss='CGD'), r"no kd_loss 'CGD'; nearest: CGDLoss"),
         (term(loss=dict(type='CGDLoss', groups=3)), r"no argument 'groups'; nearest: group_size"),
-        (term(loss=dict(type='KLLoss', tau=-1)), r'KLLoss: tau must be a number > 0, got -1'),
+        (
+            term(loss=dict(type='KLLoss', tau=-1)),
+            r'KLLoss: tau must be a finite number > 0, got -1',
+        ),
         (term(loss='KLLoss', weight=float('nan')), r'weight: expected a finite number .* nan'),
         (term(weight=float('inf')), r'weight: expected a finite number .* inf'),
         (term(weight='3'), r"weight: expected a finite number >= 0, got '3'"),
@@ -742,6 +745,30 @@ def test_all_problems_are_reported_at_once(make: Make, tmp_path: Path) -> None:
 def test_a_wrong_term_is_named(make: Make, one: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make(one)
+
+
+def test_a_loss_that_gives_a_map_is_an_error(make: Make) -> None:
+    class Difference(nn.Module):
+        def forward(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
+            return student - teacher
+
+    with pytest.raises(ShapeError, match=r'Difference: expected a scalar tensor, got one of shape'):
+        make(term(loss=dict(type=Difference)))
+
+
+def test_a_loss_is_tried_without_a_trace(make: Make) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(CLASSES)
+
+        def forward(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
+            return (self.norm(student) - teacher).square().mean()
+
+    wrapper = make(term(loss=dict(type=Counting), name='counting'))
+    norm = wrapper.terms['counting'].loss.norm
+    assert norm.num_batches_tracked == 0
+    assert norm.training
 
 
 def test_two_terms_of_one_name_are_an_error(make: Make) -> None:
@@ -871,7 +898,9 @@ def test_the_task_loss_is_fused_by_default(make: Make) -> None:
 def test_a_frozen_layer_is_an_error(make: Make, layer: str) -> None:
     wrapper = make(term(layer, layer, 'CDLoss'))
     wrapper.student.backbone.requires_grad_(False)
-    with pytest.raises(ConfigError, match=f"student_layer '{layer}' gives the student no gradient"):
+    with pytest.raises(
+        ConfigError, match=f"student_layer: '{layer}' gives the student no gradient"
+    ):
         train(wrapper, 1)
     with torch.no_grad():
         data = wrapper.data_preprocessor(batch(), training=True)
@@ -882,9 +911,8 @@ def test_a_recomputed_layer_is_an_error(make: Make) -> None:
     student = resnet(4)
     student['backbone']['with_cp'] = True
     # Of the first stage, whose input has a gradient, and of a module inside what is recomputed.
-    wrapper = make(term('backbone.layer2.1.conv1', 'backbone.layer2.1.conv1'), student=student)
     with pytest.raises(ConfigError, match='gives the student no gradient'):
-        train(wrapper, 1)
+        make(term('backbone.layer2.1.conv1', 'backbone.layer2.1.conv1'), student=student)
     train(make(term(), student=student), 1)
 
 

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mmseg_kd.values import is_name, is_number, is_whole
+
+
+@pytest.mark.parametrize('value', [0, -1, 2.5, 1e308, 10**308])
+def test_numbers(value: Any) -> None:
+    assert is_number(value)
+
+
+@pytest.mark.parametrize(
+    'value', [True, float('nan'), float('inf'), -float('inf'), 10**309, '1', None, [1], 1j]
+)
+def test_what_is_no_number(value: Any) -> None:
+    assert not is_number(value)
+
+
+def test_whole_numbers() -> None:
+    assert all(map(is_whole, (0, -3, 10**400)))
+    assert not any(map(is_whole, (True, 2.0, '2', None)))
+
+
+def test_names() -> None:
+    assert all(map(is_name, ('a', 'b-3_C')))
+    assert not any(map(is_name, ('', 'a b', 'a.b', 'a\n', 'é', 3, None)))
