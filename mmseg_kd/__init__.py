@@ -1,12 +1,15 @@
 """Distil large semantic segmentation networks into small ones.
 
 Importing this package registers its segmentors, losses, connectors, schedules and data sets:
-a config needs only `custom_imports = dict(imports=['mmseg_kd'])`.
+a config needs only `custom_imports = dict(imports=['mmseg_kd'])`. From then on mmengine reads
+checkpoints as data alone.
 """
 
+from mmseg_kd.checkpoints.host_loader import take_over_loading
 from mmseg_kd.host import import_quietly, name_distribution
 
 name_distribution()
+take_over_loading()
 import_quietly('mmseg.models', 'mmseg.datasets', 'mmseg.engine', 'mmseg.visualization')
 
 # Registration happens on import, after the hosts are in.

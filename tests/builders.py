@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,16 @@ def save_weights(model: Config, path: Path, seed: int = 7) -> str:
                 tensor.mul_(100)
     torch.save(network.state_dict(), path)
     return str(path)
+
+
+class RunsCode:
+    """Calls `function(*arguments)` when it is unpickled."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
 
 
 def term(

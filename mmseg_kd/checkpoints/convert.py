@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -17,7 +16,9 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from mmseg_kd.checkpoints.layout import Renamed
-from mmseg_kd.checkpoints.load import LoadReport, first_line, read_tensors, without_prefix
+from mmseg_kd.checkpoints.load import LoadReport, read_tensors, without_prefix
+from mmseg_kd.checkpoints.read import first_line
+from mmseg_kd.checkpoints.save import check_format, save_weights, written_whole
 from mmseg_kd.checkpoints.segformer_keys import rename_segformer, segformer_model
 from mmseg_kd.checkpoints.swin_keys import rename_swin, swin_model
 from mmseg_kd.errors import CheckpointError, ConfigError
@@ -228,38 +229,22 @@ def save_conversion(conversion: Conversion, target: Path) -> tuple[Path, Path]:
     Both are there as a whole or not at all; files of the same names are replaced.
 
     Args:
-        target: The checkpoint, `.pth`; its folder is made where it is missing.
+        target: The checkpoint, `.pth` or `.safetensors`; its folder is made where it is missing.
 
     Returns:
         The checkpoint, and the config of the same name with `.py`.
 
     Raises:
-        CheckpointError: `target` does not end in .pth, or cannot be written.
+        CheckpointError: `target` has another ending, or cannot be written.
     """
     target = Path(target)
-    if target.suffix != '.pth':
-        raise CheckpointError(f'{target}: expected a name that ends in .pth.')
+    check_format(target)
     meta = dict(source=conversion.source, layout=conversion.layout, notes=list(conversion.notes))
     about = [f'Converted from {conversion.source} ({conversion.layout}).', *conversion.notes]
     comments = ''.join(f'# {line}\n' for line in '\n'.join(about).splitlines())
     text = comments + Config(dict(model=conversion.model.to_dict())).pretty_text
     config = target.with_suffix('.py')
-    with _written(target) as partial, _written(config) as partial_config:
-        torch.save(dict(state_dict=conversion.state_dict, meta=meta), partial)
+    with written_whole(config) as partial_config:
         partial_config.write_text(text, encoding='utf-8')
+        save_weights(conversion.state_dict, target, meta)
     return target, config
-
-
-@contextmanager
-def _written(target: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `target` when all is written."""
-    partial = target.with_name(f'.{target.name}.partial-{os.getpid()}')
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(target)
-    except (OSError, RuntimeError) as error:  # the latter is torch's for a full disk
-        raise CheckpointError(f'{target}: cannot be written: {error}.') from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()

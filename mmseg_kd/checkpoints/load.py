@@ -2,54 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.error import URLError
-from urllib.parse import urlparse
 
-import numpy as np
-import torch
-from mmengine.logging import HistoryBuffer
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mmseg_kd.checkpoints.read import read_checkpoint
 from mmseg_kd.errors import CheckpointError
-
-try:  # numpy 2 moved it
-    from numpy._core import multiarray
-except ImportError:  # pragma: no cover
-    from numpy.core import multiarray  # type: ignore[no-redef]
-
-
-def _history_method(owner: Any, name: str) -> Any:
-    """What `getattr` may do in a checkpoint: name a statistic of the runner's log history."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
-    return getattr(owner, name)
-
-
-# The runner saves its log history with the weights; nothing else than data is in these types.
-_HISTORY_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    HistoryBuffer,
-    multiarray._reconstruct,
-    multiarray.scalar,
-    # Files written under either major version of numpy are read under both.
-    (multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
-    (multiarray.scalar, 'numpy.core.multiarray.scalar'),
-    (multiarray._reconstruct, 'numpy._core.multiarray._reconstruct'),
-    (multiarray.scalar, 'numpy._core.multiarray.scalar'),
-    np.ndarray,
-    np.dtype,
-    *(
-        type(np.dtype(t))
-        for t in (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8, np.bool_)
-    ),
-    (_history_method, 'builtins.getattr'),
-]
 
 
 @dataclass(frozen=True)
@@ -103,15 +62,13 @@ def read_state_dict(source: str) -> dict[str, Tensor]:
 
     Understands a bare state dict, and one under `state_dict` or `model`. Prefixes that
     wrappers leave (`module.`, and `student.` of a distillation checkpoint) are taken off; in
-    a distillation checkpoint only the student's tensors are returned. No code in the file is
-    run.
+    a distillation checkpoint only the student's tensors are returned.
 
     Args:
-        source: A pickle of torch or a `.safetensors` file, or a pickle's https URL, which is
-            downloaded once into torch's hub cache.
+        source: As in `read_checkpoint`, which reads it: no code in the file is run.
 
     Raises:
-        CheckpointError: The file is missing, torn, no checkpoint, or wants to run code.
+        CheckpointError: The file is missing, torn, no checkpoint, or would run code.
     """
     tensors = read_tensors(source)
     if any(key.startswith('student.') for key in tensors):
@@ -126,66 +83,16 @@ def read_tensors(source: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: As in `read_state_dict`.
     """
-    content = _read(source)
+    content: Mapping[str, object] = read_checkpoint(source)
     for key in ('state_dict', 'model'):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+        inner = content.get(key)
+        if isinstance(inner, Mapping):
+            content = inner
             break
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f'{source}: expected a dict of tensors, got {type(content).__name__}.'
-        )
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
         raise CheckpointError(f'{source}: there are no tensors in it; is it a checkpoint?')
     return without_prefix(tensors, 'module.')
-
-
-def _read(source: str) -> Any:
-    try:
-        with torch.serialization.safe_globals(_HISTORY_GLOBALS):
-            if source.startswith('https://'):
-                if urlparse(source).path.endswith(('.safetensors', '/pytorch_model.bin')):
-                    # Torch's cache goes by the file's name, and these files share theirs.
-                    raise CheckpointError(
-                        f'{source}: is not downloaded. Download it by hand and give the path of '
-                        'the file.'
-                    )
-                return torch.hub.load_state_dict_from_url(
-                    source, map_location='cpu', check_hash=False, weights_only=True
-                )
-            if '://' in source:
-                raise CheckpointError(f'{source}: expected a file or an https URL.')
-            path = Path(source).expanduser()
-            if not path.is_file():
-                raise CheckpointError(f'{source}: there is no such checkpoint file.')
-            if path.suffix == '.safetensors':
-                return load_file(path)
-            return torch.load(path, map_location='cpu', weights_only=True)
-    except CheckpointError:
-        raise
-    except pickle.UnpicklingError as error:
-        unsafe = re.search(r'GLOBAL (\S+)', str(error))
-        if unsafe:
-            raise CheckpointError(
-                f'{source}: refused, because reading it would run code ({unsafe[1]}). Save its '
-                'state dict alone and use that.'
-            ) from error
-        # Without torch's advice before it, to read the file unchecked.
-        reason = str(error).split('WeightsUnpickler error:')[-1].strip().partition('\n')[0]
-        raise CheckpointError(f'{source}: torn or no checkpoint ({reason}).') from error
-    except URLError as error:
-        raise CheckpointError(
-            f'{source}: could not be downloaded ({error.reason}). Download it by hand and give '
-            'the path of the file.'
-        ) from error
-    except Exception as error:  # bytes that are no pickle break its reader in any way
-        raise CheckpointError(f'{source}: torn or no checkpoint ({first_line(error)}).') from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or else its name."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmseg_kd.checkpoints import checkpoint_trust
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, Problems
 from mmseg_kd.experiments import read_config, run_name
 from mmseg_kd.host import HostNoise, explain
@@ -39,7 +40,9 @@ def run_command(
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     parsed = parser.parse_args(args)
     try:
-        return command(parsed)
+        # Commands that read no checkpoint do not have the argument.
+        with checkpoint_trust(getattr(parsed, 'trust_checkpoint', False)):
+            return command(parsed)
     except KDError as error:
         if parsed.debug:
             raise
@@ -74,8 +77,19 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """What a command has that reads checkpoints."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='read checkpoints that run code when they are read, too; only where you trust those '
+        'who made them',
+    )
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where and on what the runner runs."""
+    """Where and on what the runner runs, and whether the checkpoints are trusted."""
+    add_trust_argument(parser)
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument(
         '--device',

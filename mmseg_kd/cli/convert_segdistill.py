@@ -14,7 +14,14 @@ from pathlib import Path
 from mmengine.registry import init_default_scope
 
 from mmseg_kd.checkpoints.convert import convert_checkpoint, save_conversion
-from mmseg_kd.cli.common import building, load_config, run_command, teacher_of, trained_network_of
+from mmseg_kd.cli.common import (
+    add_trust_argument,
+    building,
+    load_config,
+    run_command,
+    teacher_of,
+    trained_network_of,
+)
 from mmseg_kd.migration import convert_config
 
 PARTLY = 2
@@ -33,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument('new', type=Path, metavar='NEW.py', help='is overwritten if it is there')
     checkpoint = commands.add_parser('checkpoint', help='an old checkpoint to mmseg 1.x')
     checkpoint.add_argument('old', metavar='OLD', help='file or https URL')
-    checkpoint.add_argument('new', type=Path, metavar='NEW.pth')
+    checkpoint.add_argument('new', type=Path, metavar='NEW', help='NEW.pth or NEW.safetensors')
     checkpoint.add_argument(
         '--side',
         choices=['student', 'teacher'],
@@ -42,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     checkpoint.add_argument(
         '--config', help='config with the network that the weights are for; default: found out'
     )
+    add_trust_argument(checkpoint)
     return parser
 
 

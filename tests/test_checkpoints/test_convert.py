@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections import OrderedDict
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import mit, resnet
+from builders import RunsCode, mit, resnet
 from mmengine.config import Config, ConfigDict
 from mmseg.registry import MODELS
 from original_networks import (
@@ -28,6 +29,7 @@ from original_networks import (
     randomise,
     substituted,
 )
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -418,12 +420,8 @@ def test_half_precision_becomes_float32(segformer: nn.Module, tmp_path: Path) ->
 def test_code_in_a_pickle_is_refused(segformer: nn.Module, tmp_path: Path) -> None:
     target = tmp_path / 'written'
 
-    class RunsCode:
-        def __reduce__(self) -> Any:
-            return open, (str(target), 'w')
-
     for suffix in ('.pth', '.bin'):
-        content = dict(state_dict=segformer.state_dict(), meta=RunsCode())
+        content = dict(state_dict=segformer.state_dict(), meta=RunsCode(open, str(target), 'w'))
         source = save(content, tmp_path / f'a{suffix}')
         with pytest.raises(CheckpointError, match='would run code'):
             convert_checkpoint(source)
@@ -447,16 +445,6 @@ def test_torn_file(suffix: str, kept: float, segformer: nn.Module, tmp_path: Pat
     path.write_bytes(data[: int(kept * len(data)) if kept < 1 else int(kept)])
     with pytest.raises(CheckpointError, match='torn or no checkpoint'):
         convert_checkpoint(str(path))
-
-
-@pytest.mark.parametrize('name', ['model.safetensors', 'pytorch_model.bin'])
-def test_files_that_share_their_names_are_not_downloaded(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Torch's cache of downloads goes by the name: another network would come from it."""
-    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', lambda *_, **__: pytest.fail())
-    with pytest.raises(CheckpointError, match='Download it by hand'):
-        convert_checkpoint(f'https://example.org/segformer/{name}?download=true')
 
 
 # mmseg's own layout
@@ -684,6 +672,20 @@ def test_saved_files_are_read_by_mmengine(segformer: nn.Module, tmp_path: Path) 
     again = convert_checkpoint(str(path), model=model)
     assert again.layout == 'mmseg'
     assert again.model == conversion.model
+
+
+def test_safetensors_are_saved(segformer: nn.Module, tmp_path: Path) -> None:
+    conversion = convert_checkpoint(save(segformer.state_dict(), tmp_path / 'a.pth'))
+    path, config = save_conversion(conversion, tmp_path / 'b.safetensors')
+    assert config == tmp_path / 'b.py'
+    again = convert_checkpoint(str(path), model=Config.fromfile(config).model)
+    assert again.state_dict.keys() == conversion.state_dict.keys()
+    for key, value in conversion.state_dict.items():
+        assert torch.equal(again.state_dict[key], value)
+    with safe_open(path, 'pt') as file:
+        meta = file.metadata()
+    assert meta['layout'] == 'nvidia-segformer'
+    assert json.loads(meta['notes']) == list(conversion.notes)
 
 
 def test_saving_twice_replaces(segformer: nn.Module, tmp_path: Path) -> None:

@@ -6,17 +6,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+from builders import RunsCode
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmseg_kd.checkpoints import load_weights, read_state_dict
+from mmseg_kd.checkpoints import checkpoint_trust, load_weights, read, read_state_dict
 from mmseg_kd.errors import CheckpointError
 
 State = dict[str, Tensor]
@@ -187,16 +187,6 @@ def test_no_tensors(content: Any, tmp_path: Path) -> None:
         read_state_dict(save(content, tmp_path / 'a.pth'))
 
 
-class RunsCode:
-    """Calls `function(*arguments)` when it is unpickled."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.call = (function, arguments)
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
 @pytest.mark.parametrize('new_format', [True, False])
 @pytest.mark.parametrize(
     ('function', 'arguments', 'name'),
@@ -223,10 +213,26 @@ def test_file_that_would_run_code_is_refused(
     assert target.exists()
 
 
-def test_getattr_of_anything_but_the_log_history_is_refused(tmp_path: Path) -> None:
-    source = save(dict(meta=RunsCode(getattr, HistoryBuffer, '__init__')), tmp_path / 'a.pth')
-    with pytest.raises(CheckpointError, match='getattr'):
-        read_state_dict(source)
+def test_trust_is_told_where_it_is_made_use_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(read, 'print_log', lambda text, **_: said.append(text))
+    state = make_network().state_dict()
+    plain = save(dict(state_dict=state), tmp_path / 'a.pth')
+    unsafe = save(dict(state_dict=state, meta=RunsCode(str, 'a')), tmp_path / 'b.pth')
+    torn = tmp_path / 'c.pth'
+    torn.write_bytes(Path(plain).read_bytes()[:-20])
+    with checkpoint_trust(True):
+        assert read_state_dict(plain).keys() == state.keys()
+        assert said == []
+        assert read_state_dict(unsafe).keys() == state.keys()
+        assert len(said) == 1
+        assert said[0].startswith(f'{unsafe}: ')
+        with pytest.raises(CheckpointError, match='torn or no checkpoint'):
+            read_state_dict(str(torn))
+    with pytest.raises(CheckpointError, match=r'would run code \(str\)'):
+        read_state_dict(unsafe)
 
 
 def test_whole_network_is_refused(tmp_path: Path) -> None:
@@ -277,42 +283,12 @@ def test_checkpoint_of_a_runner(tmp_path: Path) -> None:
     assert torch.equal(network.conv.weight, runner.model.conv.weight)
 
 
-def test_url_is_read_without_running_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    def download(url: str, **options: Any) -> State:
-        asked.update(url=url, **options)
-        return make_network().state_dict()
-
-    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', download)
-    report = load_weights(make_network(), 'https://example.org/a.pth')
-    assert asked['url'] == 'https://example.org/a.pth'
-    assert asked['weights_only'] is True
-    assert asked['map_location'] == 'cpu'
-    assert not report.missing
-
-
-def test_url_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise URLError('name not known')
-
-    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', fail)
-    with pytest.raises(CheckpointError, match=r'not be downloaded \(name not known\).*by hand'):
-        read_state_dict('https://example.org/a.pth')
-
-
-@pytest.mark.parametrize('source', ['http://example.org/a.pth', 's3://bucket/a.pth'])
-def test_other_urls(source: str) -> None:
-    with pytest.raises(CheckpointError, match='expected a file or an https URL'):
-        read_state_dict(source)
-
-
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol 4')
 def test_plain_pickle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / 'a.pth'
     target = tmp_path / 'written'
-    for protocol in (2, 4):
+    for protocol, named in ((2, r'io\.open'), (4, 'pickle protocol 4 or 5')):
         path.write_bytes(pickle.dumps(RunsCode(open, str(target), 'w'), protocol))
-        with pytest.raises(CheckpointError):
+        with pytest.raises(CheckpointError, match=rf'run code \({named}\)'):
             read_state_dict(str(path))
         assert not target.exists()
