@@ -17,6 +17,7 @@ from mmseg_kd.cli.common import (
     add_run_arguments,
     build_runner,
     building,
+    is_distillation,
     load_config,
     prepare_run,
     run_command,
@@ -24,7 +25,12 @@ from mmseg_kd.cli.common import (
 )
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, nearest
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
-from mmseg_kd.hooks import IterationSeedHook, NonFiniteHook, RankZeroBuffersHook
+from mmseg_kd.hooks import (
+    IterationSeedHook,
+    NonFiniteHook,
+    RankZeroBuffersHook,
+    StudentCheckpointHook,
+)
 from mmseg_kd.host import registered
 from mmseg_kd.preflight import check_dataset
 
@@ -132,6 +138,8 @@ def train(args: argparse.Namespace) -> int:
     runner.register_hook(RankZeroBuffersHook())
     if not any(isinstance(hook, NonFiniteHook) for hook in runner.hooks):
         runner.register_hook(NonFiniteHook())
+    if is_distillation(cfg) and not any(isinstance(h, StudentCheckpointHook) for h in runner.hooks):
+        runner.register_hook(StudentCheckpointHook())
     if not args.plain_eval:
         use_lean_prediction_in(runner)
     try:

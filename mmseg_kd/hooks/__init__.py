@@ -4,5 +4,12 @@ from mmseg_kd.hooks.gradient_conflict_hook import GradientConflictHook
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_kd.hooks.non_finite_hook import NonFiniteHook
 from mmseg_kd.hooks.rank_zero_buffers_hook import RankZeroBuffersHook
+from mmseg_kd.hooks.student_checkpoint_hook import StudentCheckpointHook
 
-__all__ = ['GradientConflictHook', 'IterationSeedHook', 'NonFiniteHook', 'RankZeroBuffersHook']
+__all__ = [
+    'GradientConflictHook',
+    'IterationSeedHook',
+    'NonFiniteHook',
+    'RankZeroBuffersHook',
+    'StudentCheckpointHook',
+]
