@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,11 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmseg_kd.checkpoints import read_checkpoint
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.export.stock_checkpoint import save_student, stock_meta
 
 RULES = ('greater', 'less')
-# Where the message hub, and so every checkpoint of the run, keeps the best value.
-_BEST = 'student_best'
 
 
 @HOOKS.register_module()
@@ -26,9 +26,9 @@ class StudentCheckpointHook(Hook):
     """Keeps the student's weights of the best validation in the form that stock mmseg loads.
 
     `tools/train.py` adds it to every distillation. The file is written beside its name and then
-    renamed: whenever the run is killed, there is a whole one. A resumed run goes on with the best
-    value of the checkpoint that it resumes from. With an EMAHook the averaged weights are kept,
-    which are those that were measured.
+    renamed: whenever the run is killed, there is a whole one. A run that is resumed in its work dir
+    goes on from the best value there. With an EMAHook the averaged weights are kept, which are
+    those that were measured.
 
     Args:
         metric: What is compared; a validation without it keeps nothing and the log warns.
@@ -52,9 +52,27 @@ class StudentCheckpointHook(Hook):
         self.metric = metric
         self.rule = rule
         self.filename = filename
+        self._best: float | None = None
 
+    @master_only
+    def before_train(self, runner: Runner) -> None:
+        """Take up the best value so far, which the file has with it, in a run that is resumed.
+
+        Raises:
+            CheckpointError: The file cannot be read.
+        """
+        target = self._target(runner)
+        if runner.iter > 0 and target.is_file():
+            value = read_checkpoint(str(target)).get('meta', {}).get(self.metric)
+            self._best = None if value is None else float(value)
+
+    @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Write the student if it is the best so far."""
+        """Write the student if it is the best so far.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
         value = (metrics or {}).get(self.metric)
         if value is None:
             message = (
@@ -64,23 +82,23 @@ class StudentCheckpointHook(Hook):
             )
             print_log(message, logger='current', level=logging.WARNING)
             return
-        best = runner.message_hub.runtime_info.get(_BEST)
-        if best is not None and not (value > best if self.rule == 'greater' else value < best):
+        if not self._is_best(float(value)):
             return
-        if value != value:  # NaN is no first value either
-            return
-        runner.message_hub.update_info(_BEST, float(value))
-        self._save(runner, float(value))
-
-    @master_only
-    def _save(self, runner: Runner, value: float) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._best = float(value)
         dataset: Any = runner.val_dataloader.dataset
         meta = stock_meta(
-            getattr(dataset, 'metainfo', None), iter=runner.iter, **{self.metric: value}
+            getattr(dataset, 'metainfo', None), iter=runner.iter, **{self.metric: self._best}
         )
-        target = Path(runner.work_dir) / self.filename
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        target = self._target(runner)
         save_student(getattr(model, 'student', model), target, meta)
-        print_log(
-            f'{target}: the best student so far, {self.metric} {value:.2f}.', logger='current'
-        )
+        message = f'{target}: the best student so far, {self.metric} {self._best:.2f}.'
+        print_log(message, logger='current')
+
+    def _is_best(self, value: float) -> bool:
+        if self._best is None:
+            return not math.isnan(value)
+        return value > self._best if self.rule == 'greater' else value < self._best
+
+    def _target(self, runner: Runner) -> Path:
+        return Path(runner.work_dir) / self.filename
