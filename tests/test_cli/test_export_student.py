@@ -22,8 +22,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mmseg_kd.cli import test as test_command
+from mmseg_kd.cli.common import load_config
 from mmseg_kd.cli.export_student import main
 from mmseg_kd.datasets.toy_scenes import generate
+from mmseg_kd.export.pictures import pictures_of
 
 SIZE = (64, 80)
 CLASSES = 12
@@ -235,10 +237,8 @@ def test_dynamic_int8_of_convolutions(
 
 def test_pictures_are_those_of_the_split(project: Project) -> None:
     """What is calibrated on are the train images as they are, not as augmented."""
-    from mmseg_kd.cli.common import load_config
-    from mmseg_kd.export.pictures import pictures_of
-
     cfg = load_config(project.config, None)
+    cfg.train_dataloader.dataset.pipeline[2].prob = 1.0
     pictures = pictures_of(cfg, 'train', 2, CLASSES)
     for picture, name in zip(pictures, ('00000', '00002'), strict=True):
         path = project.folder / 'data' / 'images' / 'training' / f'{name}.jpg'
