@@ -49,6 +49,7 @@ OPTIONS = {
     'with_preprocessing': GRAPHS,
     'labels': GRAPHS,
     'fixed_size': GRAPHS,
+    'one_image': GRAPHS,
     'int8': ('onnx',),
 }
 # What is added to a picture's height and width to see that the size may vary.
@@ -88,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar=('HEIGHT', 'WIDTH'),
         help='for images of this size alone; default: of any size',
+    )
+    parser.add_argument(
+        '--one-image', action='store_true', help='for a batch of one image; default: of any number'
     )
     parser.add_argument(
         '--int8',
@@ -226,7 +230,10 @@ def _export_graph(
 ) -> Function:
     """An ONNX file or a program, compared with PyTorch before it is written."""
     inputs = [deployed.input_of(picture) for picture in pictures]
-    program = trace(deployed, inputs[0], fixed_size=args.fixed_size is not None)
+    varying = [name for name in deployed.axes() if not (args.one_image and name == 'batch')]
+    if args.fixed_size:
+        varying = [name for name in varying if name == 'batch']
+    program = trace(deployed, inputs[0], varying)
     exported: Function
     if args.to == 'onnx':
         content = onnx_bytes(program, deployed, _description(args))
@@ -236,13 +243,15 @@ def _export_graph(
         exported = ProgramModel(content)
     height, width = (0, 0) if args.fixed_size else OTHER_SIZE
     other = F.pad(pictures[0], (0, width, 0, height))
-    batch = torch.cat([deployed.input_of(picture) for picture in (other, other.flip(2))])
-    agreement = compare(deployed, exported, [*inputs, batch])
+    others = [deployed.input_of(picture) for picture in (other, other.flip(2))]
+    inputs += others if args.one_image else [torch.cat(others)]
+    agreement = compare(deployed, exported, inputs)
     agreement.check(str(target))
     with written_whole(target) as unfinished:
         unfinished.write_bytes(content)
-    print(f'{target}: {_mib(target)}, {_signature(deployed, args.fixed_size)}')
-    print(f'Against PyTorch, the last two images as one batch: {agreement}.')
+    print(f'{target}: {_mib(target)}, {_signature(deployed, args)}')
+    together = '' if args.one_image else ', the last two images as one batch'
+    print(f'Against PyTorch{together}: {agreement}.')
     return exported
 
 
@@ -327,16 +336,19 @@ def _description(args: argparse.Namespace) -> dict[str, str]:
     return {'config': args.config, 'checkpoint': Path(args.checkpoint).name}
 
 
-def _signature(deployed: Deployed, size: Sequence[int] | None) -> str:
-    height, width = size or ('height', 'width')
-    shape = f'batch, {height}, {width}'
+def _signature(deployed: Deployed, args: argparse.Namespace) -> str:
+    batch = 1 if args.one_image else 'batch'
+    height, width = args.fixed_size or ('height', 'width')
+    shape = f'{batch}, {height}, {width}'
     if deployed.colours is None:
-        image = f'float32 (batch, 3, {height}, {width}), normalised'
+        image = f'float32 ({batch}, 3, {height}, {width}), normalised'
     else:
         image = f'uint8 ({shape}, 3), {deployed.colours.upper()}'
     channels = deployed.network.out_channels
     output = f'labels int32 ({shape})' if deployed.labels else ''
-    return f'image {image} -> {output or f"scores float32 (batch, {channels}, {height}, {width})"}'
+    return (
+        f'image {image} -> {output or f"scores float32 ({batch}, {channels}, {height}, {width})"}'
+    )
 
 
 def _mib(path: Path) -> str:

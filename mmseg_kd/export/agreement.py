@@ -15,6 +15,13 @@ SCORE_TOLERANCE = 1e-3
 LABEL_TOLERANCE = 1e-3
 
 
+# What most often is behind it: numbers of windows or bins that were taken for constants.
+ADVICE = (
+    'Where the work of a layer depends on the size of the image, --fixed-size HEIGHT WIDTH exports '
+    'the network for one size.'
+)
+
+
 @dataclass(frozen=True)
 class Agreement:
     """What a comparison on some images found.
@@ -47,8 +54,7 @@ class Agreement:
         is_close = self.difference is None or self.difference <= SCORE_TOLERANCE * scale
         if not is_close or self.labels < 1 - LABEL_TOLERANCE:
             raise ExportError(
-                f'{what}: expected what PyTorch computes, to rounding, got {self}. Nothing '
-                'was written; another version of torch, onnxscript or onnxruntime may do better.'
+                f'{what}: expected what PyTorch computes, to rounding, got {self}. {ADVICE}'
             )
 
 
@@ -76,9 +82,10 @@ def compare(
         try:
             got = exported(image)
         except Exception as error:  # every runtime has errors of its own
+            reason = str(error).strip().splitlines()[0].rstrip('.')
             raise ExportError(
                 f'the exported network fails on an input of {tuple(image.shape)}: '
-                f'{type(error).__name__}: {str(error).strip().splitlines()[0]}'
+                f'{type(error).__name__}: {reason}. {ADVICE}'
             ) from error
         if expected.shape != got.shape:
             raise ExportError(

@@ -33,6 +33,8 @@ def miou(cfg: Config, deployed: Deployed, exported: Callable[[Tensor], Tensor]) 
     """
     cfg = copy.deepcopy(cfg)
     use_fast_metrics(cfg)
+    # What every exported network takes.
+    cfg.test_dataloader.batch_size = 1
     network = deployed.network
     check_dataset(cfg.test_dataloader['dataset'], 'test', network.num_classes)
     loader = Runner.build_dataloader(cfg.test_dataloader)

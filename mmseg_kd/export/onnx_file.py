@@ -89,7 +89,8 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         # As many as PyTorch, so that both can be timed.
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
+        # Its errors are raised, and need not be printed as well.
+        options.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(
                 source, options, providers=['CPUExecutionProvider']

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -15,36 +14,50 @@ from torch.export import Dim, ExportedProgram
 from mmseg_kd.errors import ExportError
 from mmseg_kd.export.deployed import Deployed
 
+# The dimensions that may vary, with the option of the command that keeps one from it.
+OPTIONS = {
+    'batch': '--one-image',
+    'height': '--fixed-size HEIGHT WIDTH',
+    'width': '--fixed-size HEIGHT WIDTH',
+}
 
-def trace(deployed: Deployed, image: Tensor, fixed_size: bool = False) -> ExportedProgram:
-    """The graph of a forward pass, for any number of images of any size.
+
+def trace(
+    deployed: Deployed, image: Tensor, varying: Collection[str] = tuple(OPTIONS)
+) -> ExportedProgram:
+    """The graph of a forward pass.
 
     Args:
         deployed: What is exported.
         image: An input of it, for one image.
-        fixed_size: Height and width are those of `image`; the number of images varies all the same.
+        varying: Which of 'batch', 'height' and 'width' inputs may differ in; the others are those
+            of `image`.
 
     Raises:
-        ExportError: The network does something that a graph cannot have; the layer is named.
+        ExportError: The network does something that a graph cannot have; the layer is named. Or
+            its code takes one of `varying` for a constant.
     """
     axes = deployed.axes()
-    varying = ('batch',) if fixed_size else ('batch', 'height', 'width')
-    # A batch of one would be taken for a constant.
-    images = torch.cat([image, image])
+    # A dimension of one would be taken for a constant.
+    images = torch.cat([image, image]) if 'batch' in varying else image
     shapes = {'image': {axes[name]: Dim.DYNAMIC for name in varying}}
-    with torch.no_grad(), _plain_attention(), _Whereabouts(deployed.network) as whereabouts:
+    with torch.no_grad(), _Whereabouts(deployed.network) as whereabouts:
         try:
             return torch.export.export(deployed, (images,), dynamic_shapes=shapes, strict=False)
         except Exception as error:  # tracing runs the network's own code
-            advice = (
-                'Change the layer so that its work does not depend on the values of tensors.'
-                if fixed_size
-                else 'If its work depends on the size of the image, --fixed-size HEIGHT WIDTH '
-                'exports the network for one size.'
-            )
+            text = str(error)
+            constants = [name for name in varying if f'.size()[{axes[name]}]' in text]
+            if 'Constraints violated' in text and constants:
+                options = dict.fromkeys(OPTIONS[name] for name in constants)
+                raise ExportError(
+                    f"the network's code takes {' and '.join(constants)} of the images for "
+                    f'constants; export it for one value, with {" ".join(options)}.'
+                ) from error
             raise ExportError(
                 f'expected a network whose graph can be taken, but {whereabouts} fails: '
-                f'{type(error).__name__}: {_first_line(error)} {advice}'
+                f'{type(error).__name__}: {_first_line(error)} Change the layer so that its work '
+                'does not depend on the values of tensors; where it depends on the size of the '
+                f'image, {OPTIONS["height"]} exports the network for one size.'
             ) from error
 
 
@@ -101,17 +114,6 @@ class _Whereabouts:
         if self._running:
             return f'layer {self._running[-1]!r}'
         return f'what follows layer {self._last!r}' if self._last else 'the network'
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Without torch's shortcut for attention, an operation that other runtimes do not have."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _first_line(error: Exception) -> str:

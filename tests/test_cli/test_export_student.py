@@ -181,6 +181,17 @@ def test_a_program_on_random_images_and_the_table(
     assert exported(torch.randn(3, 3, 40, 50)).shape == (3, 40, 50)
 
 
+def test_one_image_of_one_size(
+    project: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    target = tmp_path / 'student.pt2'
+    only = ['--fixed-size', '40', '50', '--one-image', '--images', '1']
+    assert project.export('--to', 'torch_export', '--out', str(target), *only) == 0
+    out = capsys.readouterr().out
+    assert 'image float32 (1, 3, 40, 50), normalised -> scores float32 (1, 12, 40, 50)' in out
+    assert 'Against PyTorch: 3 images: ' in out
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

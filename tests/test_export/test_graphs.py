@@ -43,7 +43,7 @@ def network(model: dict[str, Any], **changes: Any) -> Any:
 
 @pytest.fixture(scope='module')
 def transformer() -> tuple[Deployed, bytes]:
-    """One with attention, for which PyTorch has a single operation and ONNX has not; its file."""
+    """One with attention, and its file."""
     deployed = Deployed(network(mit(8, drop_path=0.0)))
     return deployed, onnx_of(deployed)
 
@@ -53,9 +53,9 @@ def picture(size: tuple[int, int] = (64, 96), seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
 
 
-def onnx_of(deployed: Deployed, fixed_size: bool = False) -> bytes:
+def onnx_of(deployed: Deployed) -> bytes:
     image = deployed.input_of(picture())
-    return onnx_bytes(trace(deployed, image, fixed_size), deployed, {'config': 'tiny.py'})
+    return onnx_bytes(trace(deployed, image), deployed, {'config': 'tiny.py'})
 
 
 def inputs(deployed: Deployed) -> list[Tensor]:
@@ -122,9 +122,11 @@ def test_a_program_of_torch() -> None:
 def test_a_fixed_size_takes_any_number_of_images() -> None:
     deployed = Deployed(network(resnet()))
     image = deployed.input_of(picture())
-    exported = ProgramModel(program_bytes(trace(deployed, image, fixed_size=True)))
+    exported = ProgramModel(program_bytes(trace(deployed, image, ['batch'])))
     assert compare(deployed, exported, [image, torch.cat([image] * 3)]).labels == 1
-    with pytest.raises(ExportError, match=r'fails on an input of \(1, 3, 97, 131\): '):
+    with pytest.raises(
+        ExportError, match=r'fails on an input of \(1, 3, 97, 131\): .*--fixed-size'
+    ):
         compare(deployed, exported, [deployed.input_of(picture((97, 131)))])
 
 
@@ -152,6 +154,25 @@ def test_an_operation_that_onnx_lacks_names_its_layer() -> None:
     assert '--to torch_export' in str(caught.value)
 
 
+class CountsImages(nn.Module):
+    """As Swin's windows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(int(x.shape[0] / 1), *x.shape[1:])
+
+
+def test_what_the_code_takes_for_a_constant_is_named() -> None:
+    built = network(resnet())
+    built.backbone.layer1.add_module('odd', CountsImages())
+    deployed = Deployed(built)
+    image = deployed.input_of(picture())
+    message = "^the network's code takes batch of the images for .* with --one-image.$"
+    with pytest.raises(ExportError, match=message):
+        trace(deployed, image)
+    exported = ProgramModel(program_bytes(trace(deployed, image, ['height', 'width'])))
+    assert compare(deployed, exported, inputs(deployed)[:2]).labels == 1
+
+
 def test_a_layer_that_no_graph_can_have_is_named() -> None:
     built = network(resnet())
     built.backbone.layer2.add_module('odd', DependsOnValues())
@@ -159,8 +180,6 @@ def test_a_layer_that_no_graph_can_have_is_named() -> None:
     image = deployed.input_of(picture())
     with pytest.raises(ExportError, match=r"layer 'backbone\.layer2\.odd' fails: .*--fixed-size"):
         trace(deployed, image)
-    with pytest.raises(ExportError, match='depend on the values of tensors'):
-        trace(deployed, image, fixed_size=True)
     assert not any(module._forward_pre_hooks for module in built.modules())
 
 
