@@ -8,6 +8,8 @@ REQUIREMENTS = [
     for line in (ROOT / 'requirements.txt').read_text(encoding='utf-8').splitlines()
     if line and not line.startswith('#')
 ]
+# What ONNX files are made, checked and quantised with.
+EXPORT = ['onnx>=1.17', 'onnxscript>=0.2', 'onnxruntime>=1.20']
 
 setup(
     name='mmseg-kd',
@@ -21,7 +23,9 @@ setup(
     python_requires='>=3.10',
     install_requires=REQUIREMENTS,
     extras_require={
+        'export': EXPORT,
         'dev': [
+            *EXPORT,
             'pytest>=8',
             'pytest-timeout',
             'hypothesis',

@@ -39,6 +39,10 @@ class DeviceError(KDError):
     """A device was asked for that is not there."""
 
 
+class ExportError(KDError):
+    """A network cannot be exported, or what was exported computes something else."""
+
+
 class NonFiniteError(KDError):
     """Losses or gradients are NaN or infinite, and the run is not to go on."""
 

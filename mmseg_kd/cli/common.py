@@ -269,7 +269,8 @@ def _student_of(cfg: Config) -> NetworkSpec:
     return spec
 
 
-def _is_distillation(cfg: Config) -> bool:
+def is_distillation(cfg: Config) -> bool:
+    """Whether a config has a student and teachers, and no model of its own."""
     return bool(cfg.model.get('type') == 'DistillationWrapper')
 
 
@@ -282,7 +283,7 @@ def networks_of(cfg: Config) -> dict[str, NetworkSpec]:
     Raises:
         ConfigError: A network cannot be read; `ManyErrors` where that is more than one.
     """
-    if not _is_distillation(cfg):
+    if not is_distillation(cfg):
         return {'model': NetworkSpec(ConfigDict(cfg.model))}
     problems = Problems()
     found: dict[str, NetworkSpec] = {}
@@ -297,7 +298,7 @@ def networks_of(cfg: Config) -> dict[str, NetworkSpec]:
 
 def trained_network_of(cfg: Config) -> NetworkSpec:
     """The network of a config that is trained: the student, or the model itself."""
-    return _student_of(cfg) if _is_distillation(cfg) else NetworkSpec(ConfigDict(cfg.model))
+    return _student_of(cfg) if is_distillation(cfg) else NetworkSpec(ConfigDict(cfg.model))
 
 
 def teacher_of(cfg: Config, name: str | None) -> NetworkSpec:
@@ -310,7 +311,7 @@ def teacher_of(cfg: Config, name: str | None) -> NetworkSpec:
     Raises:
         ConfigError: There is none, or none of this name, or a name is needed.
     """
-    names, specs = _teachers_of(cfg) if _is_distillation(cfg) else ([], {})
+    names, specs = _teachers_of(cfg) if is_distillation(cfg) else ([], {})
     if not names:
         raise ConfigError('--teacher: the config is no distillation with a teacher.')
     if name is None and len(names) == 1:

@@ -21,6 +21,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
+from mmseg_kd.analysis.markdown import markdown_table
 from mmseg_kd.analysis.prediction import image_and_label, predict_labels
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import load_config, run_command, trained_network_of
@@ -197,14 +198,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         for row in rows
     ]
-    widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = zip(cells, widths, strict=True)
-        return f'| {first[0]:<{first[1]}} | ' + ' | '.join(f'{c:>{w}}' for c, w in rest) + ' |'
-
-    rule = f'| {"-" * widths[0]} | ' + ' | '.join('-' * (w - 1) + ':' for w in widths[1:]) + ' |'
-    return '\n'.join([line(head), rule, *map(line, body)])
+    return markdown_table(head, body)
 
 
 def write_figure(networks: Mapping[str, Any], dataset: Any, path: Path) -> None:

@@ -18,6 +18,7 @@ from mmseg_kd.cli.common import (
     add_run_arguments,
     build_runner,
     building,
+    is_distillation,
     load_config,
     prepare_run,
     run_command,
@@ -37,6 +38,7 @@ from mmseg_kd.hooks import (
     IterationSeedHook,
     NonFiniteHook,
     RankZeroBuffersHook,
+    StudentCheckpointHook,
 )
 from mmseg_kd.preflight import check_dataset
 from mmseg_kd.ranks import leave_together
@@ -165,6 +167,8 @@ def train(args: argparse.Namespace) -> int:
         runner.register_hook(NonFiniteHook())
     stopping = stop_on_signals(runner)
     log_without_room(runner)
+    if is_distillation(cfg) and not any(isinstance(h, StudentCheckpointHook) for h in runner.hooks):
+        runner.register_hook(StudentCheckpointHook())
     if not args.plain_eval:
         use_lean_prediction_in(runner)
     try:

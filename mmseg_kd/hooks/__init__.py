@@ -8,6 +8,7 @@ from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_kd.hooks.non_finite_hook import NonFiniteHook
 from mmseg_kd.hooks.rank_zero_buffers_hook import RankZeroBuffersHook
 from mmseg_kd.hooks.stop_signal_hook import StopSignalHook
+from mmseg_kd.hooks.student_checkpoint_hook import StudentCheckpointHook
 
 __all__ = [
     'BadDataHook',
@@ -18,4 +19,5 @@ __all__ = [
     'NonFiniteHook',
     'RankZeroBuffersHook',
     'StopSignalHook',
+    'StudentCheckpointHook',
 ]

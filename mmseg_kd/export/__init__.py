@@ -1,0 +1,1 @@
+"""A trained student out of this package: stock mmseg, safetensors, ONNX, torch.export."""

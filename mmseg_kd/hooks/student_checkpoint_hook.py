@@ -1,0 +1,104 @@
+"""The best student so far, ready for stock mmseg."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from mmseg_kd.checkpoints import read_checkpoint
+from mmseg_kd.errors import ConfigError
+from mmseg_kd.export.stock_checkpoint import save_student, stock_meta
+
+RULES = ('greater', 'less')
+
+
+@HOOKS.register_module()
+class StudentCheckpointHook(Hook):
+    """Keeps the student's weights of the best validation in the form that stock mmseg loads.
+
+    `tools/train.py` adds it to every distillation. The file is written beside its name and then
+    renamed: whenever the run is killed, there is a whole one. A run that is resumed in its work dir
+    goes on from the best value there. With an EMAHook the averaged weights are kept, which are
+    those that were measured.
+
+    Args:
+        metric: What is compared; a validation without it keeps nothing and the log warns.
+        rule: Whether 'greater' or 'less' is better.
+        filename: In the work dir, .pth or .safetensors.
+
+    Raises:
+        ConfigError: `rule` is neither.
+    """
+
+    # Before EMAHook, which takes the averaged weights out again after a validation.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(
+        self, metric: str = 'mIoU', rule: str = 'greater', filename: str = 'student_best.pth'
+    ) -> None:
+        if rule not in RULES:
+            raise ConfigError(
+                f'StudentCheckpointHook: rule: expected one of {", ".join(RULES)}, got {rule!r}.'
+            )
+        self.metric = metric
+        self.rule = rule
+        self.filename = filename
+        self._best: float | None = None
+
+    @master_only
+    def before_train(self, runner: Runner) -> None:
+        """Take up the best value so far, which the file has with it, in a run that is resumed.
+
+        Raises:
+            CheckpointError: The file cannot be read.
+        """
+        target = self._target(runner)
+        if runner.iter > 0 and target.is_file():
+            value = read_checkpoint(str(target)).get('meta', {}).get(self.metric)
+            self._best = None if value is None else float(value)
+
+    @master_only
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Write the student if it is the best so far.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        value = (metrics or {}).get(self.metric)
+        if value is None:
+            message = (
+                f'{self.filename} is not kept: expected the metric {self.metric!r}, got '
+                f'{", ".join(metrics or {}) or "none"}; name one in '
+                "custom_hooks = [dict(type='StudentCheckpointHook', metric=...)]."
+            )
+            print_log(message, logger='current', level=logging.WARNING)
+            return
+        if not self._is_best(float(value)):
+            return
+        self._best = float(value)
+        dataset: Any = runner.val_dataloader.dataset
+        meta = stock_meta(
+            getattr(dataset, 'metainfo', None), iter=runner.iter, **{self.metric: self._best}
+        )
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        target = self._target(runner)
+        save_student(getattr(model, 'student', model), target, meta)
+        message = f'{target}: the best student so far, {self.metric} {self._best:.2f}.'
+        print_log(message, logger='current')
+
+    def _is_best(self, value: float) -> bool:
+        if self._best is None:
+            return not math.isnan(value)
+        return value > self._best if self.rule == 'greater' else value < self._best
+
+    def _target(self, runner: Runner) -> Path:
+        return Path(runner.work_dir) / self.filename
