@@ -28,6 +28,7 @@ setup(
             *EXPORT,
             'pytest>=8',
             'pytest-timeout',
+            'pytest-xdist',
             'hypothesis',
             'ruff>=0.6',
             'mypy>=1.11',

@@ -25,6 +25,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.optimizer import amp_optimizer_wrapper
+from mmengine.registry import VISUALIZERS
 from mmengine.runner import Runner, loops
 
 from mmseg_kd.cli import train
@@ -78,6 +79,9 @@ def run_rank(
     """What a process does."""
     gc.freeze()  # mmengine collects garbage often: not all that came with the fork, each time
     os.environ.update(environment)
+    # The visualiser has a name of its own, under which the process that forked may have one.
+    for visualiser in VISUALIZERS.module_dict.values():
+        visualiser._instance_dict.clear()
 
     def build_with_killer(cfg: Config) -> Runner:
         runner = build_runner(cfg)
@@ -174,7 +178,8 @@ def test_a_difference_is_named() -> None:
 def load(folder: Path, name: str) -> Any:
     """A checkpoint, with its paths relative to its folder."""
     found = torch.load(folder / name, weights_only=False)
-    info = found['message_hub']['runtime_info']
+    # The student in the stock format has none.
+    info = found.get('message_hub', {}).get('runtime_info', {})
     for key, value in info.items():
         if isinstance(value, str):
             info[key] = value.replace(str(folder), '')

@@ -69,7 +69,8 @@ def assert_flat(before: Held, after: Held, tensors: int = 0, memory: int = 8 * M
 
 def test_a_leak_is_seen() -> None:
     before = held()
-    tensor = torch.ones(4 * MIB)
+    # Large enough that it cannot lie in memory that was free before.
+    tensor = torch.ones(16 * MIB)
     module = nn.Linear(1, 1)
     module.register_forward_hook(lambda *_: None)
     with open(__file__, encoding='utf-8'):

@@ -239,7 +239,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f'--workers: expected 0 or more processes; got {args.workers}.')
     MMLogger.get_current_instance().setLevel('WARNING')
     init_default_scope('mmseg')
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, needs_model=False)
     datasets, same = splits_of(cfg, args.split)
     num_classes, channels = expected_of(cfg)
     problems = Problems()

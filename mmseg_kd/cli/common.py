@@ -127,8 +127,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def load_config(name: str, options: Mapping[str, Any] | None) -> Config:
+def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool = True) -> Config:
     """Read a config and apply overrides.
+
+    Args:
+        name: A file, `FILE.py::NAME` or `mmseg::...`.
+        options: The overrides.
+        needs_model: Whether a config without a model is an error.
 
     Raises:
         ConfigError: The file or one of its bases is missing or broken, an override leads
@@ -145,7 +150,7 @@ def load_config(name: str, options: Mapping[str, Any] | None) -> Config:
     with problems:
         check_keys(cfg)
     model = cfg.get('model')
-    if not (isinstance(model, Mapping) and 'type' in model):
+    if (needs_model or model is not None) and not (isinstance(model, Mapping) and 'type' in model):
         problems.add(
             ConfigError(f"{name}: expected model = dict(type='...', ...), got {shown(model)}.")
         )
