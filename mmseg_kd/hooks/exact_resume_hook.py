@@ -12,7 +12,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner, get_priority
 from torch import nn
 
-from mmseg_kd.errors import ConfigError
+from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.hooks.iteration_seed_hook import EPOCH_POSITION
 
 # Entry of a checkpoint.
@@ -39,6 +39,7 @@ class ExactResumeHook(Hook):
 
     Raises:
         ConfigError: Several ranks accumulate gradients and would write checkpoints in between.
+        CheckpointError: A run is to resume from weights alone.
     """
 
     # Before CheckpointHook: what is learnt from a validation goes into the checkpoint after it.
@@ -69,6 +70,11 @@ class ExactResumeHook(Hook):
         """Take it up again."""
         if not runner._resume:
             return
+        if 'message_hub' not in checkpoint or 'iter' not in checkpoint.get('meta', {}):
+            raise CheckpointError(
+                f'{runner._load_from}: expected a checkpoint of a run to resume, got weights '
+                'alone; to start from them write load_from=..., or checkpoint=... in the student.'
+            )
         _forget_best_elsewhere(checkpoint['message_hub'], Path(runner.work_dir))
         info = checkpoint['message_hub']['runtime_info']
         self._progress = {key: info[key] for key in ('iter', 'epoch') if key in info}

@@ -13,7 +13,7 @@ from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook
 from mmengine.logging import MessageHub
 from torch import nn
 
-from mmseg_kd.errors import ConfigError
+from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.hooks import ExactResumeHook, exact_resume_hook
 
 
@@ -32,7 +32,7 @@ class RunnerStandIn:
         self.warnings: list[str] = []
         self.logger = SimpleNamespace(warning=self.warnings.append)
         self.work_dir = 'work'
-        self._resume = True
+        self._resume, self._load_from = True, 'here.pth'
 
 
 def checkpoints(interval: int, by_epoch: bool = False) -> CheckpointHook:
@@ -65,7 +65,7 @@ def test_lost_gradients_are_told() -> None:
 def resume(runner: RunnerStandIn, **info: Any) -> dict[str, Any]:
     """Load a checkpoint whose message hub has `info`; returns what is left of that."""
     hub = dict(runtime_info=info, resumed_keys=dict.fromkeys(info, True))
-    ExactResumeHook().after_load_checkpoint(runner, dict(message_hub=hub))
+    ExactResumeHook().after_load_checkpoint(runner, dict(message_hub=hub, meta=dict(iter=3)))
     assert hub['resumed_keys'].keys() == info.keys()
     return info
 
@@ -88,6 +88,14 @@ def test_weights_alone_are_not_resumed() -> None:
     ExactResumeHook().after_load_checkpoint(runner, dict(exact_resume=state))
     assert runner.hooks[0].wait_count == 0
     assert not runner.train_loop.stop_training
+
+
+def test_weights_alone_are_nothing_to_resume() -> None:
+    runner = RunnerStandIn()
+    runner._load_from = 'student_best.pth'
+    for checkpoint in ({'state_dict': {}}, {'meta': {}, 'message_hub': {}}, {'meta': {'iter': 1}}):
+        with pytest.raises(CheckpointError, match=r'student_best\.pth: expected .* weights alone'):
+            ExactResumeHook().after_load_checkpoint(runner, checkpoint)
 
 
 def test_checkpoints_that_nobody_resumes_from_stay_small() -> None:
