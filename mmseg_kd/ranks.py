@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+import os
+import sys
+
 import torch
 from mmengine.dist import barrier
 
 
-def leave_together() -> None:
-    """Wait for the other ranks and give the process group back.
+def leave_together(code: int = 0) -> None:
+    """Wait for the other ranks and end the process, where there are others.
 
     A rank that is gone earlier takes its connections along, and sometimes the store of all: what
-    the others still do with them in the background would make a job that ended well a failed one.
+    the others still do with them in the background, or while they take the process group down,
+    would make a job that ended well a failed one. So that nothing is taken down: all that is to
+    be kept is on the disk.
+
+    Args:
+        code: The exit code.
     """
-    if torch.distributed.is_initialized():
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        gc.collect()  # ends the data loaders' workers
         barrier()
-        torch.distributed.destroy_process_group()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -171,7 +171,7 @@ class StopSignalHook(Hook):
         runner.call_hook('after_run')
         if note := os.environ.get(NOTE):
             Path(note).touch()
-        leave_together()
+        leave_together(STOPPED)
         raise SystemExit(STOPPED)
 
 

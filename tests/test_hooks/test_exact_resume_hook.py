@@ -1,4 +1,4 @@
-"""What is refused, warned of and forgotten; that the rest is exact is in test_exact_resume.py."""
+"""What is refused, warned of and forgotten; that the rest is exact is in exact_resume.py."""
 
 from __future__ import annotations
 

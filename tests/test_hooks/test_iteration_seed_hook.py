@@ -27,7 +27,7 @@ from mmseg_kd.hooks.iteration_seed_hook import (
 
 
 def test_another_seed_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is the same with the same seed is in test_exact_resume.py."""
+    """What is the same with the same seed is in exact_resume.py."""
     monkeypatch.setattr(Config, 'pretty_text', '')
     config = str(write_everything(tmp_path))
     weights = []

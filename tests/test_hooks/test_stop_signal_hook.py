@@ -136,10 +136,10 @@ default_hooks['checkpoint'] = dict(type='CheckpointHook', interval=1, max_keep_c
     work = tmp_path / 'work'
     with training([told], tmp_path / 'told.log') as process:
         assert process.wait() == STOPPED, process.output()
-    assert [path.name for path in work.glob('*.pth')] == ['epoch_1_iter_3.pth']
+    assert [path.name for path in work.glob('epoch*.pth')] == ['epoch_1_iter_3.pth']
     output = train_to_the_end([config, '--resume'], tmp_path / 'resumed.log')
     assert 'resumed epoch: 1, iter: 3' in output
-    assert [path.name for path in work.glob('*.pth')] == ['epoch_2.pth']
+    assert [path.name for path in work.glob('epoch*.pth')] == ['epoch_2.pth']
 
 
 @pytest.mark.slow
