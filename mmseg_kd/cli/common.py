@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmseg_kd.checkpoints import checkpoint_trust
@@ -328,10 +327,3 @@ def teacher_of(cfg: Config, name: str | None) -> NetworkSpec:
             '--teacher.'
         )
     return specs[name]
-
-
-def student_of(model: Any) -> Any:
-    """The network that is trained: the student of a wrapper, or the model itself."""
-    if is_model_wrapper(model):
-        model = model.module
-    return getattr(model, 'student', model)

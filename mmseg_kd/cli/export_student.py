@@ -27,6 +27,7 @@ from mmseg_kd.cli.common import (
     run_command,
     trained_network_of,
 )
+from mmseg_kd.config_text import write
 from mmseg_kd.errors import CheckpointError, ConfigError, DatasetError
 from mmseg_kd.export.agreement import compare
 from mmseg_kd.export.deployed import COLOURS, Deployed
@@ -39,7 +40,6 @@ from mmseg_kd.export.quantisation import MODES, quantise
 from mmseg_kd.export.stock_checkpoint import dataset_meta, save_student, stock_meta
 from mmseg_kd.export.stock_config import stock_config
 from mmseg_kd.host import HostNoise
-from mmseg_kd.migration.writing import write
 from mmseg_kd.network import build_network, replace_sync_bn, without_initialisation
 
 SUFFIXES = {'mmseg': '.pth', 'safetensors': '.safetensors', 'onnx': '.onnx', 'torch_export': '.pt2'}

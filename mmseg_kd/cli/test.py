@@ -18,14 +18,13 @@ from mmseg_kd.cli.common import (
     load_config,
     prepare_run,
     run_command,
-    student_of,
     teacher_of,
     trained_network_of,
 )
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import BadDataHook
-from mmseg_kd.network import without_initialisation
+from mmseg_kd.network import student_of, without_initialisation
 from mmseg_kd.preflight import check_dataset
 from mmseg_kd.runner_config import check_runner_config
 

@@ -22,7 +22,6 @@ from mmseg_kd.cli.common import (
     load_config,
     prepare_run,
     run_command,
-    student_of,
 )
 from mmseg_kd.cli.survival import (
     log_without_room,
@@ -40,6 +39,7 @@ from mmseg_kd.hooks import (
     RankZeroBuffersHook,
     StudentCheckpointHook,
 )
+from mmseg_kd.network import student_of
 from mmseg_kd.preflight import check_dataset
 from mmseg_kd.ranks import leave_together
 from mmseg_kd.runner_config import check_runner_config

@@ -7,13 +7,13 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner, get_priority
 from torch import nn
 
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.hooks.iteration_seed_hook import EPOCH_POSITION
+from mmseg_kd.network import unwrapped
 
 # Entry of a checkpoint.
 _STATE = 'exact_resume'
@@ -133,8 +133,7 @@ def _early_stopping(runner: Runner) -> list[EarlyStoppingHook]:
 
 def _parameters(runner: Runner) -> list[tuple[str, nn.Parameter]]:
     """What is trained, by names that do not depend on the number of ranks."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return list(model.named_parameters())
+    return list(unwrapped(runner.model).named_parameters())
 
 
 def _forget_best_elsewhere(message_hub: dict[str, Any], folder: Path) -> None:
