@@ -192,14 +192,30 @@ def experiment_of(log: RunLog) -> frozenset[tuple[str, str]] | None:
 
     The config that the last start wrote down is compared, entry by entry; its code is not run.
     """
+    entries = _config_of(log)
+    if not entries:
+        return None
+    return frozenset((k, ast.unparse(v)) for k, v in entries.items() if k not in _OWN_TO_A_RUN)
+
+
+def seed_of(log: RunLog) -> int | None:
+    """The seed that a run was given; None where it was not, or where its config is not kept."""
+    randomness = _config_of(log).get('randomness')
+    given = getattr(randomness, 'keywords', ())
+    values = [word.value for word in given if word.arg == 'seed']
+    seeds = [one.value for one in values if isinstance(one, ast.Constant)]
+    return seeds[0] if seeds and isinstance(seeds[0], int) else None
+
+
+def _config_of(log: RunLog) -> dict[str, ast.expr]:
+    """The entries of the config that the last start wrote down, by name, as code."""
     file = log.starts[-1].file.with_name('config.py')
     try:
         statements = ast.parse(file.read_text(encoding='utf-8')).body
     except (OSError, ValueError, SyntaxError):
-        return None
-    entries = {
-        one.targets[0].id: ast.unparse(one.value)
+        return {}
+    return {
+        one.targets[0].id: one.value
         for one in statements
         if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name)
     }
-    return frozenset((k, v) for k, v in entries.items() if k not in _OWN_TO_A_RUN)
