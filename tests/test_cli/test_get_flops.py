@@ -110,7 +110,12 @@ def test_the_image_is_by_default_what_the_config_feeds(
 
 def test_a_network_on_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([config(tmp_path, resnet())]) == 0
-    assert list(rows(capsys.readouterr().out)) == ['network', 'model', '- backbone', '- decode_head']
+    assert list(rows(capsys.readouterr().out)) == [
+        'network',
+        'model',
+        '- backbone',
+        '- decode_head',
+    ]
 
 
 def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
