@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmseg_kd.cli.common import add_config_arguments, is_distillation, load_config, run_command
+from mmseg_kd.cli.common import add_config_arguments, run_command
 from mmseg_kd.config_text import write
+from mmseg_kd.engine.config import load_config
+from mmseg_kd.engine.networks import is_distillation
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.network import parse_network
 

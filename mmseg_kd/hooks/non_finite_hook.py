@@ -20,6 +20,7 @@ from torch.nn.utils import get_total_norm
 
 from mmseg_kd.errors import ConfigError, NonFiniteError
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
+from mmseg_kd.hooks.of_runner import hooks_of
 from mmseg_kd.network import unwrapped
 from mmseg_kd.non_finite import first_non_finite_layer, has_non_finite, last_non_finite_gradient
 from mmseg_kd.segmentors.distillation_wrapper import TERM_PREFIX
@@ -153,9 +154,8 @@ class NonFiniteHook(Hook):
 
         def run() -> None:
             nonlocal images_are_finite
-            for hook in runner.hooks:
-                if isinstance(hook, IterationSeedHook):
-                    hook.seed_networks(runner, batch.iteration)
+            for hook in hooks_of(runner, IterationSeedHook):
+                hook.seed_networks(runner, batch.iteration)
             with runner.optim_wrapper.optim_context(model):
                 data = model.data_preprocessor(batch.data, True)
                 images_are_finite = not has_non_finite(data['inputs'])
