@@ -10,7 +10,7 @@ REQUIREMENTS = [
 ]
 # What ONNX files are made, checked and quantised with.
 EXPORT = ['onnx>=1.17', 'onnxscript>=0.2', 'onnxruntime>=1.20']
-# What the documentation is built with. mkdocs 2 has no plugins.
+# What the documentation is built with. The theme is made for mkdocs 1.
 DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5.40,<10']
 
 setup(

@@ -28,7 +28,7 @@ class TeacherOptions:
             that of the student, whose autocast context the teacher runs in.
         channels_last: Images and weights in the memory format channels_last.
         compile: True, or a dict of arguments of `torch.compile`; None: the network runs as it is.
-            Where there is no compiler it does so too, and the log says it.
+            It does too where there is no compiler, and the log says so.
         stream: On CUDA the teacher runs beside the student, on a stream of its own; on the CPU
             this does nothing.
     """

@@ -175,6 +175,7 @@ def test_what_a_base_class_says_stands_where_a_docstring_refers_to_it() -> None:
     tables = reference_page.tables()
     assert 'As in `LogitLoss`' not in tables
     assert tables.count('Pixels with this label take no part.') == 5
+    assert "| `resolution` | `Literal['label', 'student', 'teacher'] = 'label'`<br>" in tables
 
 
 def test_defaults_of_fields_are_those_of_the_parsers() -> None:
@@ -227,3 +228,19 @@ def test_a_notebook_that_failed_is_no_page() -> None:
     failed = dict(output_type='error', ename='KeyError', evalue="'a'", traceback=[])
     with pytest.raises(ValueError, match="KeyError: 'a'"):
         notebook_page.page(cells(failed))
+
+
+def test_a_notebook_is_found_and_linked(copy: Path) -> None:
+    data = {'image/png': 'aGk=', 'text/plain': ['<Figure>']}
+    shown = dict(output_type='display_data', data=data)
+    (copy / 'docs' / 'sample.ipynb').write_text(cells(shown), encoding='utf-8')
+    with (copy / 'README.md').open('a', encoding='utf-8') as page:
+        page.write('\n[sample](docs/sample.ipynb)\n')
+    config = (copy / 'mkdocs.yml').read_text('utf-8')
+    config = config.replace('\nnav:\n', '\nnav:\n  - Sample: sample.md\n')
+    (copy / 'mkdocs.yml').write_text(config, encoding='utf-8')
+    make(copy, copy / 'site')
+    assert '<a href="sample.html">sample</a>' in (copy / 'site' / 'index.html').read_text('utf-8')
+    page_text = (copy / 'site' / 'sample.html').read_text('utf-8')
+    assert 'src="data:image/png;base64,aGk="' in page_text
+    assert not (copy / 'site' / 'sample.ipynb').exists()

@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import mmengine.registry
 import mmseg.registry
@@ -94,14 +95,20 @@ def _arguments(member: type, missing: list[str]) -> Iterator[str]:
     """The table of a class's arguments, or a line where it has none."""
     rows = []
     for p in inspect.signature(member).parameters.values():
-        star = {p.VAR_POSITIONAL: '*', p.VAR_KEYWORD: '**'}.get(p.kind, '')
+        star = re.sub(r'\w.*', '', str(p))
         # What the layers give, and what a host's class takes and drops, no config writes.
         if p.name in CHANNELS or (star and '__init__' not in vars(member)):
             continue
-        kind = '' if p.annotation is p.empty else str(p.annotation)
+        kind = '' if p.annotation is p.empty else _choices(member, str(p.annotation))
         default = MISSING if p.default is p.empty else p.default
         rows.append((star + p.name, kind, default, _described(member, p.name, missing)))
     yield _table(rows, 'argument') if rows else 'No arguments.'
+
+
+def _choices(member: Any, annotation: str) -> str:
+    """An annotation as it is written, with its values where it names a set of them."""
+    alias = getattr(sys.modules[member.__init__.__module__], annotation, None)
+    return f'Literal{list(get_args(alias))}' if get_origin(alias) is Literal else annotation
 
 
 def _described(kind: type, name: str, missing: list[str]) -> str:

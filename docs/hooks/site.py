@@ -51,7 +51,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     def turned(match: re.Match[str]) -> str:
         link = match[1]
-        if link is None or link.startswith(('#', 'mailto:')) or '://' in link:
+        if link is None or link.startswith(('#', 'mailto:', 'data:')) or '://' in link:
             return match[0]
         file, hash_, anchor = link.partition('#')
         target = posixpath.normpath(posixpath.join(posixpath.dirname(place), file))
