@@ -33,7 +33,7 @@ from mmseg.structures import SegDataSample
 from turns import device_name, measure
 
 import mmseg_kd
-from mmseg_kd.cli.common import load_config
+from mmseg_kd.engine.config import load_config
 from mmseg_kd.losses import functional
 from mmseg_kd.losses.functional import resize_map
 from mmseg_kd.network import parse_network, replace_sync_bn, without_initialisation

@@ -13,11 +13,13 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mmengine.config import utils as config_utils
 from mmengine.registry import Registry
 
-from mmseg_kd.errors import nearest
+from mmseg_kd.errors import ConfigError, KDError, nearest
 
 _WARNING_NOISE = (
     # Operators of mmcv that need its compiled build; no network used here calls them.
@@ -96,6 +98,17 @@ def explain(error: Exception, length: int = 400) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     text = f'{type(error).__name__}: {" ".join(lines[:2])}'
     return text if len(text) <= length else f'{text[:length]}[...]'
+
+
+@contextmanager
+def building(what: str) -> Iterator[None]:
+    """What the hosts raise while they read or build `what` becomes a `ConfigError`."""
+    try:
+        yield
+    except KDError:
+        raise
+    except Exception as error:  # every class that a config can name raises what it likes
+        raise ConfigError(f'{what}: {explain(error)}') from error
 
 
 def registered(kind: str) -> set[str]:

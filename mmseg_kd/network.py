@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -296,6 +297,17 @@ def without_initialisation(model: Any) -> Any:
     if isinstance(model, (list, tuple)):
         return type(model)(without_initialisation(v) for v in model)
     return model
+
+
+def unwrapped(model: Any) -> Any:
+    """The model of a runner, out of what distributes it over ranks."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def student_of(model: Any) -> Any:
+    """The network of a runner's model that is trained: a wrapper's student, or the model itself."""
+    model = unwrapped(model)
+    return getattr(model, 'student', model)
 
 
 def run_auxiliary_heads(network: Any, features: Any) -> None:

@@ -12,20 +12,24 @@ from mmengine.dist import barrier
 
 
 def leave_together(code: int = 0) -> None:
-    """Wait for the other ranks and end the process, where there are others.
+    """Wait for the other ranks and end the process; a process without others goes on.
 
-    A rank that is gone earlier takes its connections along, and sometimes the store of all: what
-    the others still do with them in the background, or while they take the process group down,
-    would make a job that ended well a failed one. So that nothing is taken down: all that is to
-    be kept is on the disk.
+    A rank that is gone takes its connections along, and sometimes the store of all. What the
+    others then still do with them in the background, or while they take the process group down,
+    would make a failed job of one that ended well. So the process ends at once, with nothing taken
+    down: all that is to be kept is on the disk.
 
     Args:
-        code: The exit code.
+        code: The exit code, where there are other ranks.
     """
-    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        gc.collect()  # ends the data loaders' workers
-        barrier()
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    if not torch.distributed.is_initialized():
+        return
+    if torch.distributed.get_world_size() == 1:
+        torch.distributed.destroy_process_group()
+        return
+    gc.collect()  # ends the data loaders' workers
+    barrier()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

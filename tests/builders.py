@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config as ReadConfig
 from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
@@ -428,3 +429,15 @@ def changed(cfg: Config, place: str, value: Any) -> Config:
     else:
         node[key] = value
     return cfg
+
+
+class MeanModel(BaseModel):
+    """A convolution whose mean is to become small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+
+    def forward(self, inputs: list[Tensor], mode: str = 'tensor') -> Any:
+        out = self.conv(torch.stack(inputs))
+        return dict(loss=out.mean()) if mode == 'loss' else out

@@ -29,7 +29,8 @@ from mmengine.runner import Runner, loops
 from mmengine.visualization import Visualizer
 
 from mmseg_kd.cli import train
-from mmseg_kd.cli.common import build_runner
+from mmseg_kd.engine import training
+from mmseg_kd.engine.runner import build_runner
 
 pytestmark = [
     pytest.mark.slow,
@@ -89,7 +90,7 @@ def run_rank(
             runner.register_hook(Killer(*killed))
         return runner
 
-    train.build_runner = build_with_killer
+    training.build_runner = build_with_killer
     raise SystemExit(train.main(command))
 
 

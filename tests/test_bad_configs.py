@@ -30,9 +30,11 @@ from mmseg.registry import MODELS
 
 from mmseg_kd.assembly import parse_distillation
 from mmseg_kd.cli import train as train_command
-from mmseg_kd.cli.common import building, load_config
+from mmseg_kd.engine.config import load_config
+from mmseg_kd.engine.training import check_config
 from mmseg_kd.errors import ConfigError, KDError, ManyErrors, Problems
 from mmseg_kd.experiments import read_config
+from mmseg_kd.host import building
 from mmseg_kd.preflight import check_dataset
 from mmseg_kd.runner_config import check_runner_config
 
@@ -156,7 +158,7 @@ def test_faults_in_all_places_are_told_at_once(good: dict[str, Any]) -> None:
     ):
         good = broken(good, '', fault)
     with pytest.raises(ManyErrors) as caught:
-        train_command.check_config(Config(good))
+        check_config(Config(good))
     found = [str(error).split('; ')[0] for error in caught.value.errors]
     assert found == [
         "optim_wrapper.optimizer: there is no optimizer 'AdmW'",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mmseg_kd.cli.common import load_config
+from mmseg_kd.engine.config import load_config
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.experiments import experiments_of, read_config, run_name, split_name
 

@@ -21,7 +21,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmseg_kd.cli import train
-from mmseg_kd.cli.common import build_runner
+from mmseg_kd.engine import training
+from mmseg_kd.engine.runner import build_runner
 
 HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
 MIB = 2**20
@@ -111,7 +112,7 @@ def test_a_run_with_all_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
         runner.register_hook(watch)
         return runner
 
-    monkeypatch.setattr(train, 'build_runner', build_with_watch)
+    monkeypatch.setattr(training, 'build_runner', build_with_watch)
     options = [f'train_cfg.max_iters={steps}', f'param_scheduler.1.end={steps}']
     options += [f'visualizer.name={tmp_path}', 'model.distillation.1.schedule.end=1000000']
     config = str(write_everything(tmp_path))

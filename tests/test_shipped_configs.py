@@ -12,7 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmseg_kd.cli.common import check_keys, load_config
+from mmseg_kd.engine.config import check_keys, load_config
 from mmseg_kd.errors import Problems
 from mmseg_kd.experiments import experiments_of
 from mmseg_kd.network import (

@@ -16,6 +16,7 @@ import time
 import zipfile
 from pathlib import Path
 
+from mmseg_kd.checkpoints.digest import sha256_of
 from mmseg_kd.checkpoints.load import read_tensors
 from mmseg_kd.errors import CheckpointError
 
@@ -25,7 +26,6 @@ _SUM_BYTES = 64
 _TEXT = b'mmseg_kd saved %020d sha256 '
 _SEAL_BYTES = len(_TEXT % 0) + _SUM_BYTES
 _SEAL = re.compile(rb'mmseg_kd saved (\d{20}) sha256 ([0-9a-f]{64})')
-_CHUNK_BYTES = 1 << 20
 
 
 def seal(content: bytes) -> list[bytes | memoryview]:
@@ -74,7 +74,7 @@ def check_whole(path: Path) -> None:
         raise CheckpointError(f'{path}: there is no such checkpoint file.')
     found = _SEAL.fullmatch(_last(path, _SEAL_BYTES))
     if found:
-        if _digest(path) != found[2].decode():
+        if sha256_of(path, without=_SUM_BYTES) != found[2].decode():
             raise CheckpointError(
                 f'{path}: was altered after it was written (its SHA-256 is another).'
             )
@@ -82,20 +82,6 @@ def check_whole(path: Path) -> None:
         _check_archive(path)
     else:
         read_tensors(str(path))
-
-
-def _digest(path: Path) -> str:
-    """The SHA-256 of all but the sum at a sealed file's end."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        left = path.stat().st_size - _SUM_BYTES
-        while left > 0:
-            chunk = file.read(min(left, _CHUNK_BYTES))
-            if not chunk:
-                break
-            digest.update(chunk)
-            left -= len(chunk)
-    return digest.hexdigest()
 
 
 def _check_archive(path: Path) -> None:

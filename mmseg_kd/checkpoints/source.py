@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from http.client import HTTPException
@@ -18,6 +17,7 @@ from filelock import FileLock
 from mmengine.logging import print_log
 
 from mmseg_kd.checkpoints.aliases import resolve_alias
+from mmseg_kd.checkpoints.digest import sha256_of
 from mmseg_kd.errors import CheckpointError
 
 _GIVEN_SUM = '#sha256='
@@ -151,12 +151,3 @@ def _check(path: Path, expected: str, source: str, advice: str = '') -> None:
             f'torn or not the one that was meant.{advice} If its publisher vouches for that sum, '
             f'write {source}{_GIVEN_SUM}{found}.'
         )
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

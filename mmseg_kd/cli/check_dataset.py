@@ -22,15 +22,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmseg_kd.analysis.data_check import Split, SplitCheck, shared_findings
-from mmseg_kd.cli.common import (
-    add_config_arguments,
-    building,
-    load_config,
-    run_command,
-    trained_network_of,
-)
+from mmseg_kd.cli.common import add_config_arguments, run_command
 from mmseg_kd.datasets.findings import KINDS, Finding
+from mmseg_kd.engine.config import load_config
+from mmseg_kd.engine.networks import trained_network_of
 from mmseg_kd.errors import ConfigError, KDError, Problems
+from mmseg_kd.host import building
 from mmseg_kd.preflight import build_dataset
 
 SPLITS = ('train', 'val', 'test')

@@ -18,15 +18,10 @@ from torch import Tensor
 
 from mmseg_kd.checkpoints import load_weights, read_state_dict
 from mmseg_kd.checkpoints.save import written_whole
-from mmseg_kd.cli.common import (
-    add_config_arguments,
-    add_trust_argument,
-    building,
-    load_config,
-    networks_of,
-    run_command,
-    trained_network_of,
-)
+from mmseg_kd.cli.common import add_config_arguments, add_trust_argument, run_command
+from mmseg_kd.config_text import write
+from mmseg_kd.engine.config import load_config
+from mmseg_kd.engine.networks import networks_of, trained_network_of
 from mmseg_kd.errors import CheckpointError, ConfigError, DatasetError
 from mmseg_kd.export.agreement import compare
 from mmseg_kd.export.deployed import COLOURS, Deployed
@@ -38,8 +33,7 @@ from mmseg_kd.export.program import ProgramModel, program_bytes, trace
 from mmseg_kd.export.quantisation import MODES, quantise
 from mmseg_kd.export.stock_checkpoint import dataset_meta, save_student, stock_meta
 from mmseg_kd.export.stock_config import stock_config
-from mmseg_kd.host import HostNoise
-from mmseg_kd.migration.writing import write
+from mmseg_kd.host import HostNoise, building
 from mmseg_kd.network import build_network, replace_sync_bn, without_initialisation
 
 SUFFIXES = {'mmseg': '.pth', 'safetensors': '.safetensors', 'onnx': '.onnx', 'torch_export': '.pt2'}

@@ -9,9 +9,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from mmseg_kd.cli.common import building, run_command
+from mmseg_kd.cli.common import run_command
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.experiments import Experiment, experiments_of, split_name
+from mmseg_kd.host import building
 
 
 def _parser() -> argparse.ArgumentParser:

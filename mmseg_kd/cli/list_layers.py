@@ -11,7 +11,9 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmseg_kd.analysis.layers import Layer, list_layers
-from mmseg_kd.cli.common import add_config_arguments, load_config, networks_of, run_command
+from mmseg_kd.cli.common import add_config_arguments, run_command
+from mmseg_kd.engine.config import load_config
+from mmseg_kd.engine.networks import networks_of
 from mmseg_kd.errors import ConfigError, nearest
 from mmseg_kd.network import PROBE_SIZE, build_network, without_initialisation
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmseg_kd.analysis.schedule import draw_weights, mean_weights
-from mmseg_kd.cli.common import add_config_arguments, load_config, run_command
+from mmseg_kd.cli.common import add_config_arguments, run_command
+from mmseg_kd.engine.config import load_config
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.experiments import run_name
 from mmseg_kd.network import parse_teachers

@@ -13,19 +13,19 @@ from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import (
     add_config_arguments,
     add_run_arguments,
-    build_runner,
-    building,
-    load_config,
-    prepare_run,
+    place_run,
     run_command,
-    student_of,
     teacher_of,
-    trained_network_of,
 )
+from mmseg_kd.engine.config import load_config
+from mmseg_kd.engine.networks import trained_network_of
+from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import BadDataHook
-from mmseg_kd.network import without_initialisation
+from mmseg_kd.hooks.of_runner import hook_of
+from mmseg_kd.host import building
+from mmseg_kd.network import student_of, without_initialisation
 from mmseg_kd.preflight import check_dataset
 from mmseg_kd.runner_config import check_runner_config
 
@@ -80,7 +80,8 @@ def test(args: argparse.Namespace) -> int:
     cfg.model = without_initialisation(spec.model)
     cfg.load_from = None
     _apply_options(cfg, args)
-    prepare_run(cfg, args)
+    place_run(cfg, args)
+    prepare_run(cfg, args.device, args.launcher)
     if not args.plain_eval:
         use_fast_metrics(cfg)
     runner = build_runner(cfg)
@@ -96,7 +97,7 @@ def test(args: argparse.Namespace) -> int:
         use_lean_prediction_in(runner)
     with building('test data'):
         check_dataset(cfg.test_dataloader['dataset'], 'test', network.num_classes)
-        BadDataHook.of(runner)
+        hook_of(runner, BadDataHook)
         runner.test()
     return 0
 

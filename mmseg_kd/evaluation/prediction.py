@@ -16,12 +16,13 @@ from types import MethodType
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.utils import resize
 from torch import Tensor
+
+from mmseg_kd.network import student_of
 
 # Pixels of all maps that a GPU works on at a time. On a CPU caches count: one class of the scaled
 # maps at a time, and a few of the head's.
@@ -50,9 +51,7 @@ def use_lean_prediction(model: Any) -> bool:
         averages the scores, for a network with one channel for two classes and for a class that
         predicts in a way of its own.
     """
-    if is_model_wrapper(model):
-        model = model.module
-    network = getattr(model, 'student', model)
+    network: Any = student_of(model)
     if not isinstance(network, EncoderDecoder) or network.out_channels == 1:
         return False
     if not _inherits(network, EncoderDecoder, 'predict', 'inference', 'postprocess_result'):

@@ -52,16 +52,6 @@ class BadDataHook(Hook):
         self.passed_over: dict[str, str] = {}
         self.group: Any = None
 
-    @classmethod
-    def of(cls, runner: Runner) -> BadDataHook:
-        """The hook that a runner has from its config; where there is none it gets one."""
-        for hook in runner.hooks:
-            if isinstance(hook, cls):
-                return hook
-        hook = cls()
-        runner.register_hook(hook)
-        return hook
-
     def before_train(self, runner: Runner) -> None:
         """Check what is loaded from here on.
 

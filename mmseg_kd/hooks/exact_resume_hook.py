@@ -7,13 +7,14 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner, get_priority
 from torch import nn
 
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.hooks.iteration_seed_hook import EPOCH_POSITION
+from mmseg_kd.hooks.of_runner import hooks_of
+from mmseg_kd.network import unwrapped
 
 # Entry of a checkpoint.
 _STATE = 'exact_resume'
@@ -47,7 +48,7 @@ class ExactResumeHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Let early stopping learn from a validation before CheckpointHook, too."""
-        for hook in _early_stopping(runner):
+        for hook in hooks_of(runner, EarlyStoppingHook):
             hook.priority = self.priority
         # A new list: the runner is going through the old one.
         runner._hooks = sorted(runner.hooks, key=lambda hook: get_priority(hook.priority))
@@ -58,7 +59,8 @@ class ExactResumeHook(Hook):
             return
         state: dict[str, Any] = {'stopped': bool(runner.train_loop.stop_training)}
         state['early_stopping'] = [
-            (float(hook.best_score), hook.wait_count) for hook in _early_stopping(runner)
+            (float(hook.best_score), hook.wait_count)
+            for hook in hooks_of(runner, EarlyStoppingHook)
         ]
         if get_world_size() == 1:
             # An update leaves no gradients behind.
@@ -79,7 +81,7 @@ class ExactResumeHook(Hook):
         info = checkpoint['message_hub']['runtime_info']
         self._progress = {key: info[key] for key in ('iter', 'epoch') if key in info}
         state = checkpoint.get(_STATE, {})
-        hooks = _early_stopping(runner)
+        hooks = hooks_of(runner, EarlyStoppingHook)
         for hook, (best, waited) in zip(hooks, state.get('early_stopping', []), strict=False):
             hook.best_score, hook.wait_count = best, waited
         if hooks:
@@ -102,8 +104,8 @@ class ExactResumeHook(Hook):
                 'The checkpoint was written between two updates and has no gradients: those that '
                 'were accumulated since the last update are lost.'
             )
-        for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook) and hook.last_ckpt is None:
+        for hook in hooks_of(runner, CheckpointHook):
+            if hook.last_ckpt is None:
                 hook.last_ckpt = runner.message_hub.get_info('last_ckpt')
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -127,14 +129,9 @@ class ExactResumeHook(Hook):
         runner.message_hub.update_info(_VALIDATED, runner.iter)
 
 
-def _early_stopping(runner: Runner) -> list[EarlyStoppingHook]:
-    return [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
-
-
 def _parameters(runner: Runner) -> list[tuple[str, nn.Parameter]]:
     """What is trained, by names that do not depend on the number of ranks."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return list(model.named_parameters())
+    return list(unwrapped(runner.model).named_parameters())
 
 
 def _forget_best_elsewhere(message_hub: dict[str, Any], folder: Path) -> None:
@@ -149,8 +146,8 @@ def _check_updates(runner: Runner) -> None:
     counts = (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
     if counts == 1 or get_world_size() == 1:
         return
-    for hook in runner.hooks:
-        if isinstance(hook, CheckpointHook) and not hook.by_epoch and hook.interval > 0:
+    for hook in hooks_of(runner, CheckpointHook):
+        if not hook.by_epoch and hook.interval > 0:
             rest = hook.interval % counts
             if rest:
                 raise ConfigError(

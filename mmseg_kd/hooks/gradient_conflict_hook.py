@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError
+from mmseg_kd.network import unwrapped
 from mmseg_kd.segmentors import DistillationWrapper
 
 
@@ -48,7 +48,7 @@ class GradientConflictHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """See that there is something to measure."""
-        wrapper = _unwrapped(runner.model)
+        wrapper = unwrapped(runner.model)
         if not isinstance(wrapper, DistillationWrapper):
             raise ConfigError(
                 'GradientConflictHook: expected a DistillationWrapper as model, got '
@@ -70,7 +70,7 @@ class GradientConflictHook(Hook):
         """Ask for the losses of this iteration if it is one to measure."""
         if not self.every_n_train_iters(runner, self.interval):
             return
-        wrapper = _unwrapped(runner.model)
+        wrapper = unwrapped(runner.model)
         # Angles do not depend on a factor; with mixed precision it keeps gradients above zero.
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         scale = 1.0 if scaler is None else scaler.get_scale()
@@ -90,7 +90,7 @@ class GradientConflictHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Look no more."""
-        _unwrapped(runner.model).loss_observer = None
+        unwrapped(runner.model).loss_observer = None
 
 
 def measure_angles(
@@ -124,7 +124,3 @@ def _gradient(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     gradient = torch.cat([part.flatten().float() for part in parts])
     all_reduce(gradient, op='mean')
     return gradient
-
-
-def _unwrapped(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -21,6 +20,8 @@ from torch.nn.utils import get_total_norm
 
 from mmseg_kd.errors import ConfigError, NonFiniteError
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
+from mmseg_kd.hooks.of_runner import hooks_of
+from mmseg_kd.network import unwrapped
 from mmseg_kd.non_finite import first_non_finite_layer, has_non_finite, last_non_finite_gradient
 from mmseg_kd.segmentors.distillation_wrapper import TERM_PREFIX
 
@@ -144,7 +145,7 @@ class NonFiniteHook(Hook):
     def _first_layer(self, runner: Runner, batch: _Batch) -> str | None:
         """Run the batch once more, on all ranks alike, and look at every layer."""
         assert self._guard is not None
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         teachers = getattr(model, 'teachers', {})
         label = 'teacher' if len(teachers) == 1 else 'teacher {}'
         networks = {label.format(name): network for name, network in teachers.items()}
@@ -153,9 +154,8 @@ class NonFiniteHook(Hook):
 
         def run() -> None:
             nonlocal images_are_finite
-            for hook in runner.hooks:
-                if isinstance(hook, IterationSeedHook):
-                    hook.seed_networks(runner, batch.iteration)
+            for hook in hooks_of(runner, IterationSeedHook):
+                hook.seed_networks(runner, batch.iteration)
             with runner.optim_wrapper.optim_context(model):
                 data = model.data_preprocessor(batch.data, True)
                 images_are_finite = not has_non_finite(data['inputs'])

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks.durable_checkpoint_hook import DurableCheckpointHook
+from mmseg_kd.hooks.of_runner import hooks_of
 from mmseg_kd.ranks import leave_together
 
 # A run that stopped on request ends with this code, 75: 'try again later', which neither an error
@@ -83,7 +84,7 @@ class StopSignalHook(Hook):
         Raises:
             ConfigError: No `DurableCheckpointHook` is there to write the checkpoint.
         """
-        if not any(isinstance(hook, DurableCheckpointHook) for hook in runner.hooks):
+        if not hooks_of(runner, DurableCheckpointHook):
             raise ConfigError(
                 'StopSignalHook: expected a DurableCheckpointHook that writes the checkpoint; set '
                 'default_hooks.checkpoint, or take StopSignalHook out of custom_hooks.'
@@ -134,7 +135,7 @@ class StopSignalHook(Hook):
         if not self.received or not is_main_process() or _loses_gradients(runner):
             return
         # The averaged weights are in the model's place during a validation.
-        averaging = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+        averaging = hooks_of(runner, EMAHook)
         for hook in averaging:
             hook.after_val_epoch(runner)
         if get_world_size() == 1:
@@ -176,7 +177,7 @@ class StopSignalHook(Hook):
 
 
 def _saver(runner: Runner) -> DurableCheckpointHook:
-    return next(hook for hook in runner.hooks if isinstance(hook, DurableCheckpointHook))
+    return hooks_of(runner, DurableCheckpointHook)[0]
 
 
 def _loses_gradients(runner: Runner) -> bool:

@@ -10,13 +10,13 @@ from typing import Any
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmseg_kd.checkpoints import read_checkpoint
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.export.stock_checkpoint import save_student, stock_meta
+from mmseg_kd.network import student_of
 
 RULES = ('greater', 'less')
 
@@ -89,9 +89,8 @@ class StudentCheckpointHook(Hook):
         meta = stock_meta(
             getattr(dataset, 'metainfo', None), iter=runner.iter, **{self.metric: self._best}
         )
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         target = self._target(runner)
-        save_student(getattr(model, 'student', model), target, meta)
+        save_student(student_of(runner.model), target, meta)
         message = f'{target}: the best student so far, {self.metric} {self._best:.2f}.'
         print_log(message, logger='current')
 

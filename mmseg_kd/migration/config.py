@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmseg_kd.config_text import Name, resolve, write
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.migration.data import Data
 from mmseg_kd.migration.networks import Network, convert_network
@@ -27,7 +28,6 @@ from mmseg_kd.migration.section import Section
 from mmseg_kd.migration.sides import Sides, is_backbone
 from mmseg_kd.migration.source import KeyPath, OldConfig
 from mmseg_kd.migration.terms import convert_terms
-from mmseg_kd.migration.writing import Name, resolve, write
 
 _MODULES = ('SDModule', 'SDModuleMT')
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmseg_kd.config_text import Name
 from mmseg_kd.migration.section import Section
-from mmseg_kd.migration.writing import Name
 
 # Keys of the old world that mean nothing today, and why.
 _MEANINGLESS = {

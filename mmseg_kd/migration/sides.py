@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from mmseg_kd.config_text import Name
 from mmseg_kd.migration.layers import MIT, SWIN
 from mmseg_kd.migration.networks import Network
 from mmseg_kd.migration.report import Report
 from mmseg_kd.migration.source import KeyPath
-from mmseg_kd.migration.writing import Name
 from mmseg_kd.migration.zoo import Reference, find_reference
 
 # Addresses and file names of backbones trained on ImageNet; others are of whole segmentors.

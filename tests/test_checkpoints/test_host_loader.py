@@ -9,15 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from builders import RunsCode, build, resnet, save_weights
+from builders import MeanModel, RunsCode, build, resnet, save_weights
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseModel
 from mmengine.optim import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmseg.apis import init_model
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from mmseg_kd.checkpoints import checkpoint_trust, read_checkpoint
 from mmseg_kd.checkpoints.host_loader import load_from_weights_only, take_over_loading
@@ -113,18 +111,6 @@ def test_http_is_refused() -> None:
 # What a runner saves
 
 
-class Toy(BaseModel):
-    """A convolution whose mean is to become small."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 2, 1)
-
-    def forward(self, inputs: list[Tensor], mode: str = 'tensor') -> Any:
-        out = self.conv(torch.stack(inputs))
-        return dict(loss=out.mean()) if mode == 'loss' else out
-
-
 class Images(list[Any]):
     """A data set whose metainfo comes from a config."""
 
@@ -141,7 +127,7 @@ def make_runner(folder: Path, iterations: int, **options: Any) -> Runner:
     """A runner with an optimiser, schedules and an average of the weights that all have state."""
     images = Images(dict(inputs=torch.full((3, 2, 2), float(i))) for i in range(4))
     return Runner(
-        model=Toy(),
+        model=MeanModel(),
         work_dir=str(folder),
         train_dataloader=dict(
             dataset=images, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False)

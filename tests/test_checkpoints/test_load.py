@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import RunsCode
+from builders import MeanModel, RunsCode
 from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -241,23 +240,11 @@ def test_whole_network_is_refused(tmp_path: Path) -> None:
         read_state_dict(source)
 
 
-class Toy(BaseModel):
-    """A convolution whose mean is to become small."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 2, 1)
-
-    def forward(self, inputs: list[Tensor], mode: str = 'tensor') -> Any:
-        out = self.conv(torch.stack(inputs))
-        return dict(loss=out.mean()) if mode == 'loss' else out
-
-
 def test_checkpoint_of_a_runner(tmp_path: Path) -> None:
     """Iteration, optimiser, log history and numpy values are in it, and it loads."""
     images = [dict(inputs=torch.full((3, 2, 2), float(i))) for i in range(4)]
     runner = Runner(
-        model=Toy(),
+        model=MeanModel(),
         work_dir=str(tmp_path),
         train_dataloader=dict(
             dataset=images, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False)
@@ -277,7 +264,7 @@ def test_checkpoint_of_a_runner(tmp_path: Path) -> None:
     history = content['message_hub']['log_scalars']['train/loss']
     assert isinstance(history, HistoryBuffer)
     assert isinstance(content['message_hub']['runtime_info']['scores'], np.ndarray)
-    network = Toy()
+    network = MeanModel()
     report = load_weights(network, str(path))
     assert sorted(report.loaded) == ['conv.bias', 'conv.weight']
     assert torch.equal(network.conv.weight, runner.model.conv.weight)

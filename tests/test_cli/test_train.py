@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from PIL import Image
 
 from mmseg_kd.cli import test as test_command
 from mmseg_kd.cli import train as train_command
-from mmseg_kd.cli.common import load_config
+from mmseg_kd.engine.config import load_config
 from mmseg_kd.errors import ConfigError
 
 WAIT_S = 240
@@ -232,16 +231,6 @@ def test_teacher_is_measured(project: Project) -> None:
     other = save_weights(project.teacher, project.folder / 'other.pth', seed=8)
     assert of_teacher != measure(project, 'of_other', other, '--teacher')
     assert of_teacher == measure(project, 'of_file', project.checkpoint, '--teacher')
-
-
-def test_deterministic_ranks_keep_the_order_of_their_sums() -> None:
-    args = Namespace(resume=None, seed=None, deterministic=True, amp=False)
-    open_to_it, decided = Config(dict()), Config(dict(find_unused_parameters=False))
-    for cfg in (open_to_it, decided):
-        train_command.apply_options(cfg, args)
-        assert cfg.randomness == dict(deterministic=True)
-    assert open_to_it.find_unused_parameters is True
-    assert decided.find_unused_parameters is False
 
 
 # What is refused, before the first iteration.

@@ -12,11 +12,12 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
-from mmseg_kd.cli.common import load_config, trained_network_of
+from mmseg_kd.config_text import write
 from mmseg_kd.datasets.camvid import CLASSES, PALETTE
+from mmseg_kd.engine.config import load_config
+from mmseg_kd.engine.networks import trained_network_of
 from mmseg_kd.errors import ConfigError, ManyErrors
 from mmseg_kd.export.stock_config import stock_config
-from mmseg_kd.migration.writing import write
 
 CAMVID = 'distillation_configs/camvid/efficientnet-lite2_mobilenetv2_cgd_camvid-240x320.py'
 TOY = 'distillation_configs/toy_scenes/resnet18_mobilenetv2-half_cgd_toy-128x128.py'

@@ -27,7 +27,7 @@ from old_configs import (
     write_old,
 )
 
-from mmseg_kd.cli.common import check_keys
+from mmseg_kd.engine.config import check_keys
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.migration import ConvertedConfig, convert_config
 from mmseg_kd.network import parse_network, parse_teachers

@@ -15,10 +15,10 @@ from old_configs import ADE20K, CITYSCAPES
 from old_sections import notes, problems, section
 from PIL import Image
 
+from mmseg_kd.config_text import resolve
 from mmseg_kd.migration.data import Data
 from mmseg_kd.migration.datasets import convert_pipeline, packed
 from mmseg_kd.migration.transforms import Pipeline
-from mmseg_kd.migration.writing import resolve
 
 MEAN = [123.675, 116.28, 103.53]
 NORMALIZE = dict(type='Normalize', mean=MEAN, std=[1.0, 2.0, 3.0], to_rgb=True)

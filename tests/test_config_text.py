@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
+from mmseg_kd.config_text import WIDTH, Name, resolve, write
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.migration.writing import WIDTH, Name, resolve, write
 
 VALUES: dict[str, Any] = dict(
     empty=[dict(), [], ()],

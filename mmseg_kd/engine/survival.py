@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -21,14 +20,13 @@ from mmseg_kd.checkpoints.seal import check_whole
 from mmseg_kd.errors import CheckpointError
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook
 from mmseg_kd.hooks.durable_checkpoint_hook import folder_of
+from mmseg_kd.hooks.of_runner import hook_of, hooks_of
 
 # Set by tools/launch.py: when the job began, in nanoseconds since 1970.
 JOB_START = 'MMSEG_KD_JOB_START'
 
 # A full disk, a quota, a limit on the size of files.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-T = TypeVar('T', bound=Hook)
 
 
 def use_durable_checkpoints(cfg: Config) -> None:
@@ -47,14 +45,9 @@ def stop_on_signals(runner: Runner) -> StopSignalHook | None:
     None where no `DurableCheckpointHook` is there to write a checkpoint: signals keep their
     meaning.
     """
-    own = next(_hooks(runner, StopSignalHook), None)
-    if own is not None:
-        return own
-    if not any(_hooks(runner, DurableCheckpointHook)):
+    if not (hooks_of(runner, StopSignalHook) or hooks_of(runner, DurableCheckpointHook)):
         return None
-    hook = StopSignalHook()
-    runner.register_hook(hook)
-    return hook
+    return hook_of(runner, StopSignalHook)
 
 
 def log_without_room(runner: Runner) -> None:
@@ -101,7 +94,7 @@ def resume_from_whole(runner: Runner) -> None:
 def _choose(runner: Runner) -> str | None:
     """The checkpoint to resume from; None: what the runner does by itself is right."""
     named = runner._load_from
-    for hook in _hooks(runner, CheckpointHook):
+    for hook in hooks_of(runner, CheckpointHook):
         folder = folder_of(hook, runner)
         if '://' in folder:
             continue
@@ -131,7 +124,3 @@ def _written_by_this_job(folder: str, template: str) -> Path | None:
             level=logging.WARNING,
         )
     return None
-
-
-def _hooks(runner: Runner, kind: type[T]) -> Iterator[T]:
-    return (hook for hook in runner.hooks if isinstance(hook, kind))

@@ -9,14 +9,12 @@ import signal
 import sys
 import time
 from contextlib import AbstractContextManager
-from datetime import timedelta
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from builders import ROOT, same_tensors
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
@@ -35,10 +33,9 @@ from training_runs import (
 )
 
 from mmseg_kd.checkpoints.seal import check_whole, saved_at
-from mmseg_kd.cli import survival
-from mmseg_kd.cli.common import RANKS_TIMEOUT_S, _set_timeout, _start_gloo
-from mmseg_kd.cli.survival import resume_from_whole, stop_on_signals, use_durable_checkpoints
-from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.engine import survival
+from mmseg_kd.engine.survival import resume_from_whole, stop_on_signals, use_durable_checkpoints
+from mmseg_kd.errors import CheckpointError
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, stop_signal_hook
 
 LONG = """
@@ -90,32 +87,6 @@ def test_signals_are_heard_where_a_checkpoint_can_be_written() -> None:
     runner.hooks.append(own)
     assert stop_on_signals(runner) is own
     assert len(registered) == 1
-
-
-@pytest.mark.parametrize('seconds', [0, -1, '60', True, float('inf'), float('nan')])
-def test_a_wrong_time_limit_of_the_ranks_is_refused(seconds: Any) -> None:
-    with pytest.raises(ConfigError, match=r'env_cfg\.dist_cfg\.timeout'):
-        _set_timeout(Config(dict(env_cfg=dict(dist_cfg=dict(timeout=seconds)))))
-
-
-def test_the_time_limit_of_the_ranks_is_set() -> None:
-    cfg = Config(dict(env_cfg=dict(dist_cfg=dict(backend='nccl'))))
-    assert _set_timeout(cfg).total_seconds() == RANKS_TIMEOUT_S
-    # Where mmengine reads it.
-    assert cfg.env_cfg.dist_cfg == dict(backend='nccl', timeout=RANKS_TIMEOUT_S)
-    assert _set_timeout(Config(dict(env_cfg=dict(dist_cfg=dict(timeout=7))))).total_seconds() == 7
-
-
-def test_the_time_limit_reaches_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: False)
-    monkeypatch.setattr(
-        torch.distributed,
-        'init_process_group',
-        lambda *args, **kwargs: calls.append((args, kwargs)),
-    )
-    _start_gloo(Config({}), timedelta(seconds=7))
-    assert calls == [(('gloo',), dict(timeout=timedelta(seconds=7)))]
 
 
 # What a run resumes from.

@@ -1,0 +1,1 @@
+"""From a config to a run: what the commands and `distill` share."""

@@ -1,0 +1,74 @@
+"""The config of a run: read, with its overrides, and seen to be one."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmseg_kd.config_file import apply_options
+from mmseg_kd.errors import ConfigError, Problems, shown
+from mmseg_kd.experiments import read_config
+from mmseg_kd.host import building
+
+
+def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool = True) -> Config:
+    """Read a config and apply overrides.
+
+    Args:
+        name: A file, `FILE.py::NAME` or `mmseg::...`.
+        options: The overrides.
+        needs_model: Whether a config without a model is an error.
+
+    Raises:
+        ConfigError: The file or one of its bases is missing or broken, an override leads
+            nowhere, a key at its top is most likely a misspelt one, or there is no model in it;
+            `ManyErrors` where that is more than one.
+    """
+    if os.getcwd() not in sys.path:
+        # Where custom_imports of a user's own modules are looked for, last of all.
+        sys.path.append(os.getcwd())
+    with building(str(name)):
+        cfg = read_config(name)
+        apply_options(cfg, options or {}, '--cfg-options')
+    problems = Problems()
+    with problems:
+        check_keys(cfg)
+    model = cfg.get('model')
+    if (needs_model or model is not None) and not (isinstance(model, Mapping) and 'type' in model):
+        problems.add(
+            ConfigError(f"{name}: expected model = dict(type='...', ...), got {shown(model)}.")
+        )
+    problems.raise_if_any()
+    return cfg
+
+
+def check_keys(cfg: Config) -> None:
+    """Find misspelt keys at the top of a config, which the runner would pass over.
+
+    A config may define variables of its own, so only names that are nearly, but not quite, one
+    of the runner's are refused; very nearly, where the config has the runner's name as well.
+
+    Raises:
+        ConfigError: There is such a key; `ManyErrors` where there are more.
+    """
+    known = set(signature(Runner.__init__).parameters) - {'self', 'cfg', 'experiment_name'}
+    known |= {'custom_imports', 'tta_model', 'tta_pipeline', 'find_unused_parameters'}
+    known |= {'data_preprocessor', 'model_wrapper_cfg', 'sync_bn', 'compile'}
+    # Variables that nearly every data set's config has, and that are close to tta_pipeline.
+    variables = {'train_pipeline', 'val_pipeline', 'test_pipeline'}
+    problems = Problems()
+    for key in sorted(cfg.keys() - known - variables):
+        close = difflib.get_close_matches(key, known - cfg.keys(), n=1, cutoff=0.85)
+        close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.92)
+        if close:
+            problems.add(
+                ConfigError(f'unknown key {key!r} in the config; did you mean {close[0]!r}?')
+            )
+    problems.raise_if_any()

@@ -1,0 +1,94 @@
+"""mmengine's runner, on the devices and ranks that are there."""
+
+from __future__ import annotations
+
+import math
+import os
+from datetime import timedelta
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from mmseg_kd.errors import ConfigError, DeviceError
+from mmseg_kd.host import HostNoise, building
+from mmseg_kd.network import replace_sync_bn
+
+# How long a rank waits for one that neither works nor is gone: a machine without power, a process
+# that hangs. A rank that dies is known at once, to torchrun and by its closed connections. Rank 0
+# writes checkpoints and downloads teachers while the others wait, which must not be too long.
+RANKS_TIMEOUT_S = 600
+
+
+def prepare_run(cfg: Config, device: str = 'auto', launcher: str = 'none') -> None:
+    """Fit a config to the devices, and start the process group where there is one.
+
+    Args:
+        cfg: Is changed.
+        device: 'auto', or 'cuda', which must then be there.
+        launcher: What started the ranks, as mmengine calls it; 'none': this is the only one.
+
+    Raises:
+        ConfigError: The ranks' time limit is no positive number.
+        DeviceError: A device was asked for that is not there.
+    """
+    cuda = torch.cuda.is_available()
+    if device == 'cuda' and not cuda:
+        raise DeviceError(
+            'CUDA was asked for (--device cuda) and there is none here; check the driver with '
+            'nvidia-smi and the build with torch.version.cuda, or leave --device away.'
+        )
+    ranks_here = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
+    if cuda and ranks_here > torch.cuda.device_count():
+        raise DeviceError(
+            f'{ranks_here} GPUs were asked for and {torch.cuda.device_count()} are here.'
+        )
+    cfg.launcher = launcher
+    timeout = set_timeout(cfg)
+    if not cuda:
+        # The wrapper replaces it in the networks that it builds; here for networks on their own.
+        cfg.model = replace_sync_bn(cfg.model)
+        if launcher != 'none':
+            start_gloo(cfg, timeout)
+
+
+def set_timeout(cfg: Config) -> timedelta:
+    """How long a rank waits for the others, from `env_cfg.dist_cfg.timeout` or the default."""
+    env_cfg = dict(cfg.get('env_cfg') or {})
+    dist_cfg = dict(timeout=RANKS_TIMEOUT_S) | dict(env_cfg.get('dist_cfg') or {})
+    cfg.env_cfg = env_cfg | dict(dist_cfg=dist_cfg)
+    seconds = dist_cfg['timeout']
+    if isinstance(seconds, bool) or not (
+        isinstance(seconds, (int, float)) and 0 < seconds < math.inf
+    ):
+        raise ConfigError(
+            f'env_cfg.dist_cfg.timeout: expected a number of seconds > 0, got {seconds!r}.'
+        )
+    return timedelta(seconds=seconds)
+
+
+def start_gloo(cfg: Config, timeout: timedelta) -> None:
+    """A process group on CPUs: mmengine's own start-up takes CUDA for granted."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo', timeout=timeout)
+    print_log('There is no CUDA: gloo takes the place of NCCL.', logger='current')
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        # Without SyncBN each rank would keep statistics of its own, of which a checkpoint has one.
+        broadcast_buffers=True,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner of a config, without the hosts' noise in its log.
+
+    Raises:
+        ConfigError: Whatever the hosts refuse.
+    """
+    with building('config'):
+        runner = Runner.from_cfg(cfg)
+    runner.logger.addFilter(HostNoise())
+    return runner

@@ -1,0 +1,189 @@
+"""From a config to a trained network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import MODELS
+
+from mmseg_kd.engine.networks import is_distillation
+from mmseg_kd.engine.runner import build_runner, prepare_run
+from mmseg_kd.engine.survival import (
+    log_without_room,
+    resume_from_whole,
+    stop_on_signals,
+    use_durable_checkpoints,
+)
+from mmseg_kd.errors import ConfigError, DeviceError, KDError, Problems
+from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
+from mmseg_kd.hooks import (
+    BadDataHook,
+    ExactResumeHook,
+    IterationSeedHook,
+    NonFiniteHook,
+    RankZeroBuffersHook,
+    StopSignalHook,
+    StudentCheckpointHook,
+)
+from mmseg_kd.hooks.of_runner import hook_of, hooks_of
+from mmseg_kd.host import building
+from mmseg_kd.network import student_of
+from mmseg_kd.preflight import check_dataset
+from mmseg_kd.runner_config import check_runner_config
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a config is trained; what is left as it is here is as the config says.
+
+    Attributes:
+        resume: A checkpoint to go on from; True: the newest whole one in the work dir.
+        amp: Mixed precision.
+        seed: Of all random generators.
+        deterministic: Deterministic algorithms where there are any.
+        plain_eval: Validate with mmseg's own prediction, scores kept, and metric.
+        device: 'auto', or 'cuda', which must then be there.
+        launcher: What started the ranks, as mmengine calls it; 'none': this is the only one.
+    """
+
+    resume: bool | str | Path = False
+    amp: bool = False
+    seed: int | None = None
+    deterministic: bool = False
+    plain_eval: bool = False
+    device: str = 'auto'
+    launcher: str = 'none'
+
+
+class Started(Hook):
+    """Remembers whether training has begun, with an iteration or with a validation that was due.
+
+    What fails before is the config's.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def before_val(self, runner: Runner) -> None:
+        self.begun = True
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        self.begun = True
+
+
+def prepare_training(cfg: Config, options: TrainingOptions) -> Runner:
+    """The runner of a config with all that a run is watched by; the data have been looked at.
+
+    Args:
+        cfg: Is changed to what is run.
+        options: Changes to it.
+
+    Raises:
+        KDError: Whatever is wrong with config, data, checkpoints and devices.
+    """
+    check_config(cfg)
+    apply_options(cfg, options)
+    if not options.plain_eval:
+        use_fast_metrics(cfg)
+    use_durable_checkpoints(cfg)
+    prepare_run(cfg, options.device, options.launcher)
+    runner = build_runner(cfg)
+    resume_from_whole(runner)
+    num_classes = getattr(student_of(runner.model), 'num_classes', None)
+    bad_data = hook_of(runner, BadDataHook)
+    for split, tolerated in (('train', bad_data.max_skipped), ('val', 0)):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is not None and num_classes is not None:
+            with building(f'{split} data'):
+                check_dataset(loader['dataset'], split, num_classes, tolerated)
+    hook_of(runner, Started)
+    for kind in (IterationSeedHook, RankZeroBuffersHook, ExactResumeHook, NonFiniteHook):
+        hook_of(runner, kind)
+    stop_on_signals(runner)
+    log_without_room(runner)
+    if is_distillation(cfg):
+        hook_of(runner, StudentCheckpointHook)
+    if not options.plain_eval:
+        use_lean_prediction_in(runner)
+    return runner
+
+
+def run_training(runner: Runner) -> None:
+    """Train to the end, or until a signal; signals then have the meaning that they had before.
+
+    Raises:
+        KDError: What is wrong with the config and shows only now.
+        SystemExit: A signal ended the training; there is a checkpoint to resume from.
+    """
+    try:
+        runner.train()
+    except KDError:
+        raise
+    except Exception:
+        if hook_of(runner, Started).begun:
+            raise
+        with building('config'):
+            raise
+    finally:
+        for hook in hooks_of(runner, StopSignalHook):
+            hook.restore()
+
+
+def check_config(cfg: Config) -> None:
+    """See that all that a training is made of can be looked up.
+
+    Where it cannot, the networks are built too, so that what is wrong with them is said at once.
+
+    Raises:
+        ConfigError: It cannot; `ManyErrors` where that is more than one.
+    """
+    problems = Problems()
+    with problems:
+        check_runner_config(cfg, ['train', 'val'])
+    if problems.errors and not any(str(error).startswith('model:') for error in problems.errors):
+        init_default_scope('mmseg')
+        with problems, building('model'):
+            MODELS.build(cfg.model)
+    problems.raise_if_any()
+
+
+def apply_options(cfg: Config, options: TrainingOptions) -> None:
+    """Put the options into the config, but for those of `prepare_run`.
+
+    Raises:
+        ConfigError: The optimiser wrapper cannot be switched to mixed precision.
+        DeviceError: Mixed precision without a device for it.
+    """
+    if options.resume is not False:
+        cfg.resume = True
+        cfg.load_from = None if options.resume is True else str(options.resume)
+    if options.seed is not None or options.deterministic:
+        randomness = dict(cfg.get('randomness') or {})
+        if options.seed is not None:
+            randomness['seed'] = options.seed
+        if options.deterministic:
+            randomness['deterministic'] = True
+            # Without it DDP sorts its buckets anew after the first iteration of a process, so that
+            # three ranks or more add up a resumed run's gradients in another order.
+            cfg.setdefault('find_unused_parameters', True)
+        cfg.randomness = randomness
+    if options.amp:
+        kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise ConfigError(
+                f"--amp: expected optim_wrapper of type 'OptimWrapper', got {kind!r}; set mixed "
+                'precision in the config.'
+            )
+        if not torch.cuda.is_available():
+            raise DeviceError('--amp needs CUDA, and there is none here; leave --amp away.')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

@@ -1,0 +1,24 @@
+"""The hooks that a runner has."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+T = TypeVar('T', bound=Hook)
+
+
+def hooks_of(runner: Runner, kind: type[T]) -> list[T]:
+    """A runner's hooks of one kind, in the order in which they are called."""
+    return [hook for hook in runner.hooks if isinstance(hook, kind)]
+
+
+def hook_of(runner: Runner, kind: type[T]) -> T:
+    """The hook of one kind that a runner has from its config; where there is none it gets one."""
+    for hook in hooks_of(runner, kind):
+        return hook
+    hook = kind()
+    runner.register_hook(hook)
+    return hook

@@ -1,0 +1,55 @@
+"""How a run is put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from training_runs import write_project
+
+from mmseg_kd.engine.config import load_config
+from mmseg_kd.engine.training import TrainingOptions, apply_options, prepare_training
+from mmseg_kd.hooks import (
+    BadDataHook,
+    ExactResumeHook,
+    IterationSeedHook,
+    NonFiniteHook,
+    RankZeroBuffersHook,
+    StopSignalHook,
+    StudentCheckpointHook,
+)
+from mmseg_kd.hooks.of_runner import hooks_of
+
+ADDED = {
+    BadDataHook: dict(max_skipped=2),
+    ExactResumeHook: dict(),
+    IterationSeedHook: dict(priority=49),
+    NonFiniteHook: dict(limit=3),
+    RankZeroBuffersHook: dict(),
+    StopSignalHook: dict(interval=2),
+    StudentCheckpointHook: dict(rule='less'),
+}
+
+
+@pytest.mark.parametrize('of_config', [False, True], ids=['new', 'of the config'])
+def test_each_hook_is_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_config: bool
+) -> None:
+    monkeypatch.setattr(Config, 'pretty_text', '')
+    own = [dict(type=kind.__name__, **arguments) for kind, arguments in ADDED.items()]
+    extra = f'custom_hooks = {own if of_config else []}\n'
+    runner = prepare_training(load_config(write_project(tmp_path, extra), None), TrainingOptions())
+    for kind, arguments in ADDED.items():
+        (hook,) = hooks_of(runner, kind)
+        changed = [getattr(hook, name) == value for name, value in arguments.items()]
+        assert all(changed) == (of_config or not arguments), kind
+
+
+def test_deterministic_ranks_keep_the_order_of_their_sums() -> None:
+    open_to_it, decided = Config(dict()), Config(dict(find_unused_parameters=False))
+    for cfg in (open_to_it, decided):
+        apply_options(cfg, TrainingOptions(deterministic=True))
+        assert cfg.randomness == dict(deterministic=True)
+    assert open_to_it.find_unused_parameters is True
+    assert decided.find_unused_parameters is False

@@ -1,0 +1,25 @@
+"""The hooks that a runner has."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from mmseg_kd.hooks import NonFiniteHook, RankZeroBuffersHook
+from mmseg_kd.hooks.of_runner import hook_of, hooks_of
+
+
+class Own(NonFiniteHook):
+    """A user's hook in the place of ours."""
+
+
+def test_the_runners_own_hook_comes_first() -> None:
+    hooks: list[Any] = [RankZeroBuffersHook()]
+    runner = SimpleNamespace(hooks=hooks, register_hook=hooks.append)
+    assert hooks_of(runner, NonFiniteHook) == []
+    new = hook_of(runner, NonFiniteHook)
+    assert type(new) is NonFiniteHook
+    assert hook_of(runner, NonFiniteHook) is new
+    hooks[:] = [own := Own(), RankZeroBuffersHook()]
+    assert hook_of(runner, NonFiniteHook) is own
+    assert len(hooks) == 2
