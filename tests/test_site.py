@@ -244,3 +244,34 @@ def test_a_notebook_is_found_and_linked(copy: Path) -> None:
     page_text = (copy / 'site' / 'sample.html').read_text('utf-8')
     assert 'src="data:image/png;base64,aGk="' in page_text
     assert not (copy / 'site' / 'sample.ipynb').exists()
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    chromium = shutil.which('chromium') or shutil.which('google-chrome')
+    if chromium is None:
+        pytest.skip('there is no Chromium')
+    playwright = pytest.importorskip('playwright.sync_api', reason='there is no playwright')
+    flags = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking']
+    with playwright.sync_playwright() as run:
+        started = run.chromium.launch(executable_path=chromium, args=flags)
+        yield started
+        started.close()
+
+
+def test_pages_read_from_disk_on_a_phone(site: Path, browser: Any) -> None:
+    page = browser.new_page(viewport=dict(width=360, height=740))
+    faults: list[str] = []
+    page.on('console', lambda one: faults.append(one.text) if one.type == 'error' else None)
+    page.on('pageerror', lambda error: faults.append(str(error)))
+    page.on('request', lambda one: faults.append(one.url) if one.url.startswith('http') else None)
+    pages = [path for path in sorted(site.glob('*.html')) if path.stem != '404']
+    for path in pages:
+        page.goto(path.as_uri())
+        assert page.evaluate('document.documentElement.scrollWidth') <= 360, path.name
+    page.keyboard.press('f')
+    page.keyboard.type('group_size')
+    page.locator('.md-search-result__link').first.wait_for(timeout=20_000)
+    results = page.locator('.md-search-result__link').evaluate_all('them => them.map(a => a.href)')
+    assert any('/reference.html' in link for link in results)
+    assert faults == []
