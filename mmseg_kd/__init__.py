@@ -14,7 +14,17 @@ import_quietly('mmseg.models', 'mmseg.datasets', 'mmseg.engine', 'mmseg.visualiz
 
 # Registration happens on import, after the hosts are in.
 from mmseg_kd import connectors, datasets, hooks, losses, schedules, segmentors  # noqa: E402
+from mmseg_kd.engine.distillation import Distilled, distill  # noqa: E402
 
 __version__ = '0.1.0'
 
-__all__ = ['connectors', 'datasets', 'hooks', 'losses', 'schedules', 'segmentors']
+__all__ = [
+    'Distilled',
+    'connectors',
+    'datasets',
+    'distill',
+    'hooks',
+    'losses',
+    'schedules',
+    'segmentors',
+]

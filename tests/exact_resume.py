@@ -84,8 +84,8 @@ def run_rank(
     for kind in (Visualizer, *Visualizer.__subclasses__()):
         kind._instance_dict.clear()
 
-    def build_with_killer(cfg: Config) -> Runner:
-        runner = build_runner(cfg)
+    def build_with_killer(cfg: Config, *args: Any) -> Runner:
+        runner = build_runner(cfg, *args)
         if killed is not None:
             runner.register_hook(Killer(*killed))
         return runner

@@ -107,8 +107,8 @@ def test_a_run_with_all_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     monkeypatch.setattr(Config, 'pretty_text', '')
     watch = Watch(interval=steps // 3)
 
-    def build_with_watch(cfg: Config) -> Runner:
-        runner = build_runner(cfg)
+    def build_with_watch(cfg: Config, *args: Any) -> Runner:
+        runner = build_runner(cfg, *args)
         runner.register_hook(watch)
         return runner
 

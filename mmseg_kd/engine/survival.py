@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,11 @@ def use_durable_checkpoints(cfg: Config) -> None:
 def stop_on_signals(runner: Runner) -> StopSignalHook | None:
     """The hook that stops a run on a signal: the config's own, or a new one.
 
-    None where no `DurableCheckpointHook` is there to write a checkpoint: signals keep their
-    meaning.
+    None where no `DurableCheckpointHook` is there to write a checkpoint, or in a thread, to which
+    no signal comes: signals keep their meaning.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return None
     if not (hooks_of(runner, StopSignalHook) or hooks_of(runner, DurableCheckpointHook)):
         return None
     return hook_of(runner, StopSignalHook)

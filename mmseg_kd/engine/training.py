@@ -80,12 +80,13 @@ class Started(Hook):
         self.begun = True
 
 
-def prepare_training(cfg: Config, options: TrainingOptions) -> Runner:
+def prepare_training(cfg: Config, options: TrainingOptions, kind: type[Runner] = Runner) -> Runner:
     """The runner of a config with all that a run is watched by; the data have been looked at.
 
     Args:
         cfg: Is changed to what is run.
         options: Changes to it.
+        kind: The runner's class.
 
     Raises:
         KDError: Whatever is wrong with config, data, checkpoints and devices.
@@ -96,7 +97,7 @@ def prepare_training(cfg: Config, options: TrainingOptions) -> Runner:
         use_fast_metrics(cfg)
     use_durable_checkpoints(cfg)
     prepare_run(cfg, options.device, options.launcher)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, kind)
     resume_from_whole(runner)
     num_classes = getattr(student_of(runner.model), 'num_classes', None)
     bad_data = hook_of(runner, BadDataHook)

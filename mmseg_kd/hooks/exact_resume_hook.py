@@ -20,7 +20,8 @@ from mmseg_kd.network import unwrapped
 _STATE = 'exact_resume'
 
 # Entry of the message hub, which goes into the checkpoint: the iteration of the last validation.
-_VALIDATED = 'validated_at'
+# The host logs all entries whose names begin with 'val'.
+_VALIDATED = 'last_validated_at'
 
 
 @HOOKS.register_module()

@@ -33,6 +33,20 @@ NOTE = 'MMSEG_KD_STOPPED'
 _DEADLY = ('SIGKILL', 'SIGSTOP')
 
 
+class Stopped(SystemExit):
+    """The end of a run that was told to stop, with `STOPPED` as exit code.
+
+    Attributes:
+        signal: The number of the signal.
+        checkpoint: The path of the checkpoint to go on from.
+    """
+
+    def __init__(self, number: int, checkpoint: str) -> None:
+        super().__init__(STOPPED)
+        self.signal = number
+        self.checkpoint = checkpoint
+
+
 @HOOKS.register_module()
 class StopSignalHook(Hook):
     """On a signal, finishes the iteration, writes a checkpoint, and ends the process with 75.
@@ -77,6 +91,9 @@ class StopSignalHook(Hook):
         self.received = self._agreed = 0
         self._before: dict[int, Any] = {}
         self._training = False
+        # Whether the process is the run's alone, to be ended at once by a second Ctrl-C. In any
+        # other that does what it did before the run.
+        self.owns_process = True
 
     def before_train(self, runner: Runner) -> None:
         """Listen from now on.
@@ -107,7 +124,7 @@ class StopSignalHook(Hook):
         # torchrun passes a second Ctrl-C on as SIGTERM.
         deadly = {signal.SIGINT, signal.SIGTERM} if number == signal.SIGINT else {signal.SIGINT}
         for one in deadly & self._before.keys():
-            signal.signal(one, signal.SIG_DFL)
+            signal.signal(one, signal.SIG_DFL if self.owns_process else self._before[one])
 
     def restore(self) -> None:
         """Give the signals their meaning back."""
@@ -173,7 +190,7 @@ class StopSignalHook(Hook):
         if note := os.environ.get(NOTE):
             Path(note).touch()
         leave_together(STOPPED)
-        raise SystemExit(STOPPED)
+        raise Stopped(self._agreed, path)
 
 
 def _saver(runner: Runner) -> DurableCheckpointHook:
