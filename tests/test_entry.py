@@ -158,6 +158,14 @@ def test_another_pipe_that_breaks_is_an_error() -> None:
         raise BrokenPipeError
 
 
+def test_the_page_on_the_command_line_has_every_command_with_its_file() -> None:
+    page = (ROOT / 'docs' / 'command_line.md').read_text(encoding='utf-8')
+    files = dict(re.findall(r'^\| `([\w-]+)` \| (.*?) \|', page, re.M))
+    assert list(files) == list(COMMANDS)
+    named = [name for cell in files.values() for name in re.findall(r'`(.+?)`', cell)]
+    assert [name for name in named if not (ROOT / 'tools' / name).is_file()] == []
+
+
 # Completion.
 
 

@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,13 +36,16 @@ def called_as(name: str) -> Iterator[None]:
 
 
 class _Paragraphs(argparse.HelpFormatter):
-    """Fills each paragraph of a text, and keeps what stands between them."""
+    """Fills each paragraph of a text; an example can be copied, however long it is."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        paragraphs = text.strip().split('\n\n')
-        return '\n\n'.join(
-            super(_Paragraphs, self)._fill_text(p, width, indent) for p in paragraphs
-        )
+        return '\n\n'.join(self._fill(one, width, indent) for one in text.strip().split('\n\n'))
+
+    def _fill(self, text: str, width: int, indent: str) -> str:
+        if not text.startswith('example: '):
+            return super()._fill_text(text, width, indent)
+        lines = textwrap.wrap(text, width - 2, subsequent_indent='    ', break_on_hyphens=False)
+        return ' \\\n'.join(lines)
 
 
 def finish(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
 """Print a script that lets a shell complete commands, options and files.
 
-For bash, add this line to ~/.bashrc; for zsh, put the script into a folder of $fpath as _mmseg-kd.
-
-    source ~/.mmseg-kd.bash
+bash: write it to a file, and add `source FILE` to ~/.bashrc; tcsh: the same with ~/.tcshrc. zsh:
+write it to _mmseg-kd in a folder of $fpath. fish: write it to
+~/.config/fish/completions/mmseg-kd.fish.
 """
 
 from __future__ import annotations
