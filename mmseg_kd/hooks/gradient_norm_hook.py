@@ -13,6 +13,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.nn.utils import get_total_norm
 
+from mmseg_kd.hooks.of_runner import hooks_of
+
 
 @HOOKS.register_module()
 class GradientNormHook(Hook):
@@ -30,7 +32,7 @@ class GradientNormHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Look at what the optimisers are about to take, if nobody else does."""
         self._is_due = False
-        logger = next((hook for hook in runner.hooks if isinstance(hook, LoggerHook)), None)
+        logger = next(iter(hooks_of(runner, LoggerHook)), None)
         if logger is None or not is_main_process():
             self._interval = self._window = 0
             return

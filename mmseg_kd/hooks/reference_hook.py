@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from mmseg_kd.charts import add_references
 from mmseg_kd.errors import ConfigError, nearest, shown
+from mmseg_kd.hooks.of_runner import hooks_of
 from mmseg_kd.values import is_name, is_number
 
 
@@ -58,7 +59,7 @@ class ReferenceHook(Hook):
         self._draw(runner)
 
     def _draw(self, runner: Runner) -> None:
-        logger = next((hook for hook in runner.hooks if isinstance(hook, LoggerHook)), None)
+        logger = next(iter(hooks_of(runner, LoggerHook)), None)
         by_epoch = logger is not None and logger.log_metric_by_epoch
         prefix = 'val/' if runner.log_processor.log_with_hierarchy else ''
         for metric, lines in self.metrics.items():

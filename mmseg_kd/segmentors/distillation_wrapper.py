@@ -88,6 +88,11 @@ class DistillationWrapper(BaseSegmentor):
         return {name: teacher.network for name, teacher in self._teachers.items()}
 
     @property
+    def predicting_teachers(self) -> dict[str, nn.Module]:
+        """Those whose networks are loaded as a whole, and not just as far as they are tapped."""
+        return {name: one.network for name, one in self._teachers.items() if one.is_whole}
+
+    @property
     def teacher(self) -> nn.Module | None:
         """The first teacher's network; None where there are no terms."""
         return next(iter(self.teachers.values()), None)
