@@ -145,11 +145,18 @@ def test_ctrl_c_ends_a_command_quietly(
     assert capsys.readouterr() == ('', '')
 
 
-def test_a_reader_that_goes_ends_a_command_quietly() -> None:
-    command = (
-        f'"{sys.executable}" -m mmseg_kd experiments {EXAMPLE} | true; exit "${{PIPESTATUS[0]}}"'
+# What is printed stays in the buffer up to the end, or is written while the command runs.
+@pytest.mark.parametrize('lines', [1, 100_000])
+def test_a_reader_that_goes_ends_a_command_quietly(lines: int) -> None:
+    program = (
+        'from runpy import run_path\n'
+        f'ending_quietly = run_path({calling.__file__!r})["ending_quietly"]\n'
+        'with ending_quietly():\n'
+        f'    for line in range({lines}):\n'
+        '        print("line", line)\n'
     )
-    done = run('bash', '-c', command)
+    pipe = '"$@" | true; exit "${PIPESTATUS[0]}"'
+    done = run('bash', '-c', pipe, 'bash', sys.executable, '-c', program)
     assert (done.returncode, done.stdout, done.stderr) == (141, '', '')
 
 
