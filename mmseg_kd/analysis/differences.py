@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmseg_kd.analysis.prediction import image_and_label, predict_labels
+from mmseg_kd.analysis.prediction import label_of, predict_labels
 
 Label = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -77,10 +77,11 @@ def largest_region(mask_HW: Mask) -> Box | None:
 
 
 def most_different(differences: Sequence[float], count: int) -> list[int]:
-    """Positions of images that differ most, spread over the whole list.
+    """Positions of the images that differ most, spread over the whole list.
 
-    The list is cut into `count` parts of one length, and of each the image that differs most is
-    taken: neighbours in a data set are often pictures of the same place.
+    One after the other the image that differs most is taken, none nearer to another than half
+    the distance at which they would lie evenly: neighbours in a data set are often pictures of
+    the same place.
 
     Args:
         differences: One number an image.
@@ -90,8 +91,16 @@ def most_different(differences: Sequence[float], count: int) -> list[int]:
         Positions in ascending order; of equal images the first.
     """
     values = np.asarray(differences, dtype=float)
-    parts = np.array_split(np.arange(len(values)), max(1, min(count, len(values))))
-    return [int(part[values[part].argmax()]) for part in parts if len(part)]
+    count = min(count, len(values))
+    chosen: list[int] = []
+    while len(chosen) < count:
+        position = int(values.argmax())
+        chosen.append(position)
+        # Rounded down, so that enough are left for the others.
+        reach = max(1, len(values) // (2 * count))
+        near = np.abs(np.arange(len(values)) - position) < reach
+        values[near] = -np.inf
+    return sorted(chosen)
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
@@ -104,7 +113,7 @@ def choose_images(first: Any, second: Any, dataset: Any, count: int, sample: int
 
     Args:
         first, second: Segmentors of mmseg's.
-        dataset: A data set of mmseg's with its test pipeline and ground truth.
+        dataset: A data set of mmseg's with its test pipeline, or anything with its items.
         count: How many to choose, as `most_different` does.
         sample: How many evenly spaced images to look at.
 
@@ -116,5 +125,5 @@ def choose_images(first: Any, second: Any, dataset: Any, count: int, sample: int
     for index in candidates:
         [ours] = predict_labels(first, dataset, [index])
         [theirs] = predict_labels(second, dataset, [index])
-        differences.append(difference(ours, theirs, image_and_label(dataset, index)[1]))
+        differences.append(difference(ours, theirs, label_of(dataset[index])))
     return [candidates[position] for position in most_different(differences, count)]

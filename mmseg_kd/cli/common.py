@@ -70,7 +70,7 @@ def building(what: str) -> Iterator[None]:
         raise ConfigError(f'{what}: {explain(error)}') from error
 
 
-class _Options(DictAction):
+class Options(DictAction):
     """mmengine's KEY=VALUE, with a message where an argument is none."""
 
     def __call__(
@@ -96,7 +96,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=_Options,
+        action=Options,
         metavar='KEY=VALUE',
         help='override entries of the config, such as train_dataloader.batch_size=8',
     )

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import build, preprocessor, resnet, write_dataset
+from hypothesis import given
+from hypothesis import strategies as st
 from mmengine.structures import PixelData
 from mmseg.registry import DATASETS
 
@@ -78,11 +80,19 @@ def test_nothing_differs() -> None:
 
 
 def test_images_are_spread_over_the_list() -> None:
-    differences = [0.1, 0.9, 0.8, 0.2, 0.3, 0.3, 0.0, 0.0, 0.1]
+    differences = [0.1, 0.9, 0.8, 0.2, 0.3, 0.3, 0.0, 0.0, 0.1, 0.0, 0.0, 0.0]
+    # The third best is a neighbour of the best, and left out.
     assert most_different(differences, 3) == [1, 4, 8]
     assert most_different(differences, 1) == [1]
     assert most_different([0.2, 0.1], 5) == [0, 1]
     assert most_different([], 2) == []
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), max_size=40), st.integers(1, 12))
+def test_as_many_images_as_asked_for_and_none_twice(differences: list[float], count: int) -> None:
+    chosen = most_different(differences, count)
+    assert len(set(chosen)) == len(chosen) == min(count, len(differences))
+    assert not differences or max(differences) in [differences[i] for i in chosen]
 
 
 def test_even_spacing_has_both_ends() -> None:
