@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from mmseg_kd.analysis.prediction import image_of, label_of
 from mmseg_kd.assembly import is_classifier
 from mmseg_kd.taps import Taps
 
-BAR = Bar(COLOURS, 'scale: 0', 'highest value of the map (entropy: all classes alike)')
+BAR = Bar(COLOURS, '0', 'highest of the map; of entropy: all classes alike')
 
 # A row of the figure: the picture on the left, and one of each network by its title.
 Row = tuple[Cell, dict[str, Cell]]
@@ -100,17 +100,9 @@ class ActivationFigure:
         for title, layer in pair.items():
             weights_LS = taps[title].outputs[layer][0]
             values = attention_of(weights_LS, taps[title].image_size, self.point, layer)
-            cells[title] = self._marked(
-                Cell(heat(values), _caption(layer, 'attention of the cross', weights_LS))
-            )
-        return self._marked(image), cells
-
-    def _marked(self, cell: Cell) -> Cell:
-        """The same picture with a cross at the query."""
-        height, width = cell.picture.shape[:2]
-        x, y = self.point
-        point = (min(int(x * width), width - 1), min(int(y * height), height - 1))
-        return Cell(cell.picture, cell.caption, point=point, crisp=cell.crisp)
+            caption = _caption(layer, 'attention from the cross', weights_LS)
+            cells[title] = Cell(heat(values), caption, point=self.point)
+        return replace(image, point=self.point), cells
 
     def _scores(
         self,

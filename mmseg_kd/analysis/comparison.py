@@ -97,5 +97,6 @@ def comparison_figure(
         for title in titles:
             picture = colour_label(scene.predictions[title], palette)
             columns[title].append(Cell(picture, scene.caption(title), box))
-    labels = [label for scene in scenes for label in scene.labels()]
+    labels = [scene.label_HW for scene in scenes if scene.label_HW is not None]
+    labels += [scene.predictions[title] for scene in scenes for title in titles]
     return draw_grid(columns, class_legend(labels, classes, palette), cell_width)

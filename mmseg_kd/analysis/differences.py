@@ -63,7 +63,8 @@ def largest_region(mask_HW: Mask) -> Box | None:
     Returns:
         None where nothing is set.
     """
-    side = 1 + int(min(mask_HW.shape) * _THIN)
+    # Odd, for a middle: around another one the regions would move by a pixel.
+    side = 1 + 2 * int(min(mask_HW.shape) * _THIN / 2)
     pixels = mask_HW.astype(np.uint8)
     # What is beyond the border counts as unset, so that a strip along it is thin as well.
     framed = cv2.copyMakeBorder(pixels, side, side, side, side, cv2.BORDER_CONSTANT, value=0)

@@ -27,14 +27,14 @@ class Cell:
         picture: RGB (H, W, 3).
         caption: Stands below it; lines are parted by newlines.
         box: What is outlined, in the picture's pixels.
-        point: Column and row of a pixel that is marked.
+        point: What is marked by a cross: column and row, 0 to 1.
         crisp: Whether its pixels stay as they are when it is enlarged, as labels must.
     """
 
     picture: Picture
     caption: str = ''
     box: Box | None = None
-    point: tuple[int, int] | None = None
+    point: tuple[float, float] | None = None
     crisp: bool = True
 
 
@@ -74,15 +74,13 @@ def draw_grid(
     if len(set(lengths.values())) != 1:
         raise ValueError(f'expected columns of one length, got {lengths}.')
     font_size, small_size = cell_width / 14, cell_width / 17
-    small = ImageFont.load_default(size=small_size)
     gap = cell_width // 32
-    line = round(small_size * 1.7)
     title_height = round(font_size * 1.3) * max(t.count('\n') + 1 for t in columns) + gap
     rows = list(zip(*columns.values(), strict=True))
     heights = [round(cell_width * _aspect(row[0].picture)) for row in rows]
     captions = [round(small_size * 1.3) * max(map(_lines, row)) for row in rows]
     width = len(columns) * (cell_width + gap) + gap
-    entries = _Legend(legend, bar, small, line, gap, width - 2 * gap)
+    entries = _Legend(legend, bar, small_size, gap, width - 2 * gap)
     top = title_height + gap
     height = top + sum(heights) + sum(captions) + gap * (len(rows) + 1) + entries.height
     figure = Image.new('RGB', (width, height), PAPER)
@@ -114,9 +112,12 @@ def _lines(cell: Cell) -> int:
 
 def _fitting(text: str, size: float, width: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font in the given size, or as much smaller as the text needs to fit into a width."""
-    font = ImageFont.load_default(size=size)
-    longest = max(font.getlength(line) for line in text.split('\n'))
-    return font if longest <= width else ImageFont.load_default(size=size * width / longest)
+    while True:
+        font = ImageFont.load_default(size=size)
+        # Small letters have other proportions, so that one division would not do.
+        if size < 4 or max(map(font.getlength, text.split('\n'))) <= width:
+            return font
+        size *= 0.95
 
 
 def _paste(
@@ -133,26 +134,21 @@ def _paste(
     scale = (size[0] / cell.picture.shape[1], size[1] / cell.picture.shape[0])
     stroke = max(2, size[0] // 110)
     if cell.box is not None:
-        edges = [
+        # Around the box, cut where the picture ends.
+        left, top, right, bottom = (
             round(corner[i % 2] + edge * scale[i % 2]) for i, edge in enumerate(cell.box)
-        ]  # its pixels are inside
-        limits = (corner[0] + size[0] - 1, corner[1] + size[1] - 1)
-        outer = (
-            max(corner[0], edges[0] - 2 * stroke),
-            max(corner[1], edges[1] - 2 * stroke),
-            min(limits[0], edges[2] - 1 + 2 * stroke),
-            min(limits[1], edges[3] - 1 + 2 * stroke),
         )
+        around = 2 * stroke
+        left, top = max(corner[0], left - around), max(corner[1], top - around)
+        right = min(corner[0] + size[0], right + around) - 1
+        bottom = min(corner[1] + size[1], bottom + around) - 1
         # White on black is seen on every colour.
-        draw.rectangle(outer, outline=(0, 0, 0), width=2 * stroke)
-        inner = (outer[0] + stroke // 2, outer[1] + stroke // 2)
-        draw.rectangle(
-            (*inner, outer[2] - stroke // 2, outer[3] - stroke // 2),
-            outline=(255, 255, 255),
-            width=stroke,
-        )
+        draw.rectangle((left, top, right, bottom), outline=(0, 0, 0), width=around)
+        inset = stroke // 2
+        inner = (left + inset, top + inset, right - inset, bottom - inset)
+        draw.rectangle(inner, outline=(255, 255, 255), width=stroke)
     if cell.point is not None:
-        x, y = (corner[i] + (cell.point[i] + 0.5) * scale[i] for i in range(2))
+        x, y = (corner[i] + cell.point[i] * (size[i] - 1) for i in range(2))
         for colour, arm, thickness in (((0, 0, 0), 5, 3 * stroke), ((255, 255, 255), 4, stroke)):
             reach = arm * stroke
             draw.line((x - reach, y, x + reach, y), fill=colour, width=thickness)
@@ -166,19 +162,23 @@ class _Legend:
         self,
         names: Mapping[str, Colour],
         bar: Bar | None,
-        font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-        line: int,
+        size: float,
         gap: int,
         available: int,
     ) -> None:
         self._names = names
         self._bar = bar
-        self._font = font
-        self._line = line
+        self._size = size
+        self._font = font = ImageFont.load_default(size=size)
+        self._line = line = round(size * 1.7)
         self._gap = gap
+        self._available = available
         self._side = round(line * 0.55)
+        # What is too long for a row of its own is drawn smaller.
+        self._room = available - self._side - gap
         self._widths = {
-            name: round(self._side + gap + font.getlength(name) + 3 * gap) for name in names
+            name: round(self._side + gap + min(font.getlength(name), self._room) + 3 * gap)
+            for name in names
         }
         self._rows = _rows(self._widths, available) if names else []
         self.height = (len(self._rows) + (bar is not None)) * line + 2 * gap
@@ -189,7 +189,8 @@ class _Legend:
             x = gap
             for name in names:
                 draw.rectangle((x, y, x + side, y + side), fill=self._names[name], outline=INK)
-                draw.text((x + side + gap, y + side / 2), name, INK, self._font, anchor='lm')
+                font = _fitting(name, self._size, self._room)
+                draw.text((x + side + gap, y + side / 2), name, INK, font, anchor='lm')
                 x += self._widths[name]
             y += self._line
         if self._bar is not None:
@@ -198,13 +199,15 @@ class _Legend:
     def _draw_bar(self, draw: ImageDraw.ImageDraw, bar: Bar, y: int) -> None:
         side, gap = self._side, self._gap
         x = 2 * gap + round(self._font.getlength(bar.low))
+        length = min(16 * side, self._available // 3)
         draw.text((gap, y + side / 2), bar.low, INK, self._font, anchor='lm')
-        length = 16 * side
         for step in range(length):
             r, g, b = map(int, bar.colours[step * len(bar.colours) // length])
             draw.line((x + step, y, x + step, y + side), fill=(r, g, b))
         draw.rectangle((x, y, x + length, y + side), outline=INK)
-        draw.text((x + length + gap, y + side / 2), bar.high, INK, self._font, anchor='lm')
+        left = x + length + gap
+        font = _fitting(bar.high, self._size, self._available - left)
+        draw.text((left, y + side / 2), bar.high, INK, font, anchor='lm')
 
 
 def _rows(widths: Mapping[str, int], available: int) -> list[list[str]]:

@@ -12,6 +12,7 @@ import numpy as np
 from mmseg_kd.analysis.differences import VOID, Label
 from mmseg_kd.analysis.grid import Picture
 from mmseg_kd.analysis.prediction import image_of, label_of, predict_labels
+from mmseg_kd.errors import DatasetError
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ def make_scenes(
         indices: Which of its images.
         networks: Segmentors by title.
         names: What the images are called.
+
+    Raises:
+        DatasetError: Ground truth and predictions are of different sizes.
     """
     predictions = {
         title: predict_labels(network, dataset, indices) for title, network in networks.items()
@@ -79,6 +83,17 @@ def make_scenes(
     scenes = []
     for row, (index, name) in enumerate(zip(indices, names, strict=True)):
         item = dataset[index]
-        found = {title: labels[row] for title, labels in predictions.items()}
-        scenes.append(Scene(name, image_of(item), label_of(item), found))
+        scene = Scene(
+            name,
+            image_of(item),
+            label_of(item),
+            {title: labels[row] for title, labels in predictions.items()},
+        )
+        sizes = {label_HW.shape for label_HW in scene.labels()}
+        if len(sizes) > 1:
+            raise DatasetError(
+                f'{name}: ground truth and predictions are of different sizes, {sorted(sizes)}; '
+                'LoadAnnotations must come after what scales the image in the test pipeline.'
+            )
+        scenes.append(scene)
     return scenes
