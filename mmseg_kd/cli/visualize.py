@@ -240,7 +240,10 @@ def _dataset(cfg: Config, args: argparse.Namespace, num_classes: int) -> Any:
             f'--split: the config has no {args.split}_dataloader; it has: {", ".join(there)}.'
         )
     if not args.input:
-        check_dataset(loader['dataset'], args.split, num_classes)
+        try:
+            check_dataset(loader['dataset'], args.split, num_classes)
+        except DatasetError as error:
+            raise DatasetError(f'{error} For images without ground truth: --input DIR.') from error
         return build_dataset(loader['dataset'], args.split)
     # Classes and palette are known without the data set's own files.
     lazy = build_dataset({**loader['dataset'], 'pipeline': [], 'lazy_init': True}, args.split)
