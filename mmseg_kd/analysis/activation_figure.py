@@ -30,7 +30,7 @@ from mmseg_kd.analysis.prediction import image_of, label_of
 from mmseg_kd.assembly import is_classifier
 from mmseg_kd.taps import Taps
 
-BAR = Bar(COLOURS, '0', 'highest of the map; of entropy: all classes alike')
+BAR = Bar(COLOURS, '0', '1: highest value of the map (entropy: all classes alike)')
 
 # A row of the figure: the picture on the left, and one of each network by its title.
 Row = tuple[Cell, dict[str, Cell]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from mmseg_kd.analysis.differences import VOID, Label, differing, largest_region
+from mmseg_kd.analysis.differences import VOID, Box, Label, differing, largest_region
 from mmseg_kd.analysis.grid import Cell, Colour, Picture, draw_grid
 from mmseg_kd.analysis.scene import Scene
 
@@ -82,21 +82,31 @@ def comparison_figure(
         between: The networks whose largest difference is outlined; None: no outline.
         cell_width: Width of a picture in the figure, in pixels.
     """
-    columns: dict[str, list[Cell]] = {'image': []}
-    if any(scene.label_HW is not None for scene in scenes):
-        columns['ground truth'] = []
-    columns |= {title: [] for title in titles}
+    columns: dict[str, list[Cell]] = {}
     for scene in scenes:
-        box = None
-        if between is not None:
-            first, second = (scene.predictions[title] for title in between)
-            box = largest_region(differing(first, second, scene.label_HW))
-        columns['image'].append(Cell(scene.at_label_size(), scene.name, box, crisp=False))
-        if scene.label_HW is not None:
-            columns['ground truth'].append(Cell(colour_label(scene.label_HW, palette), box=box))
+        box = outline(scene, between)
+        row = first_cells(scene, palette, box)
         for title in titles:
             picture = colour_label(scene.predictions[title], palette)
-            columns[title].append(Cell(picture, scene.caption(title), box))
+            row[title] = Cell(picture, scene.caption(title), box)
+        for title, cell in row.items():
+            columns.setdefault(title, []).append(cell)
     labels = [scene.label_HW for scene in scenes if scene.label_HW is not None]
     labels += [scene.predictions[title] for scene in scenes for title in titles]
     return draw_grid(columns, class_legend(labels, classes, palette), cell_width)
+
+
+def outline(scene: Scene, between: tuple[str, str] | None) -> Box | None:
+    """Around the largest difference of two networks, by their titles; None where there is none."""
+    if between is None:
+        return None
+    first, second = (scene.predictions[title] for title in between)
+    return largest_region(differing(first, second, scene.label_HW))
+
+
+def first_cells(scene: Scene, palette: Sequence[Sequence[int]], box: Box | None) -> dict[str, Cell]:
+    """What stands on the left of a row: the image, and the ground truth where there is one."""
+    cells = {'image': Cell(scene.at_label_size(), scene.name, box, crisp=False)}
+    if scene.label_HW is not None:
+        cells['ground truth'] = Cell(colour_label(scene.label_HW, palette), box=box)
+    return cells

@@ -1,6 +1,6 @@
 """Error maps: what a network gets wrong, and which of two networks is right where.
 
-Colours are those of Okabe and Ito (2008), which the colour-blind tell apart.
+Colours are after Okabe and Ito (2008): the colour-blind tell them apart.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmseg_kd.analysis.comparison import colour_label
-from mmseg_kd.analysis.differences import VOID, Label, differing, largest_region
+from mmseg_kd.analysis.comparison import first_cells, outline
+from mmseg_kd.analysis.differences import VOID, Label
 from mmseg_kd.analysis.grid import Cell, Colour, Picture, draw_grid
 from mmseg_kd.analysis.scene import Scene
+
+# Of each pixel the position in `OUTCOMES`.
+Codes = NDArray[np.uint8]
 
 WRONG: Colour = (213, 94, 0)
 ONLY_FIRST: Colour = (240, 228, 66)
@@ -25,27 +28,28 @@ VOID_COLOUR: Colour = (64, 64, 64)
 # What the legend shows for the dimmed image.
 DIMMED: Colour = (225, 225, 225)
 
-# Codes of a map of outcomes.
 OUTCOMES = ('both right', 'only first', 'only second', 'both wrong', 'void')
 _COLOURS = (DIMMED, ONLY_FIRST, ONLY_SECOND, BOTH_WRONG, VOID_COLOUR)
+# Of a network compared with itself: both are right, or both wrong.
+_SINGLE = (DIMMED, WRONG, WRONG, WRONG, VOID_COLOUR)
 
 
-def outcomes(first_HW: Label, second_HW: Label, label_HW: Label) -> NDArray[np.uint8]:
+def outcomes(first_HW: Label, second_HW: Label, label_HW: Label) -> Codes:
     """Which of two predictions are right, as positions (H, W) in `OUTCOMES`."""
     first_is_wrong, second_is_wrong = first_HW != label_HW, second_HW != label_HW
     # 0: none is wrong; 1: the second is, so that only the first is right; and so on.
-    codes: NDArray[np.uint8] = second_is_wrong.astype(np.uint8)
+    codes: Codes = second_is_wrong.astype(np.uint8)
     codes += 2 * first_is_wrong.astype(np.uint8)
     codes[label_HW == VOID] = OUTCOMES.index('void')
     return codes
 
 
-def shares(codes_HW: NDArray[np.uint8]) -> dict[str, float]:
+def shares(codes: Codes) -> dict[str, float]:
     """The share, 0 to 1, of each outcome: of the annotated pixels, and of void of all."""
-    counts = np.bincount(codes_HW.ravel(), minlength=len(OUTCOMES))
+    counts = np.bincount(codes.ravel(), minlength=len(OUTCOMES))
     annotated = max(1, int(counts[:-1].sum()))
     found = {name: float(counts[i] / annotated) for i, name in enumerate(OUTCOMES[:-1])}
-    return found | {'void': float(counts[-1] / codes_HW.size)}
+    return found | {'void': float(counts[-1] / codes.size)}
 
 
 def dimmed(image_HW3: Picture) -> Picture:
@@ -55,19 +59,12 @@ def dimmed(image_HW3: Picture) -> Picture:
     return np.repeat(light[..., None], 3, axis=2)
 
 
-def paint(codes_HW: NDArray[np.uint8], image_HW3: Picture, colours: Sequence[Colour]) -> Picture:
+def paint(codes_HW: Codes, image_HW3: Picture, colours: Sequence[Colour]) -> Picture:
     """Codes above 0 in their colours over the dimmed image."""
     picture = dimmed(image_HW3)
     painted = codes_HW > 0
     picture[painted] = np.asarray(colours, dtype=np.uint8)[codes_HW[painted]]
     return picture
-
-
-def paint_errors(scene: Scene, title: str) -> Picture:
-    """What a network gets wrong in `WRONG`, and void, over the dimmed image."""
-    assert scene.label_HW is not None
-    codes = outcomes(scene.predictions[title], scene.predictions[title], scene.label_HW)
-    return paint(codes, scene.at_label_size(), (DIMMED, WRONG, WRONG, WRONG, VOID_COLOUR))
 
 
 def error_figure(
@@ -88,57 +85,49 @@ def error_figure(
         between: The two networks of the last column; None: without it.
         cell_width: Width of a picture in the figure, in pixels.
     """
-    columns: dict[str, list[Cell]] = {'image': [], 'ground truth': []}
-    columns |= {f'{title}: errors': [] for title in titles}
-    last = f'{between[0]} against {between[1]}' if between else ''
-    columns |= {last: []} if between else {}
-    codes: dict[str, list[NDArray[np.uint8]]] = {title: [] for title in columns}
+    columns: dict[str, list[Cell]] = {}
+    single: dict[str, list[Codes]] = {title: [] for title in titles}
+    pair: list[Codes] = []
     for scene in scenes:
         assert scene.label_HW is not None
-        box = None
-        if between is not None:
-            first, second = (scene.predictions[title] for title in between)
-            box = largest_region(differing(first, second, scene.label_HW))
-        columns['image'].append(Cell(scene.at_label_size(), scene.name, box, crisp=False))
-        columns['ground truth'].append(Cell(colour_label(scene.label_HW, palette), box=box))
+        box = outline(scene, between)
+        row = first_cells(scene, palette, box)
         for title in titles:
-            prediction = scene.predictions[title]
-            found = outcomes(prediction, prediction, scene.label_HW)
-            codes[f'{title}: errors'].append(found)
-            wrong = shares(found)['both wrong']
-            cell = Cell(paint_errors(scene, title), f'wrong {100 * wrong:.1f} %', box)
-            columns[f'{title}: errors'].append(cell)
+            codes = outcomes(scene.predictions[title], scene.predictions[title], scene.label_HW)
+            single[title].append(codes)
+            caption = f'wrong {100 * shares(codes)["both wrong"]:.1f} %'
+            picture = paint(codes, scene.at_label_size(), _SINGLE)
+            row[f'{title}: errors'] = Cell(picture, caption, box)
         if between is not None:
-            found = outcomes(first, second, scene.label_HW)
-            codes[last].append(found)
-            picture = paint(found, scene.at_label_size(), _COLOURS)
-            part = shares(found)
-            caption = ', '.join(
-                f'only {title} {100 * part[name]:.1f} %'
-                for title, name in zip(between, ('only first', 'only second'), strict=True)
-            )
-            columns[last].append(Cell(picture, caption, box))
-    return draw_grid(columns, _legend(codes, titles, between, last), cell_width)
+            first, second = between
+            codes = outcomes(scene.predictions[first], scene.predictions[second], scene.label_HW)
+            pair.append(codes)
+            part = {name: f'{100 * share:.1f} %' for name, share in shares(codes).items()}
+            caption = f'only {first} {part["only first"]}, only {second} {part["only second"]}'
+            picture = paint(codes, scene.at_label_size(), _COLOURS)
+            row[f'{first} against {second}'] = Cell(picture, caption, box)
+        for title, cell in row.items():
+            columns.setdefault(title, []).append(cell)
+    return draw_grid(columns, _legend(single, pair, between), cell_width)
 
 
 def _legend(
-    codes: Mapping[str, Sequence[NDArray[np.uint8]]],
-    titles: Sequence[str],
+    single: Mapping[str, Sequence[Codes]],
+    pair: Sequence[Codes],
     between: tuple[str, str] | None,
-    last: str,
 ) -> dict[str, Colour]:
     """The colours with the shares over all pictures together."""
 
-    def together(column: str) -> dict[str, float]:
-        return shares(np.concatenate([one.ravel() for one in codes[column]]))
+    def together(codes: Sequence[Codes]) -> dict[str, float]:
+        return shares(np.concatenate([one.ravel() for one in codes]))
 
-    wrong = {title: together(f'{title}: errors') for title in titles}
+    wrong = {title: together(codes) for title, codes in single.items()}
     text = ', '.join(f'{title} {100 * part["both wrong"]:.1f} %' for title, part in wrong.items())
     legend = {f'wrong ({text})': WRONG}
     if between is not None:
-        part = together(last)
+        part = together(pair)
         words = ('both right', *(f'only {title} right' for title in between), 'both wrong')
-        for index, (word, name) in enumerate(zip(words, OUTCOMES, strict=False)):
-            legend[f'{word} {100 * part[name]:.1f} %'] = _COLOURS[index]
+        for word, name, colour in zip(words, OUTCOMES, _COLOURS, strict=False):
+            legend[f'{word} {100 * part[name]:.1f} %'] = colour
     void = next(iter(wrong.values()))['void']
     return legend | ({f'void {100 * void:.1f} %': VOID_COLOUR} if void else {})

@@ -131,6 +131,8 @@ def read_teacher(networks: Sequence[NamedNetwork], name: str | None) -> NamedNet
         ConfigError: There is none, or none of this name, or a name is needed.
         CheckpointError: The config names no weights for it.
     """
+    if name is not None and (Path(name).exists() or _PAIR.fullmatch(name)):
+        raise ConfigError(f'--teacher: {name!r} is no name; networks go before --teacher.')
     cfg = next((one.cfg for one in networks if is_distillation(one.cfg)), networks[0].cfg)
     spec = teacher_of(cfg, name)
     if spec.checkpoint is None:

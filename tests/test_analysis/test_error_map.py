@@ -18,7 +18,7 @@ from mmseg_kd.analysis.error_map import (
     dimmed,
     error_figure,
     outcomes,
-    paint_errors,
+    paint,
     shares,
 )
 from mmseg_kd.analysis.scene import Scene
@@ -49,12 +49,13 @@ def test_shares_are_of_the_annotated_pixels() -> None:
     assert found == {name: count / 7 for name, count in expected.items()} | {'void': 1 / 8}
 
 
-def test_wrong_pixels_are_painted_and_the_others_are_the_dimmed_image(scene: Scene) -> None:
+def test_codes_are_painted_over_the_dimmed_image() -> None:
     light = dimmed(IMAGE).tolist()
     assert light[1][0] == [181, 181, 181]  # 255 - 0.45 * (255 - 90)
-    assert paint_errors(scene, 'first').tolist() == [
+    codes = np.array([[0, 1, 0, 2], [0, 0, 1, 1]], dtype=np.uint8)
+    assert paint(codes, IMAGE, ((9, 9, 9), WRONG, VOID_COLOUR)).tolist() == [
         [light[0][0], list(WRONG), light[0][2], list(VOID_COLOUR)],
-        [light[1][0], list(WRONG), list(WRONG), light[1][3]],
+        [light[1][0], light[1][1], list(WRONG), list(WRONG)],
     ]
 
 
@@ -70,9 +71,13 @@ def test_the_figure_says_who_is_right(scene: Scene, monkeypatch: pytest.MonkeyPa
     names = ['image', 'ground truth', 'first: errors', 'second: errors', 'first against second']
     assert list(columns) == names
     assert [cell.caption for cell in columns['first: errors']] == ['wrong 42.9 %'] * 2
+    light = dimmed(IMAGE).tolist()
+    assert columns['first: errors'][0].picture.tolist() == [
+        [light[0][0], list(WRONG), light[0][2], list(VOID_COLOUR)],
+        [light[1][0], list(WRONG), list(WRONG), light[1][3]],
+    ]
     last = columns['first against second'][0]
     assert last.caption == 'only first 28.6 %, only second 14.3 %'
-    light = dimmed(IMAGE).tolist()
     assert last.picture.tolist() == [
         [light[0][0], list(ONLY_SECOND), list(ONLY_FIRST), list(VOID_COLOUR)],
         [list(ONLY_FIRST), list(BOTH_WRONG), list(BOTH_WRONG), light[1][3]],

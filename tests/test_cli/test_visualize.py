@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from builders import (
+    ROOT,
     build,
     mit,
     preprocessor,
@@ -230,12 +231,18 @@ def test_a_data_set_without_ground_truth(
         (['--count', '0'], '--count: expected 1 or more, got 0'),
         (['--cell-width', '10'], '--cell-width: expected 64 or more, got 10'),
         (['--between', 'baseline', 'gcd'], "--between: there is no network 'gcd'; nearest: "),
+        (['--teacher', 'tests'], "--teacher: 'tests' is no name; networks go before --teacher."),
         (['--teacher', 'b3'], "--teacher: got 'b3', expected one of teacher"),
     ],
 )
 def test_options_that_are_wrong(
-    project: Project, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    project: Project,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(ROOT)
     assert message in error_of(capsys, 'compare', *project.runs, *arguments)
 
 
