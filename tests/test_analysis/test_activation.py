@@ -131,7 +131,9 @@ def test_a_tap_is_what_the_network_computes() -> None:
 
 def test_outputs_that_are_changed_in_place_later_are_shown_as_they_were() -> None:
     network = build(resnet(data_preprocessor=preprocessor(size=None)))
-    taps = tap(TappedNetwork(network), item(), ['backbone.layer1.0.bn1'])
+    # The run goes on to the second layer.
+    layers = ['backbone.layer1.0.bn1', 'backbone.layer1']
+    taps = tap(TappedNetwork(network), item(), layers)
     assert taps.outputs['backbone.layer1.0.bn1'].min() < 0  # before the ReLU
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from mmseg_kd.analysis import activation_figure, comparison, error_map, grid
+from mmseg_kd.analysis.activation import TappedNetwork, tap
+from mmseg_kd.analysis.grid import Cell
 from mmseg_kd.cli.visualize import main
+from mmseg_kd.preflight import build_dataset
 
 SIZE = (40, 48)
 BLOCK = 'backbone.layers.1.1.0.attn.attn.weights'
@@ -77,27 +80,26 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 @pytest.fixture
-def titles(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def columns(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Cell]]:
     """The columns of the figures that are drawn."""
-    from mmseg_kd.analysis import activation_figure, comparison, error_map, grid
-
-    seen: list[str] = []
+    seen: dict[str, list[Cell]] = {}
 
     def draw(columns: Any, *arguments: Any, **named: Any) -> Any:
-        seen[:] = columns
+        seen.clear()
+        seen.update(columns)
         return grid.draw_grid(columns, *arguments, **named)
 
     for module in (activation_figure, comparison, error_map):
         monkeypatch.setattr(module, 'draw_grid', draw)
-    yield seen
+    return seen
 
 
 def test_comparison(
-    project: Project, out: Path, titles: list[str], capsys: pytest.CaptureFixture[str]
+    project: Project, out: Path, columns: dict[str, list[Cell]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ['--teacher', '--count', '2', '--cell-width', '96', '--out', str(out)]
     assert main(['compare', *project.runs, *options]) == 0
-    assert titles == ['image', 'ground truth', 'baseline', 'CGD + KL', 'teacher']
+    assert list(columns) == ['image', 'ground truth', 'baseline', 'CGD + KL', 'teacher']
     said = capsys.readouterr().out
     assert 'Looking where baseline and CGD + KL differ, on 4 images' in said
     assert len(re.search(r'Images: (.*)', said)[1].split(', ')) == 2  # type: ignore[index]
@@ -120,7 +122,9 @@ def test_the_images_that_are_asked_for_in_their_order(
     assert 'a position from 0 to 3, got 4.' in error_of(capsys, *arguments, '4')
 
 
-def test_titles_of_a_command_line(project: Project, out: Path, titles: list[str]) -> None:
+def test_titles_of_a_command_line(
+    project: Project, out: Path, columns: dict[str, list[Cell]]
+) -> None:
     config = next(Path(project.runs[1]).glob('*.py'))
     own = write_config(project.folder, project.teacher, project.data, 'own.py')
     networks = [
@@ -130,28 +134,34 @@ def test_titles_of_a_command_line(project: Project, out: Path, titles: list[str]
     ]
     assert main(['errors', *networks, '--between', 'own', 'a b', '--out', str(out)]) == 0
     expected = ['a b: errors', 'CGD + KL: errors', 'own: errors', 'own against a b']
-    assert titles[2:] == expected
+    assert list(columns)[2:] == expected
 
 
 def test_runs_of_one_title_are_called_by_their_folders(
-    project: Project, out: Path, titles: list[str], tmp_path: Path
+    project: Project, out: Path, columns: dict[str, list[Cell]], tmp_path: Path
 ) -> None:
     copy = shutil.copytree(project.runs[1], tmp_path / 'seed=1')
     assert main(['compare', project.runs[1], str(copy), '--images', '0', '--out', str(out)]) == 0
-    assert titles[2:] == ['cgd', 'seed=1']
+    assert list(columns)[2:] == ['cgd', 'seed=1']
 
 
-def test_errors_of_one_network(project: Project, out: Path, titles: list[str]) -> None:
+def test_errors_of_one_network(project: Project, out: Path, columns: dict[str, list[Cell]]) -> None:
     assert main(['errors', project.runs[0], '--images', '0', '--out', str(out)]) == 0
-    assert titles == ['image', 'ground truth', 'baseline: errors']
+    assert list(columns) == ['image', 'ground truth', 'baseline: errors']
 
 
-def test_layers_of_the_terms(project: Project, out: Path, titles: list[str]) -> None:
+def test_layers_of_the_terms(project: Project, out: Path, columns: dict[str, list[Cell]]) -> None:
     options = ['--teacher', '--images', '0', '--cell-width', '96', '--out', str(out)]
     assert main(['features', *project.runs, *options]) == 0
-    assert titles == ['image', 'baseline', 'CGD + KL', 'teacher']
-    # Two rows for the scores, two for the features.
-    assert Image.open(out).height > 4 * 80
+    assert list(columns) == ['image', 'baseline', 'CGD + KL', 'teacher']
+    assert [cell.caption for cell in columns['CGD + KL']] == [
+        'decode_head.conv_seg\nbest class, 5x5x6',
+        'decode_head.conv_seg\nentropy, 5x5x6',
+        'backbone.layer1\nenergy, 4x10x12',
+        'backbone.layer1\nprincipal components, 4x10x12',
+    ]
+    assert columns['teacher'][2].caption == 'backbone.layer2\nenergy, 16x5x6'
+    assert [cell.caption for cell in columns['image']] == ['ground truth', '0', '0', '0']
 
 
 def test_attention_and_features_of_a_transformer(
@@ -187,14 +197,14 @@ def test_a_baseline_has_no_layers_of_its_own(
 
 
 def test_images_without_ground_truth(
-    project: Project, out: Path, titles: list[str], capsys: pytest.CaptureFixture[str]
+    project: Project, out: Path, columns: dict[str, list[Cell]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = project.data / 'images' / 'val'
     # The data of the config need not be there.
     absent = ['--cfg-options', 'val_dataloader.dataset.data_root=absent', '--out', str(out)]
     one = ['--count', '1', '--input', str(folder)]
     assert main(['compare', *project.runs, *one, *absent]) == 0
-    assert titles == ['image', 'baseline', 'CGD + KL']
+    assert list(columns) == ['image', 'baseline', 'CGD + KL']
     assert 'on 4 images' in capsys.readouterr().out
     assert main(['compare', *project.runs, '--input', str(folder / '2.jpg'), *absent]) == 0
     assert 'Images: 2 (0)' in capsys.readouterr().out
@@ -305,9 +315,6 @@ def test_another_device(
 
 def test_a_network_keeps_what_it_is(project: Project) -> None:
     """Looking at layers leaves no hooks behind."""
-    from mmseg_kd.analysis.activation import TappedNetwork, tap
-    from mmseg_kd.preflight import build_dataset
-
     network = build(project.student)
     cfg = dict(
         type='BaseSegDataset',
