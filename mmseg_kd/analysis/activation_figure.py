@@ -54,11 +54,14 @@ class ActivationFigure:
     point: tuple[float, float] = (0.5, 0.5)
     _labels: list[Label] = field(default_factory=list)
 
-    def draw(self, items: Mapping[str, Any], cell_width: int = 256) -> Image.Image:
+    def draw(
+        self, items: Sequence[Any], names: Sequence[str], cell_width: int = 256
+    ) -> Image.Image:
         """The figure for some images.
 
         Args:
-            items: Items of a data set, by what the images are called.
+            items: Of a data set.
+            names: What the images are called.
             cell_width: Width of a picture in the figure, in pixels.
 
         Raises:
@@ -67,7 +70,7 @@ class ActivationFigure:
         """
         self._labels.clear()
         columns: dict[str, list[Cell]] = {'image': [], **{title: [] for title in self.networks}}
-        for name, item in items.items():
+        for name, item in zip(names, items, strict=True):
             for first, others in self._rows(name, item):
                 columns['image'].append(first)
                 for title, cell in others.items():

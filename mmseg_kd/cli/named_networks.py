@@ -24,6 +24,8 @@ NETWORK_HELP = (
     'best one), or [TITLE=]CONFIG:CHECKPOINT'
 )
 TEACHER = 'teacher'
+# What stands beside networks in a figure.
+COLUMNS = ('image', 'ground truth')
 
 # CONFIG:CHECKPOINT, where CONFIG may be FILE.py::NAME or mmseg::...
 _PAIR = re.compile(r'(?P<config>.+?\.py(?:::[^:/]+)?):(?P<checkpoint>.+)')
@@ -115,6 +117,9 @@ def _locate(text: str) -> tuple[str, str, str]:
 
 
 def _check_titles(titles: Sequence[str]) -> None:
+    for title in COLUMNS:
+        if title in titles:
+            raise ConfigError(f'{title!r} is the title of another column; take another TITLE=.')
     for title in titles:
         if titles.count(title) > 1:
             raise ConfigError(f'several networks are called {title!r}; write TITLE= before them.')
@@ -155,20 +160,21 @@ def term_layers(networks: Sequence[NamedNetwork], teacher: str | None) -> list[t
         ConfigError: No config has terms with this teacher.
     """
     for one in networks:
-        terms = one.cfg.model.get('distillation') if is_distillation(one.cfg) else None
-        if not terms:
+        if not is_distillation(one.cfg):
             continue
         names, _ = parse_teachers(one.cfg.model.get('teacher'), Problems())
-        found = [layers for _, layers in parse_layers(terms, names)]
-        return [
+        terms = parse_layers(one.cfg.model.get('distillation'), names)
+        pairs = [
             pair
-            for layers in found
+            for _, layers in terms
             for name, theirs in layers.teachers.items()
             if teacher in (None, name)
             for pair in zip(layers.student, theirs, strict=True)
         ]
+        if pairs:
+            return pairs
     raise ConfigError(
-        'none of the configs has terms in its distillation: say with --layers which to show '
+        'none of the configs has a distillation with such terms: say with --layers which to show '
         '(tools/list_layers.py CONFIG prints them all).'
     )
 

@@ -30,6 +30,7 @@ from mmseg_kd.cli.named_networks import (
     term_layers,
 )
 from mmseg_kd.errors import ConfigError, DatasetError, DeviceError, Problems, nearest
+from mmseg_kd.export.pictures import leaf
 from mmseg_kd.host import HostNoise
 from mmseg_kd.preflight import build_dataset, check_dataset
 
@@ -38,7 +39,7 @@ EXAMPLES = """examples:
   python tools/visualize.py errors baseline=work_dirs/a CGD=CONFIG.py:iter_1200.pth
   python tools/visualize.py features work_dirs/cgd --layers backbone.layer4:backbone.layer4
 """
-SPLITS = ('train', 'val', 'test')
+SPLITS = ('val', 'test')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,20 +172,24 @@ def run(args: argparse.Namespace) -> int:
     networks = load_networks(named, device)
     layers = _layers(args, named, networks) if args.command == 'features' else []
     dataset = _dataset(named[0].cfg, args, next(iter(networks.values())).num_classes)
+    if dataset.metainfo.get('classes') is None:
+        raise ConfigError('the data set names no classes; give it metainfo=dict(classes=(...)).')
     chosen = _images(args, networks, dataset, between)
-    print(f'Images: {", ".join(f"{name} ({index})" for name, index in chosen.items())}')
+    print(f'Images: {", ".join(f"{name} ({index})" for name, index in chosen)}')
+    names, indices = [name for name, _ in chosen], [index for _, index in chosen]
     classes, palette = dataset.metainfo['classes'], dataset.metainfo['palette']
     titles = list(networks)
     if args.command == 'features':
         tapped = {one.title: TappedNetwork(networks[one.title], one.input_size) for one in named}
         drawing = ActivationFigure(tapped, layers, classes, palette, tuple(args.query))
-        items = {name: dataset[index] for name, index in chosen.items()}
-        figure = drawing.draw(items, args.cell_width)
+        figure = drawing.draw([dataset[index] for index in indices], names, args.cell_width)
     else:
-        scenes = make_scenes(dataset, list(chosen.values()), networks, list(chosen))
+        scenes = make_scenes(dataset, indices, networks, names)
         if args.command == 'compare':
             figure = comparison_figure(scenes, titles, classes, palette, between, args.cell_width)
         else:
+            if any(scene.label_HW is None for scene in scenes):
+                raise DatasetError('errors needs ground truth, and the data set has none.')
             figure = error_figure(scenes, titles, palette, between, args.cell_width)
     target = Path(args.out)
     with written_whole(target) as unfinished:
@@ -246,9 +251,10 @@ def _dataset(cfg: Config, args: argparse.Namespace, num_classes: int) -> Any:
             raise DatasetError(f'{error} For images without ground truth: --input DIR.') from error
         return build_dataset(loader['dataset'], args.split)
     # Classes and palette are known without the data set's own files.
-    lazy = build_dataset({**loader['dataset'], 'pipeline': [], 'lazy_init': True}, args.split)
+    source = leaf(loader['dataset'])
+    lazy = build_dataset({**source, 'pipeline': [], 'lazy_init': True}, args.split)
     with building('pipeline'):
-        return ImageFiles(args.input, loader['dataset']['pipeline'], lazy.metainfo)
+        return ImageFiles(args.input, source['pipeline'], lazy.metainfo)
 
 
 def _images(
@@ -256,8 +262,8 @@ def _images(
     networks: Mapping[str, Any],
     dataset: Any,
     between: tuple[str, str] | None,
-) -> dict[str, int]:
-    """The images that are asked for or chosen: their positions by their names."""
+) -> list[tuple[str, int]]:
+    """The images that are asked for or chosen: names and positions."""
     paths = [str(dataset.get_data_info(index)['img_path']) for index in range(len(dataset))]
     if args.images:
         indices = [_position(image, paths) for image in args.images]
@@ -268,7 +274,7 @@ def _images(
         print(f'Looking where {between[0]} and {between[1]} differ, on {looked} images ...')
         first, second = (networks[title] for title in between)
         indices = choose_images(first, second, dataset, args.count, args.sample)
-    return {Path(paths[index]).stem: index for index in indices}
+    return [(Path(paths[index]).stem, index) for index in indices]
 
 
 def _position(image: str, paths: Sequence[str]) -> int:
@@ -294,10 +300,11 @@ def _layers(
     """For each group of rows the layer of each network, by title."""
     count = len(args.networks)
     pairs = _named_layers(args.layers) if args.layers else term_layers(named, args.teacher or None)
-    found = [
-        {one.title: ours if index < count else theirs for index, one in enumerate(named)}
-        for ours, theirs in dict.fromkeys(pairs)
-    ]
+    found: list[dict[str, str]] = []
+    for ours, theirs in pairs:
+        row = {one.title: ours if index < count else theirs for index, one in enumerate(named)}
+        if row not in found:
+            found.append(row)
     problems = Problems()
     for one in named:
         with problems:

@@ -193,7 +193,7 @@ def test_a_baseline_has_no_layers_of_its_own(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = error_of(capsys, 'features', project.runs[0], '--teacher')
-    assert 'none of the configs has terms in its distillation: say with --layers' in message
+    assert 'none of the configs has a distillation with such terms: say with --layers' in message
 
 
 def test_images_without_ground_truth(
@@ -232,6 +232,24 @@ def test_a_data_set_without_ground_truth(
     message = error_of(capsys, 'compare', *project.runs, *moved)
     assert 'val data: 4 files are missing; the first: mask ' in message
     assert message.endswith('For images without ground truth: --input DIR.\n')
+
+
+def test_a_pipeline_that_loads_no_masks_and_nameless_classes(
+    project: Project, out: Path, columns: dict[str, list[Cell]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = 'val_dataloader.dataset.'
+    options = ['--images', '0', '--out', str(out), '--cfg-options']
+    cfg = Config.fromfile(next(Path(project.runs[0]).glob('*.py')))
+    del cfg.val_dataloader.dataset.pipeline[1]
+    path = out.with_name('unlabelled.py')
+    cfg.dump(path)
+    network = f'{path}:{project.runs[0]}/iter_4.pth'
+    assert main(['compare', network, *options[:-1]]) == 0
+    assert list(columns) == ['image', 'baseline']
+    message = error_of(capsys, 'errors', network, *options[:-1])
+    assert message == 'error: errors needs ground truth, and the data set has none.\n'
+    nameless = error_of(capsys, 'compare', project.runs[0], *options, f'{data}metainfo=None')
+    assert 'the data set names no classes; give it metainfo=dict(classes=(...))' in nameless
 
 
 @pytest.mark.parametrize(
@@ -278,6 +296,8 @@ def test_networks_that_do_not_go_together(
     assert 'different numbers of classes apart: baseline 5, other 3' in message
     twice = error_of(capsys, 'compare', f'a={project.runs[0]}', f'a={project.runs[1]}')
     assert "several networks are called 'a'; write TITLE= before them" in twice
+    column = error_of(capsys, 'compare', f'image={project.runs[0]}')
+    assert "'image' is the title of another column" in column
 
 
 def test_a_checkpoint_of_another_network(
@@ -292,7 +312,7 @@ def test_a_checkpoint_of_another_network(
 def test_a_split_that_is_not_there(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     removed = ['--cfg-options', 'test_dataloader=None', '--split', 'test']
     message = error_of(capsys, 'compare', project.runs[0], *removed)
-    assert 'the config has no test_dataloader; it has: train, val.' in message
+    assert 'the config has no test_dataloader; it has: val.' in message
 
 
 def test_void_and_the_palette_are_in_the_figure(project: Project, out: Path) -> None:
