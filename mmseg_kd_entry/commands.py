@@ -48,6 +48,11 @@ GROUPS = {
     ),
     'Look at runs': (
         Command(
+            'visualize',
+            'mmseg_kd.cli.visualize',
+            'draw networks side by side, errors, layers',
+        ),
+        Command(
             'analyze-logs', 'mmseg_kd.cli.analyze_logs', 'plot curves of runs, mean over seeds'
         ),
     ),

@@ -19,7 +19,8 @@ from mmseg.structures import SegDataSample
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mmseg_kd.analysis.comparison import Picture, colour_label, draw_comparison
+from mmseg_kd.analysis.comparison import colour_label, draw_comparison
+from mmseg_kd.analysis.grid import Picture
 from mmseg_kd.analysis.prediction import predict_labels
 from mmseg_kd.charts import add_picture
 from mmseg_kd.errors import ConfigError
