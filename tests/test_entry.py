@@ -156,7 +156,7 @@ def test_a_reader_that_goes_ends_a_command_quietly(lines: int) -> None:
         '        print("line", line)\n'
     )
     pipe = '"$@" | true; exit "${PIPESTATUS[0]}"'
-    done = run('bash', '-c', pipe, 'bash', sys.executable, '-c', program)
+    done = run('bash', '-c', pipe, 'bash', sys.executable, '-c', program, PYTHONUNBUFFERED='')
     assert (done.returncode, done.stdout, done.stderr) == (141, '', '')
 
 
