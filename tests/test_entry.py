@@ -71,13 +71,15 @@ def test_every_command_of_the_package_is_in_the_table() -> None:
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_help_of_a_command_calls_it_by_its_name_and_has_an_example_and_exit_codes(
-    name: str, capsys: pytest.CaptureFixture[str]
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv('COLUMNS', '80')
     text = output_of([name, '--help'], capsys)
     assert re.match(rf'usage: mmseg-kd {name} ', text)
     assert re.search(rf'^example:\s+mmseg-kd\s+{name}\s', text, re.M)
     assert re.search(r'^exit codes: 0 done, 1 ', text, re.M)
     assert 'tools/' not in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize('name', TOOLS)
