@@ -47,7 +47,7 @@ class ValidationPicturesHook(Hook):
     predicts each image once, at the first validation of a process, without scores at the size of
     the image; where it has no room on the GPU the pictures do without it, and the log says so.
     Several ranks do not talk to each other: rank 0 takes images of its own share. Drawing takes
-    about a tenth of a second, the PNG some 100 kB an image, for each validation.
+    less than a second of a validation, the picture some 130 kB an image.
 
     Args:
         images: How many; 0: none.
