@@ -10,6 +10,8 @@ REQUIREMENTS = [
 ]
 # What ONNX files are made, checked and quantised with.
 EXPORT = ['onnx>=1.17', 'onnxscript>=0.2', 'onnxruntime>=1.20']
+# What the documentation is built with. The theme is made for mkdocs 1.
+DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5.40,<10']
 
 setup(
     name='mmseg-kd',
@@ -24,8 +26,10 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         'export': EXPORT,
+        'docs': DOCS,
         'dev': [
             *EXPORT,
+            *DOCS,
             'pytest>=8',
             'pytest-timeout',
             'pytest-xdist',

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmseg_kd.config_file import apply_options, config_path, read_config_file
 from mmseg_kd.errors import ConfigError, Problems, nearest, shown
+from mmseg_kd.fields import NetworkFields, TeacherFields, keys_of
 from mmseg_kd.host import explain
 from mmseg_kd.recorder import ForwardStopped, Recorder
 from mmseg_kd.registry import look_up
@@ -27,6 +28,9 @@ from mmseg_kd.values import is_name, is_whole
 
 # Large enough for every backbone's total stride, small enough to cost nothing.
 PROBE_SIZE = (128, 128)
+
+# Keys that lead to a network which stands in another config.
+_SOURCE = ('config', 'cfg_options')
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,9 @@ def parse_network(
     """
     if not isinstance(cfg, Mapping):
         raise ConfigError(f'{side}: expected a dict, got {shown(cfg)}.')
-    own = {'checkpoint', 'strict'} | ({'input_size', *OPTION_NAMES} if is_teacher else set())
+    own = {*keys_of(NetworkFields)} - {*_SOURCE}
+    if is_teacher:
+        own |= {*keys_of(TeacherFields), *OPTION_NAMES} - {'name'}
     options = {key: cfg[key] for key in own - {*OPTION_NAMES} if key in cfg}
     rest = {k: v for k, v in cfg.items() if k not in own}
     problems = Problems()
@@ -179,13 +185,12 @@ def _parse_model(
                 'trains, its student.'
             )
         return ConfigDict(cfg)
-    known = ('config', 'cfg_options')
     problems = Problems()
     for key in cfg:
-        if key not in (*known, '_scope_'):
+        if key not in (*_SOURCE, '_scope_'):
             problems.add(
                 ConfigError(
-                    f'{side}: unknown key {key!r}; {nearest(key, sorted({*own, *known}))}. '
+                    f'{side}: unknown key {key!r}; {nearest(key, sorted({*own, *_SOURCE}))}. '
                     'A key of the network itself goes into cfg_options.'
                 )
             )

@@ -64,14 +64,14 @@ def build_dataset(cfg: Any, split: str) -> Any:
         return DATASETS.build(cfg)
     except (FileNotFoundError, NotADirectoryError, AssertionError) as error:
         raise DatasetError(
-            f'{split} data: {error}. Prepare the data as the README shows, or set data_root.'
+            f'{split} data: {error}. Prepare the data as docs/data.md shows, or set data_root.'
         ) from error
     except Exception as error:  # whatever a data set's class raises
         if 'need at least one array to concatenate' in str(error):
             # An empty list of files, which mmengine cannot pack.
             raise DatasetError(
                 f'{split} data: found no images in {_image_folder(cfg)!r}. Prepare the data as '
-                'the README shows, or set data_root and img_suffix.'
+                'docs/data.md shows, or set data_root and img_suffix.'
             ) from error
         raise ConfigError(f'{split} data: {explain(error)}') from error
 
@@ -101,7 +101,7 @@ def check_list(dataset: Any, split: str, num_classes: int | None) -> None:
         suffix = getattr(dataset, 'img_suffix', '')
         raise DatasetError(
             f'{split} data: {name} found no *{suffix} images in {folder!r}. Prepare the data as '
-            'the README shows, or set data_root.'
+            'docs/data.md shows, or set data_root.'
         )
     classes = dataset.metainfo.get('classes')
     if None not in (classes, num_classes) and len(classes) != num_classes:

@@ -20,13 +20,15 @@ class TeacherOptions:
     """Options of `teacher=dict(...)` that leave its outputs as they are, to rounding.
 
     Attributes:
-        fold_bn: BatchNorm goes into the convolution before it; see `fold_batchnorm`.
-        fused_attention: Attention computes no weights where they are not tapped; see
-            `use_fused_attention`.
-        autocast: The precision of the forward pass, one of `PRECISIONS`; None: that of the
-            student, whose autocast context the teacher runs in.
+        fold_bn: BatchNorm goes into the convolution before it, never across a tapped layer; checked
+            on a dry run. See `fold_batchnorm`.
+        fused_attention: Attention computes no weights, unless a term taps them: less time and
+            memory for large images. See `use_fused_attention`.
+        autocast: The precision of the forward pass, `'bfloat16'`, `'float16'` or `'float32'`; None:
+            that of the student, whose autocast context the teacher runs in.
         channels_last: Images and weights in the memory format channels_last.
-        compile: Arguments of torch.compile; None: the network runs as it is.
+        compile: True, or a dict of arguments of `torch.compile`; None: the network runs as it is.
+            It does too where there is no compiler, and the log says so.
         stream: On CUDA the teacher runs beside the student, on a stream of its own; on the CPU
             this does nothing.
     """

@@ -10,24 +10,14 @@ from typing import Any
 from torch import nn
 
 from mmseg_kd.errors import ConfigError, Problems, nearest, shown
+from mmseg_kd.fields import TermFields, keys_of
 from mmseg_kd.reduction import is_weight, spread
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build, look_up
 from mmseg_kd.values import is_name
 
 Schedule = Callable[[int], float]
 
-_KEYS = (
-    'student_layer',
-    'teacher_layer',
-    'loss',
-    'weight',
-    'schedule',
-    'connector',
-    'name',
-    'teacher',
-    'reduction',
-    'teacher_weights',
-)
+_KEYS = keys_of(TermFields)
 
 # Arguments of a connector that the layers give.
 CHANNELS = ('student_channels', 'teacher_channels')

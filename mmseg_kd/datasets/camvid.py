@@ -40,6 +40,11 @@ class CamVidDataset(BaseSegDataset):
     """CamVid in the layout that `tools/dataset_converters/camvid.py` writes.
 
     Masks are palette PNGs with the class index 0..10 and 255 for void.
+
+    Args:
+        img_suffix, seg_map_suffix: File name endings.
+        reduce_zero_label: Maps the stored 0 to 255 (ignored) and k + 1 to k.
+        **kwargs: Those of `BaseSegDataset`, such as `data_root` and `data_prefix`.
     """
 
     METAINFO: ClassVar = dict(classes=CLASSES, palette=PALETTE)

@@ -18,7 +18,8 @@ class ATLoss(LogitLoss):
     r"""Squared difference of the means over the channels, plus the KL divergence of each pixel.
 
     .. math:: L = \frac{\alpha}{|M|} \sum_{i \in M}
-        \left( \frac1C \sum_c z^S_{ci} - \frac1C \sum_c z^T_{ci} \right)^2 + \kappa L_{KL}
+        \left( \frac{1}{C} \sum_c z^S_{ci} - \frac{1}{C} \sum_c z^T_{ci} \right)^2
+        + \kappa L_{\mathrm{KL}}
 
     with M the pixels of the batch that are not ignored, alpha the `attention_weight`, kappa the
     `kl_weight` and L_KL as in `KLLoss`.

@@ -16,8 +16,9 @@ from mmseg_kd.registry import KD_LOSSES
 class AttentionValueLoss(nn.Module):
     r"""KL divergences between the attention of two transformer blocks, and their value relations.
 
-    .. math:: L = \alpha \, \overline{KL(A^T \| A^S)} + \beta \, \overline{KL(R^T \| R^S)},
-        \quad R = softmax\left( V V^\top / \sqrt{d} \right)
+    .. math:: L = \alpha \, \overline{\mathrm{KL}(A^T \| A^S)}
+        + \beta \, \overline{\mathrm{KL}(R^T \| R^S)},
+        \quad R = \mathrm{softmax}\left( V V^\top / \sqrt{d} \right)
 
     with A the attention weights, V the values, d their channels in a head, and the means over
     images, heads and positions. A relation compares the positions with each other, so that

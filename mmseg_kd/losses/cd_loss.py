@@ -16,7 +16,8 @@ class CDLoss(LogitLoss):
     r"""KL divergence between the spatial distributions of each channel.
 
     .. math:: L = \frac{1}{NC} \sum_{n,c} \sum_{i}
-        p^T_{nci} \log \frac{p^T_{nci}}{p^S_{nci}}, \quad p_{nc\cdot} = softmax(z_{nc\cdot} / \tau)
+        p^T_{nci} \log \frac{p^T_{nci}}{p^S_{nci}},
+        \quad p_{nc\cdot} = \mathrm{softmax}(z_{nc\cdot} / \tau)
 
     where i runs over the pixels of a channel that are not ignored.
 

@@ -19,7 +19,8 @@ class CGDLoss(LogitLoss):
     r"""KL divergence between the distributions over a group of channels and all its pixels.
 
     .. math:: L = \frac{1}{NG} \sum_{n,g} \sum_{k}
-        p^T_{ngk} \log \frac{p^T_{ngk}}{p^S_{ngk}}, \quad p_{ng\cdot} = softmax(z_{ng\cdot} / \tau)
+        p^T_{ngk} \log \frac{p^T_{ngk}}{p^S_{ngk}},
+        \quad p_{ng\cdot} = \mathrm{softmax}(z_{ng\cdot} / \tau)
 
     where k runs over all values of group g: `group_size` consecutive channels times the
     pixels that are not ignored. A last group that is not full has the channels that are there.

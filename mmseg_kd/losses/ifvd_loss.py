@@ -18,7 +18,7 @@ class IFVDLoss(LogitLoss):
     r"""Squared difference of how like its class centre each pixel is, plus the pixels' KL.
 
     .. math:: L = \frac{\alpha}{|M|} \sum_{i \in M} \left(
-        \cos(z^S_i, \mu^S_{y_i}) - \cos(z^T_i, \mu^T_{y_i}) \right)^2 + \kappa L_{KL}
+        \cos(z^S_i, \mu^S_{y_i}) - \cos(z^T_i, \mu^T_{y_i}) \right)^2 + \kappa L_{\mathrm{KL}}
 
     with M the pixels of the batch that are not ignored, z_i the vector of a pixel's channels,
     mu_y the mean of those of an image's pixels with label y, alpha the `variation_weight`, kappa

@@ -16,7 +16,8 @@ class KLLoss(LogitLoss):
     r"""KL divergence between the class distributions of each pixel.
 
     .. math:: L = \frac{1}{|M|} \sum_{i \in M} \sum_c
-        p^T_{ci} \log \frac{p^T_{ci}}{p^S_{ci}}, \quad p_{\cdot i} = softmax(z_{\cdot i} / \tau)
+        p^T_{ci} \log \frac{p^T_{ci}}{p^S_{ci}},
+        \quad p_{\cdot i} = \mathrm{softmax}(z_{\cdot i} / \tau)
 
     with M the pixels of the batch that are not ignored.
 
