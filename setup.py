@@ -21,7 +21,8 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     license_files=['LICENSE'],
-    packages=find_packages(include=['mmseg_kd', 'mmseg_kd.*']),
+    packages=find_packages(include=['mmseg_kd', 'mmseg_kd.*', 'mmseg_kd_entry']),
+    entry_points={'console_scripts': ['mmseg-kd=mmseg_kd_entry.main:main']},
     python_requires='>=3.10',
     install_requires=REQUIREMENTS,
     extras_require={

@@ -25,6 +25,19 @@ def write(values: Mapping[str, Any]) -> str:
     return ''.join(f'{key} = {_broken(value, len(key) + 3, 0)}\n' for key, value in values.items())
 
 
+def write_value(value: Any, indent: int) -> str:
+    """A value that begins a line and is followed by a comma.
+
+    Args:
+        value: As in `write`.
+        indent: How far the line is indented; its first line comes without.
+
+    Raises:
+        ConfigError: As `write`.
+    """
+    return _broken(value, indent, indent)
+
+
 def resolve(value: Any, names: Mapping[str, Any]) -> Any:
     """`value` with what the variables in it hold."""
     if isinstance(value, Name):

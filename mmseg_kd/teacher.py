@@ -100,6 +100,8 @@ class Teacher:
         self.network = build_segmentor(without_initialisation(spec.model), label)
         self.network.requires_grad_(False)
         self.network.eval()
+        # Whether it can predict: all that takes part in that is loaded.
+        self.is_whole = False
         self._normalisation: Normalisation | None = None
         self._clone: Collection[str] = ()
         self._compiled: CompiledTaps | None = None
@@ -126,6 +128,7 @@ class Teacher:
             )
         report = load_weights(self.network, self.spec.checkpoint)
         print_log(f'{self.label.capitalize()} {report}', logger='current')
+        self.is_whole = all(map(is_auxiliary, [*report.missing, *report.mismatched]))
         missing = [key for key in report.missing if key in used]
         mismatched = [
             line

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from mmseg.registry import HOOKS, VISBACKENDS
 
 from mmseg_kd.errors import Problems
 from mmseg_kd.experiments import experiments_of
 from mmseg_kd.network import parse_teachers
-from mmseg_kd.registry import KD_LOSSES, build
+from mmseg_kd.registry import KD_LOSSES, build, look_up
 from mmseg_kd.term_spec import parse_terms
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,3 +133,33 @@ def test_a_loss_has_the_formula_of_its_docstring(name: str) -> None:
     [in_code] = re.findall(r'math::(.*(?:\n .*)*)', doc)
     [on_page] = re.findall(rf'^## {name}\n+\$\$(.*?)\$\$', text('losses.md'), re.S | re.M)
     assert plain(on_page) == plain(in_code)
+
+
+def test_hooks_it_shows_can_be_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the page on progress, with the run that one of them reads."""
+    run = tmp_path / 'work_dirs' / 'camvid_baseline' / '20260101_000000' / 'vis_data'
+    run.mkdir(parents=True)
+    (run / 'scalars.json').write_text('{"mIoU": 54.68, "step": 1200}\n', encoding='utf-8')
+    monkeypatch.chdir(tmp_path)
+    built = []
+    for code in blocks('progress.md', 'custom_hooks'):
+        names: dict[str, Any] = {}
+        exec(code, names)
+        built += [type(HOOKS.build(hook)).__name__ for hook in names['custom_hooks']]
+    assert built == [
+        'ProgressHook',
+        'ValidationPicturesHook',
+        'ReferenceHook',
+        'GradientConflictHook',
+    ]
+
+
+def test_backends_it_shows_are_the_hosts() -> None:
+    [code] = blocks('progress.md', 'vis_backends')
+    names: dict[str, Any] = {}
+    exec(code, names)
+    problems = Problems()
+    for index, backend in enumerate(names['visualizer']['vis_backends']):
+        with problems:
+            look_up(VISBACKENDS, backend, f'vis_backends[{index}]', is_complete=False)
+    problems.raise_if_any()

@@ -26,6 +26,7 @@ from builders import ROOT, resnet, save_weights, term, wrapper_config, write_con
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
+from mmseg.visualization import SegLocalVisualizer
 
 from mmseg_kd.checkpoints.seal import seal
 from mmseg_kd.cli import train
@@ -112,7 +113,7 @@ class Training:
                 tools = {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
                 os.environ.update(tools)
                 os.execvp(command[0], list(command))
-            for shared in (MessageHub, MMLogger, Visualizer):
+            for shared in (MessageHub, MMLogger, Visualizer, SegLocalVisualizer):
                 shared._instance_dict.clear()  # of trainings in the test's process
             torch.set_num_threads(1)
             gc.freeze()  # collections take most of the time, over what the test's process has

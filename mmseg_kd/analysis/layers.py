@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmseg_kd.errors import ShapeError
 from mmseg_kd.network import kept_features, run_auxiliary_heads
@@ -31,22 +32,45 @@ class Layer:
     parameters: int
 
 
-def list_layers(network: nn.Module) -> list[Layer]:
-    """All layers of `network` that can be tapped, in the order of `named_modules()`."""
-    modules = dict(network.named_modules())
+@dataclass(frozen=True)
+class Pass:
+    """What one image of the probe's size left in a network.
+
+    Attributes:
+        outputs: Of the layers that can be tapped, in the order of `named_modules()`.
+        handed_on: What the backbone and the neck hand on, by 'backbone' and 'neck'.
+    """
+
+    outputs: Mapping[str, Tensor]
+    handed_on: Mapping[str, Sequence[Tensor]]
+
+
+def run_once(network: nn.Module) -> Pass:
+    """One forward pass through all of `network`, auxiliary heads included."""
     taps = {name: find_tap(network, name, 'network') for name in tap_names(network)}
-    shapes: dict[str, tuple[int, ...]] = {}
+    outputs: dict[str, Tensor] = {}
+    handed_on: dict[str, Sequence[Tensor]] = {}
     handles = []
 
     def keep(name: str, tap: Tap) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             with suppress(ShapeError):
-                shapes[name] = tuple(tap.read(args, kwargs, output).shape)
+                outputs[name] = tap.read(args, kwargs, output)
+
+        return hook
+
+    def keep_part(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            several = isinstance(output, (list, tuple))
+            handed_on[name] = tuple(output) if several else (output,)
 
         return hook
 
     for name, tap in taps.items():
         handles.append(tap.module.register_forward_hook(keep(name, tap), with_kwargs=True))
+    for name, part in network.named_children():
+        if name in ('backbone', 'neck'):
+            handles.append(part.register_forward_hook(keep_part(name)))
     try:
         with evaluating(network), kept_features(network) as features:
             network(probe_images(network), mode='tensor')
@@ -54,14 +78,19 @@ def list_layers(network: nn.Module) -> list[Layer]:
     finally:
         for handle in handles:
             handle.remove()
+    return Pass({name: outputs[name] for name in taps if name in outputs}, handed_on)
+
+
+def list_layers(network: nn.Module) -> list[Layer]:
+    """All layers of `network` that can be tapped, in the order of `named_modules()`."""
+    modules = dict(network.named_modules())
     return [
         Layer(
             name,
-            type(tap.module).__name__,
-            shapes[name],
+            type(find_tap(network, name, 'network').module).__name__,
+            tuple(output.shape),
             # What stands for a part of a module has no parameters of its own.
-            sum(p.numel() for p in tap.module.parameters()) if name in modules else 0,
+            sum(p.numel() for p in modules[name].parameters()) if name in modules else 0,
         )
-        for name, tap in taps.items()
-        if name in shapes
+        for name, output in run_once(network).outputs.items()
     ]

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from mmseg_kd.checkpoints import checkpoint_trust
+from mmseg_kd.cli.calling import ending_quietly, finish
 from mmseg_kd.engine.networks import is_distillation, teachers_of
 from mmseg_kd.errors import ConfigError, KDError, told
 from mmseg_kd.experiments import run_name
@@ -24,11 +25,11 @@ def run_command(
     args: Sequence[str] | None,
 ) -> int:
     """Parse `args` and run `command`; a user's error is one message and exit code 1."""
-    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    finish(parser)
     parsed = parser.parse_args(args)
     try:
         # Commands that read no checkpoint do not have the argument.
-        with checkpoint_trust(getattr(parsed, 'trust_checkpoint', False)):
+        with ending_quietly(), checkpoint_trust(getattr(parsed, 'trust_checkpoint', False)):
             return command(parsed)
     except KDError as error:
         if parsed.debug:

@@ -1,21 +1,38 @@
-"""List the layers that can be tapped, with class, output shape and parameters."""
+"""List the layers that can be tapped, with class, output shape and parameters.
+
+With --pair, propose terms instead: a `distillation` list for the config's teacher and student.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmseg_kd.analysis.layers import Layer, list_layers
+from mmseg_kd.analysis.pairing import Proposal, as_text, propose
 from mmseg_kd.cli.common import add_config_arguments, run_command
 from mmseg_kd.engine.config import load_config
-from mmseg_kd.engine.networks import networks_of
+from mmseg_kd.engine.networks import (
+    is_distillation,
+    networks_of,
+    teachers_of,
+    trained_network_of,
+)
 from mmseg_kd.errors import ConfigError, nearest
-from mmseg_kd.network import PROBE_SIZE, build_network, without_initialisation
+from mmseg_kd.network import (
+    PROBE_SIZE,
+    NetworkSpec,
+    build_network,
+    build_segmentor,
+    teacher_label,
+    without_initialisation,
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     add_config_arguments(parser)
     parser.add_argument('--side', choices=['teacher', 'student'], help='one side; default: both')
     parser.add_argument('--filter', default='*', metavar='GLOB', help='only names that match')
+    parser.add_argument(
+        '--pair', action='store_true', help='print terms to paste into the config, each with why'
+    )
     return parser
 
 
@@ -68,10 +88,46 @@ def print_layers(side: str, layers: Sequence[Layer], other: Sequence[Layer], glo
     print()
 
 
+def proposals_of(cfg: Config) -> dict[str, list[Proposal]]:
+    """Terms for the student of a distillation, by the names of its teachers.
+
+    Raises:
+        ConfigError: The config is no distillation, or a network cannot be built.
+    """
+    init_default_scope('mmseg')
+    names, teachers = teachers_of(cfg) if is_distillation(cfg) else ([], {})
+    if not names:
+        raise ConfigError('--pair: expected a distillation, with a teacher and a student.')
+    student = _built(trained_network_of(cfg), 'student')
+    found = {}
+    for name in names:
+        teacher = _built(teachers[name], teacher_label(name, len(names)))
+        found[name] = propose(teacher, student, teachers[name].input_size is None)
+    return found
+
+
+def _built(spec: NetworkSpec, side: str) -> Any:
+    return build_segmentor(without_initialisation(spec.model), side)
+
+
+def print_proposals(name: str, proposals: Mapping[str, Sequence[Proposal]]) -> None:
+    """Print terms as the text of a config."""
+    size = 'x'.join(map(str, PROBE_SIZE))
+    print(f'# Terms for {name}.')
+    print(f'# From what its layers put out for an image of {size}. The weights are to begin')
+    print('# with; terms that are commented out may be added, or take the place of others.')
+    print(as_text(proposals), end='')
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     MMLogger.get_current_instance().setLevel('WARNING')
     cfg = load_config(args.config, args.cfg_options)
+    if args.pair:
+        if args.side or args.filter != '*':
+            raise ConfigError('--pair looks at all of both sides: leave --side and --filter away.')
+        print_proposals(args.config, proposals_of(cfg))
+        return 0
     found = layers_by_side(cfg)
     sides = [side for side in found if side.startswith(args.side or '')]
     if not sides:

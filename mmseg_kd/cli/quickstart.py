@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.analysis import get_model_complexity_info
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
+from mmseg_kd.analysis.complexity import complexity
 from mmseg_kd.analysis.markdown import markdown_table
 from mmseg_kd.analysis.prediction import image_and_label, predict_labels
 from mmseg_kd.checkpoints import load_weights
@@ -28,9 +28,8 @@ from mmseg_kd.cli.common import run_command
 from mmseg_kd.datasets.toy_scenes import generate
 from mmseg_kd.engine.config import load_config
 from mmseg_kd.engine.networks import trained_network_of
-from mmseg_kd.errors import DatasetError, KDError
+from mmseg_kd.errors import ConfigError, DatasetError, KDError
 from mmseg_kd.network import build_network, without_initialisation
-from mmseg_kd.probe import evaluating
 
 TEACHER = 'configs/toy_scenes/resnet18_fpn_toy-128x128.py'
 PAIR = 'distillation_configs/toy_scenes/resnet18_mobilenetv2-half_{}_toy-128x128.py'
@@ -179,13 +178,6 @@ def load_network(job: Job, args: argparse.Namespace) -> Any:
     return network
 
 
-def complexity(network: Any) -> tuple[int, int]:
-    """Parameters and operations for one image; a multiply-add counts as one operation."""
-    with evaluating(network):
-        info = get_model_complexity_info(network, (3, *SIZE), show_table=False, show_arch=False)
-    return sum(p.numel() for p in network.parameters()), int(info['flops'])
-
-
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The results as a table in Markdown that reads well on a terminal too."""
     head = ('network', 'params', 'GFLOPs', 'mIoU', 'mAcc', 's / step')
@@ -223,6 +215,11 @@ def write_figure(networks: Mapping[str, Any], dataset: Any, path: Path) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     begun = time.monotonic()
+    if not Path(TEACHER).is_file():
+        raise ConfigError(
+            f'expected {TEACHER} here, in {Path.cwd()}; the configs come with the source: run this '
+            'in the folder of its README.'
+        )
     work_dir = Path(args.work_dir)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
     print(f'Quick start on {device}: results go to {work_dir}')
@@ -236,20 +233,20 @@ def run(args: argparse.Namespace) -> int:
     networks = {}
     for job in JOBS:
         folder = work_dir / job.folder
-        train = [python, 'tools/train.py', job.config, '--work-dir', str(folder)]
+        train = [python, '-m', 'mmseg_kd', 'train', job.config, '--work-dir', str(folder)]
         train += ['--seed', str(args.seed), *train_options(args, job)]
         run_step(f'Train the {job.title}', train, folder / 'train.log')
-        test = [python, 'tools/test.py', job.config, checkpoint_of(args, job)]
+        test = [python, '-m', 'mmseg_kd', 'test', job.config, checkpoint_of(args, job)]
         test += ['--work-dir', str(folder / 'test'), *test_options(args)]
         run_step(f'Evaluate the {job.title}', test, folder / 'test.log')
         networks[job.title] = load_network(job, args)
-        parameters, flops = complexity(networks[job.title])
+        cost = complexity(networks[job.title], SIZE).whole
         metrics = metrics_of(folder / 'test')
         rows.append(
             {
                 'network': job.title,
-                'params': parameters,
-                'flops': flops,
+                'params': cost.parameters,
+                'flops': cost.flops,
                 'mIoU': metrics['mIoU'],
                 'mAcc': metrics['mAcc'],
                 'seconds_per_step': seconds_per_step(folder),

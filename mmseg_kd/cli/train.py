@@ -1,4 +1,8 @@
-"""Train a network, or distil one."""
+"""Train a network, or distil one.
+
+Told to stop by SIGTERM, SIGUSR1 or Ctrl-C, it writes a checkpoint and ends with exit code 75: go on
+with --resume.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
@@ -16,6 +15,7 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmseg_kd.charts import unless_full
 from mmseg_kd.checkpoints.newest import POINTER, newest_whole
 from mmseg_kd.checkpoints.seal import check_whole
 from mmseg_kd.errors import CheckpointError
@@ -25,9 +25,6 @@ from mmseg_kd.hooks.of_runner import hook_of, hooks_of
 
 # Set by tools/launch.py: when the job began, in nanoseconds since 1970.
 JOB_START = 'MMSEG_KD_JOB_START'
-
-# A full disk, a quota, a limit on the size of files.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def use_durable_checkpoints(cfg: Config) -> None:
@@ -58,12 +55,8 @@ def log_without_room(runner: Runner) -> None:
     add_scalars = runner.visualizer.add_scalars
 
     def add(*args: Any, **kwargs: Any) -> None:
-        try:
+        with unless_full():
             add_scalars(*args, **kwargs)
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            print_log(f'Not logged: {error}', logger='current', level=logging.ERROR)
 
     runner.visualizer.add_scalars = add
 

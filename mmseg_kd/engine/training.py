@@ -26,11 +26,14 @@ from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import (
     BadDataHook,
     ExactResumeHook,
+    GradientNormHook,
     IterationSeedHook,
     NonFiniteHook,
+    ProgressHook,
     RankZeroBuffersHook,
     StopSignalHook,
     StudentCheckpointHook,
+    ValidationPicturesHook,
 )
 from mmseg_kd.hooks.of_runner import hook_of, hooks_of
 from mmseg_kd.host import building
@@ -115,6 +118,8 @@ def prepare_training(cfg: Config, options: TrainingOptions, kind: type[Runner] =
     hook_of(runner, Started)
     for kind in (IterationSeedHook, RankZeroBuffersHook, ExactResumeHook, NonFiniteHook):
         hook_of(runner, kind)
+    for kind in (GradientNormHook, ValidationPicturesHook, ProgressHook):
+        hook_of(runner, kind)
     stop_on_signals(runner)
     log_without_room(runner)
     if is_distillation(cfg):
@@ -141,6 +146,8 @@ def run_training(runner: Runner) -> None:
         with building('config'):
             raise
     finally:
+        for progress in hooks_of(runner, ProgressHook):
+            progress.close()
         for hook in hooks_of(runner, StopSignalHook):
             hook.restore()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.network import unwrapped
 from mmseg_kd.segmentors import DistillationWrapper
+from mmseg_kd.segmentors.distillation_wrapper import TASK_LOSS, TERM_PREFIX
 
 
 @HOOKS.register_module()
@@ -23,8 +25,9 @@ class GradientConflictHook(Hook):
     """Logs the angle between the gradient of the student's own losses and that of each term.
 
     The entry `angle.<name>` is in degrees, over all parameters of the student: below 90 the term
-    helps the task, above 90 it works against it. Gradients are averaged over the ranks first. A
-    term without weight in the iteration has no entry.
+    helps the task, above 90 it works against it. `grad_norm.task_loss` and `grad_norm.kd.<name>`
+    are the L2 norms of these gradients, weights included. Gradients are averaged over the ranks
+    first. A term without weight in the iteration has no entries.
 
     An iteration with a measurement takes one more backward pass for the task and for each term;
     the others cost nothing, and training is the same to the bit.
@@ -71,17 +74,20 @@ class GradientConflictHook(Hook):
         if not self.every_n_train_iters(runner, self.interval):
             return
         wrapper = unwrapped(runner.model)
-        # Angles do not depend on a factor; with mixed precision it keeps gradients above zero.
+        # With mixed precision it keeps gradients above zero.
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         scale = 1.0 if scaler is None else scaler.get_scale()
 
         def measure(task: Tensor, terms: Mapping[str, Tensor]) -> None:
             scaled = {name: term * scale for name, term in terms.items()}
-            angles = measure_angles(task * scale, scaled, list(wrapper.student.parameters()))
+            measured = measure_gradients(task * scale, scaled, list(wrapper.student.parameters()))
             # Not through the message hub, which would repeat them in every line of the log.
-            entries = {f'angle.{name}': angle for name, angle in angles.items()}
-            runner.visualizer.add_scalars(entries, step=runner.iter + 1)
+            entries = {f'angle.{name}': angle for name, angle in measured.angles.items()}
             text = '  '.join(f'{key}: {angle:.1f}' for key, angle in entries.items())
+            norms = {TASK_LOSS: measured.task_norm}
+            norms |= {TERM_PREFIX + name: norm for name, norm in measured.norms.items()}
+            entries |= {f'grad_norm.{name}': norm / scale for name, norm in norms.items()}
+            runner.visualizer.add_scalars(entries, step=runner.iter + 1)
             runner.logger.info(f'Iter(train) [{runner.iter + 1}]  {text}')
 
         wrapper.loss_observer = measure
@@ -93,27 +99,43 @@ class GradientConflictHook(Hook):
         unwrapped(runner.model).loss_observer = None
 
 
-def measure_angles(
+@dataclass(frozen=True)
+class Gradients:
+    """How the gradients of some terms lie to that of the task.
+
+    Attributes:
+        task_norm: The L2 norm of the task's.
+        norms: That of the terms, by name.
+        angles: Between task and term, in degrees from 0 to 180; NaN where a gradient is zero or
+            not finite.
+    """
+
+    task_norm: float
+    norms: dict[str, float]
+    angles: dict[str, float]
+
+
+def measure_gradients(
     task: Tensor, terms: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]
-) -> dict[str, float]:
-    """The angle in degrees between the gradient of `task` and that of each of `terms`.
+) -> Gradients:
+    """Compare the gradient of `task` with that of each of `terms`.
 
     Args:
         task, terms: Scalars. Their graphs stay as they are.
         parameters: What the gradients are taken over; those that are frozen are left out.
-
-    Returns:
-        Angles from 0 to 180, by the terms' names; NaN where a gradient is zero or not finite.
     """
     trained = [p for p in parameters if p.requires_grad]
     of_task = _gradient(task, trained)
-    angles = {}
+    task_norm = of_task.norm()
+    norms, angles = {}, {}
     for name, term in terms.items():
         of_term = _gradient(term, trained)
-        cosine = torch.dot(of_task, of_term) / (of_task.norm() * of_term.norm())
+        norm = of_term.norm()
+        cosine = torch.dot(of_task, of_term) / (task_norm * norm)
         # Rounding may leave [-1, 1] by a little.
         angles[name] = math.degrees(math.acos(min(max(cosine.item(), -1.0), 1.0)))
-    return angles
+        norms[name] = norm.item()
+    return Gradients(task_norm.item(), norms, angles)
 
 
 def _gradient(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -23,7 +23,7 @@ from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_kd.hooks.of_runner import hooks_of
 from mmseg_kd.network import unwrapped
 from mmseg_kd.non_finite import first_non_finite_layer, has_non_finite, last_non_finite_gradient
-from mmseg_kd.segmentors.distillation_wrapper import TERM_PREFIX
+from mmseg_kd.segmentors.distillation_wrapper import TASK_LOSS, TERM_PREFIX
 
 # Entry of the message hub, which goes into the checkpoint.
 SKIPPED = 'skipped_steps'
@@ -183,8 +183,8 @@ class _Batch:
             if 'loss' in name or name.startswith(TERM_PREFIX)
         }
         found = {name: value for name, value in values.items() if not math.isfinite(value)}
-        # The total says nothing that a part does not say better.
-        return {k: v for k, v in found.items() if k != 'loss' or len(found) == 1}
+        # The totals say nothing that a part does not say better.
+        return {k: v for k, v in found.items() if k not in ('loss', TASK_LOSS)} or found
 
     @property
     def images(self) -> list[str]:

@@ -21,7 +21,9 @@ from mmseg_kd.recorder import Recorder
 from mmseg_kd.taps import Taps, no_gradient
 from mmseg_kd.term import Term, student_layers, teacher_layers
 
-# Entries of the log: the weighted term, and its weight at this iteration.
+# Entries of the log: the student's own losses in all, each weighted term, and its weight at this
+# iteration.
+TASK_LOSS = 'task_loss'
 TERM_PREFIX = 'kd.'
 WEIGHT_PREFIX = 'kd_weight.'
 
@@ -84,6 +86,11 @@ class DistillationWrapper(BaseSegmentor):
     def teachers(self) -> dict[str, nn.Module]:
         """The teachers' networks, by name; none where there are no terms."""
         return {name: teacher.network for name, teacher in self._teachers.items()}
+
+    @property
+    def predicting_teachers(self) -> dict[str, nn.Module]:
+        """Those whose networks are loaded as a whole, and not just as far as they are tapped."""
+        return {name: one.network for name, one in self._teachers.items() if one.is_whole}
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -164,11 +171,13 @@ class DistillationWrapper(BaseSegmentor):
         """The total to differentiate and the log entries.
 
         mmengine adds up every entry with 'loss' in its key; terms are added here by what they
-        are, whatever their names are.
+        are, whatever their names are. `task_loss` is the total without them, which a run without
+        terms has as well: two runs compare by it.
         """
         prefixes = (TERM_PREFIX, WEIGHT_PREFIX)
         own = {key: value for key, value in losses.items() if not key.startswith(prefixes)}
         total, log = super().parse_losses(own)
+        log[TASK_LOSS] = total.detach()
         if self.loss_observer is not None:
             active = [name for name in self.terms if losses[WEIGHT_PREFIX + name] != 0]
             self.loss_observer(total, {name: losses[TERM_PREFIX + name] for name in active})

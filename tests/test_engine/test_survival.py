@@ -9,13 +9,12 @@ import signal
 import sys
 import time
 from contextlib import AbstractContextManager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import ROOT, same_tensors
+from builders import same_tensors
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -37,6 +36,7 @@ from mmseg_kd.engine import survival
 from mmseg_kd.engine.survival import resume_from_whole, stop_on_signals, use_durable_checkpoints
 from mmseg_kd.errors import CheckpointError
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, stop_signal_hook
+from mmseg_kd_entry import launch
 
 LONG = """
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=60, val_interval=7)
@@ -207,17 +207,14 @@ def test_a_real_process_is_killed_at_20_random_moments(tmp_path: Path, seed: int
 
 
 @pytest.fixture
-def launch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """tools/launch.py, whose variables go after the test."""
+def no_trace_of_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables that it sets go after the test."""
     for name in ('MMSEG_KD_JOB_START', 'MMSEG_KD_STOPPED', 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE'):
         monkeypatch.setenv(name, '')
     monkeypatch.setenv('PET_SIGNALS_TO_HANDLE', 'SIGTERM')
-    spec = spec_from_file_location('launch', ROOT / 'tools' / 'launch.py')
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
+@pytest.mark.usefixtures('no_trace_of_a_launch')
 @pytest.mark.parametrize('stopped', [True, False])
 @pytest.mark.parametrize(
     'error',
@@ -227,7 +224,7 @@ def launch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     ],
 )
 def test_a_job_whose_ranks_stopped_on_request_ends_as_they_do(
-    launch: ModuleType, monkeypatch: pytest.MonkeyPatch, error: Exception, stopped: bool
+    monkeypatch: pytest.MonkeyPatch, error: Exception, stopped: bool
 ) -> None:
     def run(args: Any) -> None:
         assert abs(time.time_ns() - int(os.environ[survival.JOB_START])) < 60e9
@@ -237,17 +234,16 @@ def test_a_job_whose_ranks_stopped_on_request_ends_as_they_do(
 
     monkeypatch.setattr(launch.run, 'main', run)
     if stopped:
-        assert launch.main([]) == stop_signal_hook.STOPPED
+        assert launch.torchrun([]) == stop_signal_hook.STOPPED
     else:
         with pytest.raises(type(error)):
-            launch.main([])
+            launch.torchrun([])
 
 
-def test_a_job_that_ends_well_ends_with_0(
-    launch: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures('no_trace_of_a_launch')
+def test_a_job_that_ends_well_ends_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch.run, 'main', lambda args: None)
-    assert launch.main([]) == 0
+    assert launch.torchrun([]) == 0
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks import GradientConflictHook
-from mmseg_kd.hooks.gradient_conflict_hook import measure_angles
+from mmseg_kd.hooks.gradient_conflict_hook import measure_gradients
 
 
 def make_wrapper(tmp_path: Path, *terms: dict[str, Any]) -> Any:
@@ -88,10 +88,13 @@ def test_angles_of_known_gradients() -> None:
         'elsewhere': y.sum(),
         'none': (x * 0).sum(),
     }
-    angles = measure_angles(task, terms, [x, y, frozen])
+    found = measure_gradients(task, terms, [x, y, frozen])
+    angles = found.angles
     assert math.isnan(angles.pop('none'))
     expected = dict(same=0, across=90, against=180, between=45, elsewhere=90)
     assert angles == pytest.approx(expected, abs=0.05)
+    norms = dict(same=5, across=2, against=1, between=2**0.5, elsewhere=1, none=0)
+    assert (found.task_norm, found.norms) == (3, pytest.approx(norms))
     # The graphs are still there.
     (task + terms['between']).backward()
     assert x.grad is not None
@@ -113,7 +116,8 @@ def test_angle_is_that_of_separate_backward_passes(tmp_path: Path) -> None:
     angles = loop.logged
     [line] = loop.lines
     assert re.fullmatch(r'Iter\(train\) \[1\]  angle\.kl: [\d.]+  angle\.cd: [\d.]+', line)
-    assert set(angles) == {'kl', 'cd'}
+    norms = {f'grad_norm.{name}' for name in ('task_loss', 'kd.kl', 'kd.cd')}
+    assert set(angles) == {'kl', 'cd', *norms}
 
     def of(*terms: dict[str, Any]) -> Tensor:
         alone = make_wrapper(tmp_path, *terms)
@@ -121,10 +125,13 @@ def test_angle_is_that_of_separate_backward_passes(tmp_path: Path) -> None:
         return flat(gradients(alone, seed=0), alone)
 
     plain = of()
+    assert angles['grad_norm.task_loss'] == [pytest.approx(plain.norm().item(), rel=1e-4)]
     for name, one in (('kl', TERMS[0]), ('cd', TERMS[1])):
         both = of(one)
         cosine = torch.cosine_similarity(plain, both - plain, dim=0).item()
         assert angles[name] == [pytest.approx(math.degrees(math.acos(cosine)), abs=0.1)]
+        norm = (both - plain).norm().item()
+        assert angles[f'grad_norm.kd.{name}'] == [pytest.approx(norm, rel=1e-3)]
 
 
 def test_only_every_interval_and_training_is_the_same(tmp_path: Path) -> None:
@@ -144,8 +151,9 @@ def test_only_every_interval_and_training_is_the_same(tmp_path: Path) -> None:
 
 def test_a_term_without_gradient_has_no_angle() -> None:
     x = nn.Parameter(torch.ones(2))
-    angles = measure_angles(x.sum(), {'constant': torch.ones(())}, [x])
-    assert math.isnan(angles['constant'])
+    found = measure_gradients(x.sum(), {'constant': torch.ones(())}, [x])
+    assert math.isnan(found.angles['constant'])
+    assert found.norms == dict(constant=0)
 
 
 def test_recomputed_activations_are_refused(tmp_path: Path) -> None:

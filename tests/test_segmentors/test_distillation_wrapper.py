@@ -303,6 +303,7 @@ def test_log_has_each_term_and_its_weight(make: Make) -> None:
     log = train(make(term(weight=2.0), term(loss='CDLoss', weight=0.5, name='maps')), 1)[0]
     assert set(log) == {
         'loss',
+        'task_loss',
         'decode.loss_ce',
         'decode.acc_seg',
         'kd.kl',
@@ -790,7 +791,9 @@ def test_terms_without_a_teacher_are_an_error() -> None:
 def test_no_terms_need_no_teacher() -> None:
     wrapper = build(dict(type='DistillationWrapper', student=resnet(4)))
     assert wrapper.teacher is None
-    assert set(train(wrapper, 1)[0]) == {'loss', 'decode.loss_ce', 'decode.acc_seg'}
+    log = train(wrapper, 1)[0]
+    assert set(log) == {'loss', 'task_loss', 'decode.loss_ce', 'decode.acc_seg'}
+    assert log['task_loss'] == log['loss'] == log['decode.loss_ce']
 
 
 def test_a_teacher_without_checkpoint_is_an_error(make: Make) -> None:

@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, distributed, multiprocessing, nn
 
 from mmseg_kd.hooks import RankZeroBuffersHook
-from mmseg_kd.hooks.gradient_conflict_hook import measure_angles
+from mmseg_kd.hooks.gradient_conflict_hook import measure_gradients
 
 RANKS = 2
 IMAGES = 2  # on each rank
@@ -56,7 +56,7 @@ def step(model: nn.Module, iteration: int, rank: int | None) -> dict[str, Tensor
     angles: dict[str, float] = {}
 
     def measure(task: Tensor, terms: dict[str, Tensor]) -> None:
-        angles.update(measure_angles(task, terms, list(wrapper.student.parameters())))
+        angles.update(measure_gradients(task, terms, list(wrapper.student.parameters())).angles)
 
     wrapper.loss_observer = measure
     model.train_step(data, KeepsGradients(optimiser))

@@ -1,0 +1,114 @@
+"""Compare runs by what they logged: best and last mIoU, and curves.
+
+Runs of one config with different seeds are taken together: their mean and standard deviation are
+shown. NAME=DIR,DIR makes a group of any runs. A run that was resumed counts as one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmseg_kd.analysis.curves import Group, draw_curves, full_name, grouped, summary
+from mmseg_kd.analysis.log import RunLog, read_log
+from mmseg_kd.analysis.markdown import markdown_table
+from mmseg_kd.cli.common import run_command
+from mmseg_kd.errors import ConfigError, LogError, Problems
+
+METRIC = 'mIoU'
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='analyze_logs.py',
+        description=__doc__,
+        epilog='example: python tools/analyze_logs.py work_dirs/cgd_seed* '
+        'plain=work_dirs/a,work_dirs/b --keys mIoU loss_ce --out curves.png',
+    )
+    parser.add_argument(
+        'runs', nargs='+', metavar='RUN', help='work dir, scalars.json, or NAME=RUN,RUN,...'
+    )
+    parser.add_argument(
+        '--keys',
+        nargs='+',
+        metavar='KEY',
+        help=f'what is drawn, a row each: {METRIC}, loss, lr, or the end of a name, such as '
+        f'loss_ce of decode.loss_ce; default: {METRIC}',
+    )
+    parser.add_argument('--out', type=Path, metavar='FILE', help='draw the curves: a .png, .svg')
+    return parser
+
+
+def read_groups(names: Sequence[str]) -> list[Group]:
+    """The runs of the command line in groups, those with a name first.
+
+    Raises:
+        LogError: A run has no log, or two groups the same name; `ManyErrors` where that is more.
+    """
+    problems = Problems()
+    groups: list[Group] = []
+    alone: list[RunLog] = []
+
+    def read(paths: Sequence[str]) -> list[RunLog]:
+        found = []
+        for path in paths:
+            with problems:
+                found.append(read_log(path))
+        return found
+
+    for word in names:
+        name, equals, paths = word.partition('=')
+        if not equals or Path(word).exists():
+            alone += read([word])
+        elif name in [group.name for group in groups]:
+            problems.add(LogError(f'two groups are called {name!r}; expected a NAME for each.'))
+        else:
+            groups.append(Group(name, read(paths.split(','))))
+    problems.raise_if_any()
+    return groups + grouped(alone)
+
+
+def notes(runs: Sequence[RunLog], name: str) -> list[str]:
+    """What a reader of the table should know of the runs' logs."""
+    found = []
+    for run in runs:
+        if run.unread:
+            lines = '1 line' if run.unread == 1 else f'{run.unread} lines'
+            verbs = 'cannot be read and is' if run.unread == 1 else 'cannot be read and are'
+            found.append(f'{run.folder}: {lines} of its log {verbs} left out.')
+        if run.curve(name) is None:
+            found.append(f'{run.folder}: no {name} was logged yet.')
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.keys and args.out is None:
+        raise ConfigError('--keys goes with --out FILE, the picture that they are drawn in.')
+    groups = read_groups(args.runs)
+    runs = [run for group in groups for run in group.runs]
+    head = ('run', f'best {METRIC}', f'last {METRIC}', 'at iteration')
+    print(markdown_table(head, summary(groups, METRIC)))
+    if any(len(group.runs) > 1 for group in groups):
+        print('\nmean ± standard deviation (runs)')
+    for note in notes(runs, METRIC):
+        print(note)
+    if args.out is not None:
+        problems = Problems()
+        names = []
+        for key in args.keys or [METRIC]:
+            with problems:
+                names.append(full_name(key, runs))
+        problems.raise_if_any()
+        try:
+            draw_curves(groups, names, args.out)
+        except (OSError, ValueError) as error:  # an ending that matplotlib does not know
+            raise ConfigError(f'--out {args.out}: {error}') from error
+        print(f'Picture: {args.out}')
+    return 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Parse `args` (None: the command line) and compare; returns the exit code."""
+    return run_command(_parser(), run, args)

@@ -1,0 +1,93 @@
+"""How a command is called, and how its process ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import select
+import signal
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+# What a shell makes of a death by a signal.
+INTERRUPTED = 128 + signal.SIGINT
+NO_READER = 128 + signal.SIGPIPE
+
+EXIT_CODES = (
+    'exit codes: 0 done, 1 an error that the message tells how to mend, 2 wrong arguments, '
+    f'{INTERRUPTED} Ctrl-C'
+)
+
+_NAME: ContextVar[str | None] = ContextVar('name', default=None)
+
+
+@contextmanager
+def called_as(name: str) -> Iterator[None]:
+    """Inside, commands call themselves `name`, such as 'mmseg-kd train', in their help."""
+    token = _NAME.set(name)
+    try:
+        yield
+    finally:
+        _NAME.reset(token)
+
+
+class _Paragraphs(argparse.HelpFormatter):
+    """Fills each paragraph of a text; an example can be copied, however long it is."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return '\n\n'.join(self._fill(one, width, indent) for one in text.strip().split('\n\n'))
+
+    def _fill(self, text: str, width: int, indent: str) -> str:
+        if not text.startswith('example: '):
+            return super()._fill_text(text, width, indent)
+        lines = textwrap.wrap(text, width - 2, subsequent_indent='    ', break_on_hyphens=False)
+        return ' \\\n'.join(lines)
+
+
+def finish(parser: argparse.ArgumentParser) -> None:
+    """Give a command's parser what all have: `--debug`, the exit codes, and the name it is called.
+
+    Args:
+        parser: Has for its `prog` the name of a file in `tools/`, and an example with it.
+    """
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    parser.epilog = f'{parser.epilog}\n\n{EXIT_CODES}'
+    parser.formatter_class = _Paragraphs
+    if name := _NAME.get():
+        tool, parser.prog = parser.prog, name
+        parser.epilog = re.sub(rf'\w+ tools/(\w+/)?{re.escape(tool)}', name, parser.epilog)
+        for action in parser._actions:
+            if isinstance(action.choices, Mapping):  # commands of its own
+                for one in action.choices.values():
+                    one.prog = name + one.prog.removeprefix(tool)
+
+
+@contextmanager
+def ending_quietly() -> Iterator[None]:
+    """Ctrl-C, and a reader of stdout that goes, as `head` does, end the process without a word.
+
+    Raises:
+        SystemExit: With the code that a shell gives such an end.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        if _has_reader():
+            raise
+        # What is left in the buffer is written at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(NO_READER) from None
+
+
+def _has_reader() -> bool:
+    """Whether what is printed arrives: a pipe that broke may be another than stdout."""
+    asked = select.poll()
+    asked.register(sys.stdout.fileno(), 0)  # errors and hang-ups are told in any case
+    return not asked.poll(0)

@@ -1,0 +1,103 @@
+"""Count parameters and operations of teacher and student, part by part."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from mmseg_kd.analysis.complexity import COUNTED, Complexity, Part, complexity
+from mmseg_kd.analysis.markdown import markdown_table
+from mmseg_kd.cli.common import add_config_arguments, run_command
+from mmseg_kd.engine.config import load_config
+from mmseg_kd.engine.networks import networks_of
+from mmseg_kd.errors import ConfigError
+from mmseg_kd.host import building
+from mmseg_kd.network import NetworkSpec, build_network, without_initialisation
+
+HEAD = ('network', 'params', 'GFLOPs')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='get_flops.py',
+        description=__doc__,
+        epilog='example: python tools/get_flops.py CONFIG --shape 512 1024',
+    )
+    add_config_arguments(parser)
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='height and width of the image; default: size of the data_preprocessor, the crop '
+        'that the trained network is fed with',
+    )
+    return parser
+
+
+def image_size(shape: Sequence[int] | None, spec: NetworkSpec) -> tuple[int, int]:
+    """Height and width of the image.
+
+    Args:
+        shape: What the command says; None: as the config says.
+        spec: The network that is trained.
+
+    Raises:
+        ConfigError: The config does not say it, or it is no size.
+    """
+    if shape is None:
+        shape = (spec.model.get('data_preprocessor') or {}).get('size')
+    if shape is None:
+        raise ConfigError('the config has no size in its data_preprocessor; give --shape H W.')
+    if len(shape) != 2 or min(shape) < 1:
+        raise ConfigError(f'expected a height and a width >= 1, got {tuple(shape)}.')
+    return shape[0], shape[1]
+
+
+def rows_of(found: Mapping[str, Complexity]) -> Iterator[tuple[str, str, str]]:
+    """Rows of the table: each network with its parts, and how many times the student it is."""
+    for name, one in found.items():
+        yield name, *_cells(one.whole)
+        yield from ((f'- {part}', *_cells(cost)) for part, cost in one.parts.items())
+    *teachers, (student, small) = found.items()
+    for name, one in teachers:
+        yield (
+            f'{name} / {student}',
+            f'{one.whole.parameters / small.whole.parameters:.1f} x',
+            f'{one.whole.flops / small.whole.flops:.1f} x',
+        )
+
+
+def _cells(part: Part) -> tuple[str, str]:
+    return f'{part.parameters / 1e6:.3f} M', f'{part.flops / 1e9:.3f}' if part.flops else '-'
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    MMLogger.get_current_instance().setLevel('ERROR')
+    init_default_scope('mmseg')
+    specs = networks_of(load_config(args.config, args.cfg_options))
+    *_, trained = specs.values()
+    size = image_size(args.shape, trained)
+    found = {}
+    for name, spec in specs.items():
+        network = build_network(without_initialisation(spec.model), name)
+        # A teacher may see the images at another size.
+        with building(f'{name}, on an image of {size[0]}x{size[1]}'):
+            found[name] = complexity(network, spec.input_size or size)
+    print(markdown_table(HEAD, list(rows_of(found))))
+    scaled = [f'the {n} scales it to {s.input_size}' for n, s in specs.items() if s.input_size]
+    image = '; '.join([f'{size[0]}x{size[1]}', *scaled])
+    print('\n' + textwrap.fill(f'For one image of {image}. {COUNTED}', 80))
+    if any(not part.flops for one in found.values() for part in one.parts.values()):
+        print('- stands for what does not run in a prediction.')
+    return 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Parse `args` (None: the command line) and count; returns the exit code."""
+    return run_command(_parser(), run, args)

@@ -1,0 +1,99 @@
+"""Train or test on several GPUs, or CPU processes where there is no CUDA.
+
+It is torchrun, and besides:
+
+- The ranks learn when the job began. Those that it starts again (--max-restarts) resume from the
+  newest checkpoint that was written since.
+- SIGUSR1, which schedulers send before they take a machine away, is passed on to the ranks.
+- A job that was told to stop, and whose ranks then wrote their checkpoint, ends with 75 as they do.
+
+Nothing of `mmseg_kd` is imported, so that the process that watches the ranks is a small one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+
+def torchrun(args: Sequence[str] | None = None) -> int:
+    """Run torchrun with `args` (None: the command line); returns the exit code."""
+    os.environ['MMSEG_KD_JOB_START'] = str(time.time_ns())
+    # torchrun's variable for its option --signals-to-handle, which it has since torch 2.8.
+    os.environ.setdefault('PET_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')
+    # Each start has a store of its own: in a shared one ranks find the addresses of the dead.
+    os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder, 'stopped')
+        os.environ['MMSEG_KD_STOPPED'] = str(note)
+        try:
+            run.main(args)
+        except (ChildFailedError, SignalException):
+            if not note.exists():
+                raise
+            print('Stopped on request; go on with --resume.', file=sys.stderr)
+            return os.EX_TEMPFAIL
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='mmseg-kd launch',
+        description='Train or test on several GPUs, or CPU processes where there is no CUDA, on '
+        'one machine or many.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='Several machines: set NNODES, NODE_RANK and MASTER_ADDR on each, and PORT on all\n'
+        'alike. Other options of torchrun are set by its variables PET_NAME.\n\n'
+        'example: mmseg-kd launch --max-restarts 3 8 train CONFIG --resume\n\n'
+        'exit codes: 0 done, 1 a rank ended with an error, 2 wrong arguments, 75 stopped\n'
+        'on a signal, go on with --resume',
+    )
+    parser.add_argument(
+        '--max-restarts',
+        type=int,
+        default=0,
+        metavar='N',
+        help='start all ranks again, up to N times, when one dies; they resume by themselves',
+    )
+    parser.add_argument('gpus', type=int, metavar='GPUS', help='of this machine')
+    parser.add_argument('command', choices=['train', 'test'], help='what the ranks do')
+    parser.add_argument(
+        'arguments', nargs=argparse.REMAINDER, metavar='...', help='the arguments of the command'
+    )
+    return parser
+
+
+def options_of(args: argparse.Namespace) -> list[str]:
+    """The command line of torchrun; where the machines are found is in the environment."""
+    address, port = os.environ.get('MASTER_ADDR', '127.0.0.1'), os.environ.get('PORT', '29500')
+    if os.environ.get('NNODES', '1') == '1':
+        # The other rendezvous, static, has one store for all starts, where ranks that are started
+        # again find the addresses of those that died.
+        meeting = ['--rdzv-backend=c10d', f'--rdzv-endpoint={address}:{port}']
+        meeting.append(f'--local-addr={address}')
+    else:
+        meeting = [f'--nnodes={os.environ["NNODES"]}', f'--master_addr={address}']
+        meeting += [f'--node_rank={os.environ.get("NODE_RANK", "0")}', f'--master_port={port}']
+    ranks = [f'--nproc_per_node={args.gpus}', f'--max-restarts={args.max_restarts}']
+    work = ['-m', 'mmseg_kd', args.command, *args.arguments, '--launcher', 'pytorch']
+    return [*meeting, *ranks, *work]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Parse `args` (None: the command line) and launch; returns the exit code."""
+    parser = _parser()
+    parsed = parser.parse_args(args)
+    if parsed.gpus < 1 or parsed.max_restarts < 0:
+        parser.error('expected GPUS >= 1 and --max-restarts >= 0')
+    # torchrun's own default, set here so that it does not warn of it.
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    return torchrun(options_of(parsed))

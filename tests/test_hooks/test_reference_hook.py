@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mmengine.hooks import LoggerHook
+from mmengine.visualization import LocalVisBackend, TensorboardVisBackend
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mmseg_kd.errors import ConfigError
+from mmseg_kd.hooks import ReferenceHook
+
+
+def runner_with(folder: Path, by_epoch: bool = False, hierarchy: bool = False) -> Any:
+    """What the hook sees of a runner that logs to the disk and to TensorBoard."""
+    backends = [LocalVisBackend(str(folder)), TensorboardVisBackend(str(folder))]
+    return SimpleNamespace(
+        iter=0,
+        epoch=0,
+        hooks=[LoggerHook(log_metric_by_epoch=by_epoch)],
+        log_processor=SimpleNamespace(log_with_hierarchy=hierarchy),
+        visualizer=SimpleNamespace(_vis_backends={str(i): one for i, one in enumerate(backends)}),
+    )
+
+
+def draw(hook: ReferenceHook, runner: Any, *validations: tuple[int, int]) -> None:
+    hook.before_train(runner)
+    for runner.iter, runner.epoch in validations:
+        hook.after_val_epoch(runner, dict(mIoU=1.0))
+    for backend in runner.visualizer._vis_backends.values():
+        backend.close()
+
+
+def lines_of(folder: Path) -> list[dict[str, float]]:
+    text = (folder / 'scalars.json').read_text(encoding='utf-8')
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def points(folder: Path, tag: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder)).Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def write_run(work_dir: Path, name: str, *lines: str) -> None:
+    folder = work_dir / name / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text('\n'.join(lines), encoding='utf-8')
+
+
+def test_a_line_each_in_the_chart_of_the_metric(tmp_path: Path) -> None:
+    hook = ReferenceHook(mIoU=dict(teacher=64.5, baseline=54))
+    draw(hook, runner_with(tmp_path), (400, 1), (800, 2))
+    for name, value in (('teacher', 64.5), ('baseline', 54.0)):
+        # The tag of the student's own curve, in a run beside it.
+        assert points(tmp_path / f'mIoU_{name}', 'mIoU') == [(0, value), (400, value), (800, value)]
+    expected = {'mIoU_teacher': 64.5, 'mIoU_baseline': 54.0}
+    assert lines_of(tmp_path) == [{**expected, 'step': step} for step in (0, 400, 800)]
+
+
+def test_where_the_log_has_its_metrics(tmp_path: Path) -> None:
+    """By epoch, and under names with 'val/' before them."""
+    draw(ReferenceHook(mIoU=dict(teacher=64.5)), runner_with(tmp_path, True, True), (400, 1))
+    assert points(tmp_path / 'val_mIoU_teacher', 'val/mIoU') == [(0, 64.5), (1, 64.5)]
+    assert [line['step'] for line in lines_of(tmp_path)] == [0, 1]
+
+
+def test_the_last_validation_of_another_run(tmp_path: Path) -> None:
+    write_run(tmp_path, '20260101_000000', '{"mIoU": 1.0, "step": 9}')
+    write_run(
+        tmp_path,
+        '20260102_000000',
+        '{"mIoU": 50.0, "step": 400}',
+        '{"val/mIoU": 54.5, "mIoU_teacher": 60.0, "step": 800}',
+        '{"loss": 1.0, "step": 850}',
+        '{"mIo',  # it was killed
+    )
+    write_run(tmp_path, '20260103_000000', '{"loss": 2.0, "step": 50}')  # no validation yet
+    hook = ReferenceHook(mIoU=dict(baseline=str(tmp_path)))
+    assert hook.metrics == dict(mIoU=dict(baseline=54.5))
+
+
+def test_a_metric_that_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        'mmseg_kd.hooks.reference_hook.print_log', lambda text, **_: said.append(text)
+    )
+    draw(ReferenceHook(mIou=dict(teacher=1.0)), runner_with(tmp_path), (400, 1))
+    assert said == ["ReferenceHook: the validation has no metric 'mIou'; nearest: mIoU."]
+
+
+@pytest.mark.parametrize(
+    ('metrics', 'message'),
+    [
+        ({}, r'expected lines such as mIoU=dict\(teacher=64.65\), got none'),
+        (dict(mIoU=64.65), r'mIoU: expected lines such as dict\(teacher=64.65\), got 64.65'),
+        (dict(mIoU={}), r'mIoU: expected lines .*, got {}'),
+        (dict(mIoU={'a/b': 1.0}), r'mIoU.a/b: expected a name of letters'),
+        (dict(mIoU=dict(teacher=None)), r'mIoU.teacher: expected a number or the work dir'),
+        (dict(mIoU=dict(teacher=float('nan'))), r'expected a number or the work dir .*, got nan'),
+        (dict(mIoU=dict(teacher='nowhere')), r"expected a work dir with .*, got 'nowhere'"),
+    ],
+)
+def test_wrong_lines(metrics: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ReferenceHook(**metrics)
+
+
+def test_a_run_without_the_metric(tmp_path: Path) -> None:
+    write_run(tmp_path, '20260101_000000', '{"mDice": 1.0, "step": 9}')
+    with pytest.raises(ConfigError, match='have not measured it; nearest: mDice'):
+        ReferenceHook(mIoU=dict(teacher=str(tmp_path)))
