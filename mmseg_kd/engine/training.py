@@ -102,7 +102,13 @@ def prepare_training(cfg: Config, options: TrainingOptions, kind: type[Runner] =
     prepare_run(cfg, options.device, options.launcher)
     runner = build_runner(cfg, kind)
     resume_from_whole(runner)
-    num_classes = getattr(student_of(runner.model), 'num_classes', None)
+    student = student_of(runner.model)
+    if cfg.get('val_cfg') is not None and getattr(student, 'test_cfg', dict()) is None:
+        raise ConfigError(
+            "model: expected test_cfg=dict(mode='whole') in the network that is trained, without "
+            'which mmseg cannot validate it; got none.'
+        )
+    num_classes = getattr(student, 'num_classes', None)
     bad_data = hook_of(runner, BadDataHook)
     for split, tolerated in (('train', bad_data.max_skipped), ('val', 0)):
         loader = cfg.get(f'{split}_dataloader')
