@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,31 +61,26 @@ class Measurement:
         """Pixels (C, C): a row for each annotated and a column for each predicted class."""
         return np.asarray(self.counts, dtype=np.int64)[1:-1, 1:-1]
 
-    def metrics(self) -> dict[str, NDArray[np.float64]]:
-        """IoU and Acc of every class and aAcc, in percent, as `tools/test.py` has them."""
-        counts = torch.tensor(self.counts)
-        intersect = counts.diagonal()[1:-1]
-        predicted, annotated = counts.sum(0)[1:-1], counts.sum(1)[1:-1]
-        union = predicted + annotated - intersect
-        found = IoUMetric.total_area_to_metrics(intersect, union, predicted, annotated)
-        return {name: np.round(value * 100, 2) for name, value in found.items()}
-
     @property
     def iou(self) -> dict[str, float]:
         """IoU in percent by class; NaN where a class is in no mask and in no prediction."""
-        return dict(zip(self.classes, map(float, self.metrics()['IoU']), strict=True))
+        values = np.round(self._metrics()['IoU'] * 100, 2)
+        return dict(zip(self.classes, map(float, values), strict=True))
 
     def mean(self, name: str = 'IoU') -> float:
-        """mIoU ('IoU'), mAcc ('Acc') or aAcc in percent, as `tools/test.py` has it."""
+        """mIoU ('IoU'), mAcc ('Acc') or aAcc in percent."""
+        return float(np.round(np.nanmean(self._metrics()[name]) * 100, 2))
+
+    def _metrics(self) -> dict[str, Any]:
+        """Shares of every class, by mmseg's own formulas, in its precision."""
         counts = torch.tensor(self.counts)
         intersect = counts.diagonal()[1:-1]
         predicted, annotated = counts.sum(0)[1:-1], counts.sum(1)[1:-1]
         union = predicted + annotated - intersect
-        found = IoUMetric.total_area_to_metrics(intersect, union, predicted, annotated)
-        return float(np.round(np.nanmean(found[name]) * 100, 2))
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        found: dict[str, Any] = IoUMetric.total_area_to_metrics(
+            intersect, union, predicted, annotated
+        )
+        return found
 
 
 def test_loader(cfg: Config) -> Any:
@@ -194,7 +189,7 @@ def time_networks(
 
         def call(network: Any = network, picture: Any = picture) -> Any:
             result = network.test_step(dict(inputs=[picture]))
-            if picture.is_cuda or next(network.parameters()).is_cuda:
+            if next(network.parameters()).is_cuda:
                 torch.cuda.synchronize()
             return result
 
