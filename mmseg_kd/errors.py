@@ -43,6 +43,10 @@ class ExportError(KDError):
     """A network cannot be exported, or what was exported computes something else."""
 
 
+class LogError(KDError):
+    """The log of a run is missing or has nothing in it."""
+
+
 class NonFiniteError(KDError):
     """Losses or gradients are NaN or infinite, and the run is not to go on."""
 
