@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mmseg_kd.analysis.schedule import mean_weights
-from mmseg_kd.cli.plot_schedule import terms_of
-from mmseg_kd.errors import KDError
 from mmseg_kd.report.chart import Chart, Level, Series, line_chart
 from mmseg_kd.report.logs import Points
-from mmseg_kd.report.run import STUDENT, Run
+from mmseg_kd.report.run import STUDENT, TEACHER, Run
+from mmseg_kd.term import Term
 
 TERM, WEIGHT = 'kd.', 'kd_weight.'
 # Points of a planned weight: schedules bend at few iterations.
@@ -23,10 +22,10 @@ def colours_of(runs: Sequence[Run]) -> dict[str, str]:
     free = [f'c{i}' for i in range(COLOURS)]
     # The accent is a student's, the second colour the first baseline's, whoever else is there.
     for run in runs:
-        if run.role == 'teacher':
+        if run.role == TEACHER:
             result[run.title] = 'ct'
     students = [run for run in runs if run.role == STUDENT]
-    others = [run for run in runs if run.role not in (STUDENT, 'teacher')]
+    others = [run for run in runs if run.role not in (STUDENT, TEACHER)]
     order = students[:1] + others[:1] + students[1:] + others[1:]
     if not students:
         order = others
@@ -38,7 +37,7 @@ def colours_of(runs: Sequence[Run]) -> dict[str, str]:
 def task_loss(train: Mapping[str, Points]) -> Points:
     """The student's own losses, without the terms: (iteration, sum)."""
     names = [n for n in train if n != 'loss' and 'loss' in n and not n.startswith((TERM, WEIGHT))]
-    sums: dict[int, float] = {}
+    sums: dict[float, float] = {}
     for name in names:
         for step, value in train[name]:
             sums[step] = sums.get(step, 0.0) + value
@@ -49,7 +48,7 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
     """mIoU, losses, terms, learning rate and gradient norms, as far as they were logged."""
     colours = colours_of(runs)
     end = max([run.log.last_iteration for run in runs], default=0)
-    logged = [run for run in runs if run.has_folder and run.log.segments]
+    logged = [run for run in runs if run.has_folder and run.log.starts]
     scores = [
         Series(
             run.title,
@@ -133,11 +132,8 @@ def schedule_charts(runs: Sequence[Run]) -> list[Chart]:
 
 
 def _weights(run: Run) -> list[Series]:
-    try:
-        terms = terms_of(run.config) if run.config is not None else []
-    except KDError as error:
-        run.miss('schedule', f'The plan cannot be drawn, what was logged is: {error}')
-        terms = []
+    specs = run.distillation.terms if run.distillation is not None else ()
+    terms = [Term(spec, connector=None) for spec in specs]
     end = run.max_iters or run.log.last_iteration
     steps = sorted({end * i // PLANNED for i in range(PLANNED)} | {max(end - 1, 0)})
     series = [

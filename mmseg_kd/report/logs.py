@@ -1,138 +1,94 @@
-"""What a work dir's logs say: values over the iterations, results by class, the environment.
-
-A run that was resumed has one folder of logs for each start. They are put together in the order
-of their names, which are times: from where a later one begins, the earlier ones are left out.
-"""
+"""What a work dir's logs say: values over the iterations, results by class, the environment."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+import statistics
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-SCALARS = 'vis_data/scalars.json'
+from mmseg_kd.analysis.log import Curve, read_log, scalar_files
+from mmseg_kd.errors import LogError
+
 CONFIG = 'vis_data/config.py'
 # Metrics of a validation that are no measure of quality.
 _TIMES = {'time', 'data_time'}
-_ENTRIES = {'iter', 'step', 'epoch'}
 
-Points = list[tuple[int, float]]
+Points = list[tuple[float, float]]
 
 
 @dataclass
-class RunLog:
-    """The logs of one work dir.
+class Logged:
+    """What was logged in one work dir.
 
     Attributes:
-        segments: Folders of the starts of the training, the oldest first.
-        train: What was logged in training, by name: (iteration, value).
+        starts: Folders of the starts of the training, the oldest first.
+        train: What was logged in training, by name: (iteration, value); what is not finite is
+            left out.
         validations: Metrics of each validation, by iteration.
         classes: IoU in percent by class, of the last validation that printed them.
         classes_at: The iteration of that validation.
         environment: What the newest log says of the machine and the versions, by name.
-        torn: Lines that could not be read, by file.
+        unread: How many lines could not be read.
     """
 
-    segments: list[Path] = field(default_factory=list)
+    starts: list[Path] = field(default_factory=list)
     train: dict[str, Points] = field(default_factory=dict)
     validations: dict[int, dict[str, float]] = field(default_factory=dict)
     classes: dict[str, float] = field(default_factory=dict)
     classes_at: int | None = None
     environment: dict[str, str] = field(default_factory=dict)
-    torn: dict[str, int] = field(default_factory=dict)
+    unread: int = 0
 
     @property
     def last_iteration(self) -> int:
         """The last iteration that was logged; 0 where none was."""
-        steps = [points[-1][0] for points in self.train.values() if points]
+        steps = [int(points[-1][0]) for points in self.train.values() if points]
         return max([*steps, *self.validations, 0])
-
-    @property
-    def best(self) -> tuple[int, float] | None:
-        """Iteration and mIoU in percent of the best validation."""
-        scores = [(i, m['mIoU']) for i, m in self.validations.items() if 'mIoU' in m]
-        return max(scores, key=lambda one: one[1]) if scores else None
 
     def median(self, name: str) -> float | None:
         """The median of what was logged under a name; None where nothing was."""
-        values = sorted(value for _, value in self.train.get(name, []))
-        if not values:
-            return None
-        middle = len(values) // 2
-        return (values[middle] + values[-middle - 1]) / 2
+        values = [value for _, value in self.train.get(name, [])]
+        return statistics.median(values) if values else None
 
 
-def read_logs(work_dir: Path) -> RunLog:
+def read_logs(work_dir: Path) -> Logged:
     """Read the logs of a work dir; what is not there or torn is left out."""
-    log = RunLog()
-    for path in sorted(work_dir.glob(f'*/{SCALARS}')):
-        entries = list(_entries(path, log))
-        # The log of a test has no training in it.
-        if any('loss' in entry for _, entry in entries):
-            log.segments.append(path.parents[1])
-            _append(log, entries)
-    for folder in log.segments:
+    logged = Logged()
+    try:
+        log = read_log(work_dir)
+    except LogError:
+        # The file is there, and nothing could be read in it.
+        logged.unread = len(scalar_files(work_dir))
+        return logged
+    logged.unread = log.unread
+    logged.starts = [start.file.parents[1] for start in log.starts if start.first is not None]
+    logged.train = {name: _points(curve) for name, curve in log.train.items()}
+    for name, curve in log.val.items():
+        for step, value in _points(curve) if name not in _TIMES else ():
+            logged.validations.setdefault(int(step), {})[name] = value
+    logged.validations = dict(sorted(logged.validations.items()))
+    for folder in logged.starts:
         text = _log_text(folder)
-        log.environment = environment_of(text) or log.environment
+        logged.environment = environment_of(text) or logged.environment
         if (found := class_table(text)) is not None:
             score, classes = found
             # The iteration is in the scalars alone.
-            at = [i for i, m in log.validations.items() if abs(m.get('mIoU', -1) - score) < 0.006]
-            if at:
-                log.classes_at, log.classes = at[-1], classes
-    return log
+            steps = [
+                step
+                for step, metrics in logged.validations.items()
+                if abs(metrics.get('mIoU', math.inf) - score) < 0.006
+            ]
+            if steps:
+                logged.classes_at, logged.classes = steps[-1], classes
+    return logged
 
 
-def _entries(path: Path, log: RunLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The entries of a file of scalars and their iterations.
-
-    A process that was killed leaves a torn line at the end, or amid what the next one wrote.
-    """
-    at = 0
-    for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            # A validation's step is an epoch where the log counts in epochs.
-            step = entry.get('iter', at if 'epoch' in entry else entry.get('step', at))
-            at = int(step)
-        except (ValueError, TypeError, AttributeError, OverflowError):
-            name = str(path.relative_to(path.parents[2]))
-            log.torn[name] = log.torn.get(name, 0) + 1
-        else:
-            yield at, entry
-
-
-def _append(log: RunLog, entries: list[tuple[int, Mapping[str, Any]]]) -> None:
-    """Put what a later start logged behind, and in place of, what is there."""
-    begin = min(step for step, entry in entries if 'loss' in entry)
-    for name, points in log.train.items():
-        log.train[name] = [point for point in points if point[0] < begin]
-    log.validations = {i: m for i, m in log.validations.items() if i < begin}
-    for step, entry in entries:
-        numbers = {
-            name: float(value)
-            for name, value in entry.items()
-            if name not in _ENTRIES and _is_finite(value)
-        }
-        if 'loss' in entry:
-            for name, value in numbers.items():
-                log.train.setdefault(name, []).append((step, value))
-        else:
-            found = {name: value for name, value in numbers.items() if name not in _TIMES}
-            log.validations.setdefault(step, {}).update(found)
-
-
-def _is_finite(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
+def _points(curve: Curve) -> Points:
+    pairs = zip(curve.iterations.tolist(), curve.values.tolist(), strict=True)
+    return [(step, value) for step, value in pairs if math.isfinite(value)]
 
 
 def _log_text(folder: Path) -> str:

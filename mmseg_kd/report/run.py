@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmseg_kd.analysis.work_dir import find_checkpoint, find_config, title_of
+from mmseg_kd.assembly import DistillationSpec, parse_distillation
 from mmseg_kd.checkpoints import read_checkpoint
-from mmseg_kd.cli.common import is_distillation, networks_of, trained_network_of
 from mmseg_kd.config_file import read_config_file
-from mmseg_kd.errors import CheckpointError, ConfigError, KDError, told
-from mmseg_kd.report.logs import CONFIG, RunLog, read_logs
+from mmseg_kd.errors import CheckpointError, ConfigError, KDError, Problems, told
+from mmseg_kd.network import NetworkSpec, teacher_label
+from mmseg_kd.report.logs import CONFIG, Logged, read_logs
 from mmseg_kd.report.measurement import Measurement
 
 STUDENT, BASELINE, TEACHER, NETWORK = 'student', 'baseline', 'teacher', 'network'
@@ -37,6 +37,7 @@ class Run:
         config_file: Where that is written, to train or test with it.
         checkpoint: The network's weights, a file or a URL.
         model: The network's model dict.
+        distillation: What the config says of teachers and terms; None: it is no distillation.
         meta: What the checkpoint says of itself.
         measured: What was measured of the network.
         gaps: What is missing and how to get it, by section of the page.
@@ -46,11 +47,12 @@ class Run:
     title: str
     folder: Path
     role: str = NETWORK
-    log: RunLog = field(default_factory=RunLog)
+    log: Logged = field(default_factory=Logged)
     config: Config | None = None
     config_file: Path | None = None
     checkpoint: str | None = None
     model: ConfigDict | None = None
+    distillation: DistillationSpec | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     measured: Measurement | None = None
     gaps: dict[str, list[str]] = field(default_factory=dict)
@@ -61,14 +63,6 @@ class Run:
         known = self.gaps.setdefault(section, [])
         if text not in known:
             known.append(text)
-
-    @contextmanager
-    def missing(self, section: str) -> Iterator[None]:
-        """What a `KDError` says inside is missing in that section."""
-        try:
-            yield
-        except KDError as error:
-            self.miss(section, told(error))
 
     @property
     def miou(self) -> float | None:
@@ -102,23 +96,40 @@ def read_run(name: str) -> Run:
         raise ConfigError(f'{folder}: {what}; expected the work dir of a run.')
     run = Run(title, folder)
     run.log = read_logs(folder)
-    for file, count in run.log.torn.items():
-        run.miss('curves', f'{count} torn line{"s" * (count > 1)} in {file}: passed over.')
+    if count := run.log.unread:
+        lines = 'A line' if count == 1 else f'{count} lines'
+        run.miss('curves', f'{lines} of the log could not be read and {"is" if count == 1 else "are"} left out.')
     _find_checkpoint(run)
     _find_config(run)
-    if run.config is None and run.checkpoint is None and not run.log.segments:
+    if run.config is None and run.checkpoint is None and not run.log.starts:
         raise ConfigError(
             f'{folder}: there is nothing of a run in it: no log (*/vis_data/scalars.json), no '
             'config and no checkpoint. Expected the --work-dir of tools/train.py.'
         )
     _say_what_logs_lack(run)
     if run.config is not None:
-        with run.missing('measured'):
-            run.model = trained_network_of(run.config).model
-        model = run.config.model
-        if is_distillation(run.config):
-            run.role = STUDENT if model.get('distillation') else BASELINE
+        _read_model(run, run.config.model)
     return run
+
+
+def _read_model(run: Run, model: ConfigDict) -> None:
+    """The network that is trained, and what it learns from."""
+    if model.get('type') != 'DistillationWrapper':
+        run.model = model
+        return
+    run.role = STUDENT if model.get('distillation') else BASELINE
+    problems = Problems()
+    run.distillation = parse_distillation(
+        model.get('student'),
+        model.get('teacher'),
+        model.get('distillation'),
+        model.get('data_preprocessor'),
+        problems,
+    )
+    if run.distillation.student is not None:
+        run.model = run.distillation.student.model
+    for error in problems.errors:
+        run.miss('configuration', told(error))
 
 
 def split_title(name: str) -> tuple[str, Path]:
@@ -143,7 +154,7 @@ def _find_config(run: Run) -> None:
 
     The one in the folder comes second: a test there writes its own in its place.
     """
-    files = [s / CONFIG for s in reversed(run.log.segments) if (s / CONFIG).is_file()]
+    files = [s / CONFIG for s in reversed(run.log.starts) if (s / CONFIG).is_file()]
     try:
         run.config_file = files[0] if files else find_config(run.folder)
         run.config = _checked(read_config_file(str(run.config_file)), run.config_file)
@@ -172,7 +183,7 @@ def _checked(config: Config, where: Any) -> Config:
 
 
 def _say_what_logs_lack(run: Run) -> None:
-    if not run.log.segments:
+    if not run.log.starts:
         run.miss(
             'curves',
             'There is no log of a training (*/vis_data/scalars.json) in the folder: copy it there '
@@ -184,7 +195,7 @@ def _say_what_logs_lack(run: Run) -> None:
             'No validation is in the log yet: the config says when (train_cfg.val_interval).',
         )
     end = run.max_iters
-    if end and run.log.segments and run.log.last_iteration < end:
+    if end and run.log.starts and run.log.last_iteration < end:
         run.miss(
             'summary',
             f'Logged up to iteration {run.log.last_iteration} of {end}: it still runs, or goes on '
@@ -196,21 +207,19 @@ def with_teachers(runs: list[Run]) -> list[Run]:
     """The runs with their roles and titles, and behind them the teachers that their configs name."""
     result = list(runs)
     for run in runs:
-        if run.config is None or not is_distillation(run.config):
+        if run.distillation is None:
             continue
-        with run.missing('measured'):
-            specs = networks_of(run.config)
-            student = specs.pop('student')
-            for name, spec in specs.items():
-                _add_teacher(result, run, name, spec)
-            for other in runs:
-                if other.role == NETWORK and other.model == student.model:
-                    other.role = BASELINE
+        for name, spec in run.distillation.teachers.items():
+            label = teacher_label(name, len(run.distillation.names))
+            _add_teacher(result, run, label, spec)
+        for other in runs:
+            if other.role == NETWORK and other.model == run.model:
+                other.role = BASELINE
     _name(result)
     return sorted(result, key=lambda one: ROLES.index(one.role))
 
 
-def _add_teacher(runs: list[Run], run: Run, name: str, spec: Any) -> None:
+def _add_teacher(runs: list[Run], run: Run, name: str, spec: NetworkSpec) -> None:
     """Find a teacher among the runs, or put it there."""
     source = spec.checkpoint
     path = Path(source) if source and '://' not in source else None

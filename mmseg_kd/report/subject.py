@@ -25,8 +25,8 @@ from mmseg_kd.analysis.prediction import predict_labels
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.checkpoints.durable import write_durably
 from mmseg_kd.checkpoints.source import local_file, sha256_of
-from mmseg_kd.cli.common import building
-from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.errors import CheckpointError, ConfigError, KDError
+from mmseg_kd.host import explain
 from mmseg_kd.network import build_segmentor, without_initialisation
 from mmseg_kd.preflight import build_dataset
 from mmseg_kd.report.measurement import Measurement, measure, test_loader
@@ -115,8 +115,12 @@ class Subject:
         Raises:
             ConfigError, DatasetError, CheckpointError: It cannot be.
         """
-        with building(self.run.title):
+        try:
             return measure(self.network, self.config, progress)
+        except KDError:
+            raise
+        except Exception as error:  # whatever a network, a data set or a file raises
+            raise ConfigError(f'{self.run.title}: {explain(error)}') from error
 
     def predictions(self, indices: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
         """Class indices (H, W) for some images of the data."""
