@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -285,7 +284,3 @@ def _name(runs: list[Run]) -> None:
         for index, other in enumerate(same[1:], 2):
             other.title = f'{other.title} ({index})'
 
-
-def gaps_in(runs: Iterable[Run], *sections: str) -> list[tuple[str, str]]:
-    """(title, what is missing) of the runs in some sections."""
-    return [(run.title, text) for run in runs for name in sections for text in run.gaps.get(name, ())]
