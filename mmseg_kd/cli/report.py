@@ -75,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     subjects = {}
     if args.no_measure:
         for one in runs:
-            one.miss('measured', 'Not measured (--no-measure): what is shown is what its logs have.')
+            one.miss(
+                'measured', 'Not measured (--no-measure): what is shown is what its logs have.'
+            )
     else:
         subjects = measure_runs(runs)
     page = render(runs, subjects, args.pictures, args.title)
@@ -83,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_durably(out, page.encode())
     except OSError as error:
-        raise ConfigError(f'{out}: the page cannot be written: {error}. Name a place with --out.') from error
+        raise ConfigError(
+            f'{out}: the page cannot be written: {error}. Name a place with --out.'
+        ) from error
     for one in runs:
         for gap in dict.fromkeys(text for texts in one.gaps.values() for text in texts):
             print(f'{one.title}: {gap}')

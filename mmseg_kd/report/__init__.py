@@ -1,1 +1,1 @@
-"""One page about one or several trainings: what they were, what they reached, how to repeat them."""
+"""One page about one or several trainings: what they reached and how they compare."""

@@ -131,7 +131,7 @@ def line_chart(
         return round(100 - 100 * (y - a) / (b - a), 2)
 
     chart = Chart(name, title, unit, logarithmic=logarithmic)
-    step = nice_step(x_end / 5)
+    step = nice_step(x_end / 6)
     chart.x_ticks = [
         (x_of(i * step), iterations(i * step)) for i in range(int(x_end / step + 1e-9) + 1)
     ]
@@ -143,7 +143,9 @@ def line_chart(
         chart.curves.append(dict(colour=one.colour, dash=one.dash, path=path, markers=marked))
     for level in levels:
         chart.levels.append(dict(label=level.label, colour=level.colour, y=y_of(level.value)))
-    ends = [(one.label, one.colour, y_of(pts[-1][1])) for one, pts in zip(series, thin, strict=True)]
+    ends = [
+        (one.label, one.colour, y_of(pts[-1][1])) for one, pts in zip(series, thin, strict=True)
+    ]
     ends += [(level.label, level.colour, y_of(level.value)) for level in levels]
     chart.labels = _spread(ends)
     _fill_table(chart, series, thin, levels, x_of, y_of)

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.runner import Runner
 
 from mmseg_kd.report.run import BASELINE, STUDENT, Run
+from mmseg_kd.report.text import MISSING
 
 # What differs for reasons other than the experiment.
 _PASSED_OVER = {'work_dir', 'launcher', 'resume', 'experiment_name', 'visualizer', 'cfg'}
@@ -55,7 +56,7 @@ def _cells(term: Mapping[str, Any]) -> list[str]:
         _layers(term.get('teacher_layer')),
         f'{term.get("weight", 1.0):g}' if _is_number(term.get('weight', 1.0)) else '?',
         ' · '.join(map(call, schedules)) or 'constant',
-        ', '.join(f'{key}={plain(value)}' for key, value in more.items()) or '–',  # noqa: RUF001
+        ', '.join(f'{key}={plain(value)}' for key, value in more.items()) or MISSING,
     ]
 
 
@@ -105,7 +106,10 @@ def differences(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[st
         for run in compared
     ]
     rows = []
-    for place in dict.fromkeys(place for one in flat for place in one):
+    places = list(dict.fromkeys(place for one in flat for place in one))
+    # An empty list has no place beside those of a list that is not.
+    filled = {place[:i] for place in places for i, sign in enumerate(place) if sign == '.'}
+    for place in [place for place in places if place not in filled]:
         values = [plain(one[place]) if place in one else '' for one in flat]
         if len(set(values)) > 1:
             rows.append((place, values))

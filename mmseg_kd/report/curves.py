@@ -122,7 +122,7 @@ def schedule_charts(runs: Sequence[Run]) -> list[Chart]:
             continue
         series = _weights(run)
         chart = line_chart(
-            f'weights-{index}', run.title, series, 'weight of each term', from_zero=True
+            f'weights-{index}', f'Weights of {run.title}', series, 'by term', from_zero=True
         )
         if chart is not None:
             charts.append(chart)
@@ -137,7 +137,9 @@ def _weights(run: Run) -> list[Series]:
     end = run.max_iters or run.log.last_iteration
     steps = sorted({end * i // PLANNED for i in range(PLANNED)} | {max(end - 1, 0)})
     series = [
-        Series(term.name, f'c{i % COLOURS}', list(zip(steps, mean_weights(term, steps), strict=True)))
+        Series(
+            term.name, f'c{i % COLOURS}', list(zip(steps, mean_weights(term, steps), strict=True))
+        )
         for i, term in enumerate(terms)
     ]
     if series:

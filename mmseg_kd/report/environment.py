@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 from mmseg_kd.report.run import Run
 
@@ -13,19 +15,15 @@ COMMIT = 'commit of the folder it ran in'
 
 
 def environments(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Titles of the runs with an environment, and (name, values).
-
-    Returns:
-        One title, 'all runs', and one value each where all runs have the same.
-    """
+    """Titles of the runs whose logs have an environment, and (name, a value for each)."""
     found = {}
     for run in runs:
         values = dict(run.log.environment)
         if commit := commit_of(run):
             values[COMMIT] = commit
         if time := run.meta.get('time'):
-            values['checkpoint written'] = str(time)
-        if values and run.has_folder:
+            values['checkpoint written'] = _time(str(time))
+        if run.log.environment and run.has_folder:
             found[run.title] = values
     rows = [
         (name, [values.get(name, '') for values in found.values()])
@@ -34,8 +32,15 @@ def environments(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[s
     return list(found), rows
 
 
+def _time(text: str) -> str:
+    """20261122_142127 as people write it; anything else as it is."""
+    with suppress(ValueError):
+        return f'{datetime.strptime(text, "%Y%m%d_%H%M%S"):%Y-%m-%d %H:%M}'
+    return text
+
+
 def commit_of(run: Run) -> str | None:
-    """The commit that mmengine writes behind its version in a checkpoint; None where it has none."""
+    """The commit that mmengine writes behind its version in a checkpoint; None: there is none."""
     match = re.fullmatch(r'[\d.]+?([0-9a-f]{40})', str(run.meta.get('mmengine_version', '')))
     return match.group(1) if match else None
 
@@ -65,7 +70,8 @@ def commands(runs: Sequence[Run]) -> list[Commands]:
             lines.append(f'python tools/train.py {config} --work-dir {folder}{options}')
         else:
             lines.append(
-                f'bash tools/dist_train.sh {config} {shlex.quote(ranks)} --work-dir {folder}{options}'
+                f'bash tools/dist_train.sh {config} {shlex.quote(ranks)} --work-dir {folder}'
+                + options
             )
         if run.checkpoint is not None:
             lines.append(f'python tools/test.py {config} {shlex.quote(run.checkpoint)}')

@@ -170,9 +170,7 @@ def operations(network: Any, size: list[int]) -> int | None:
     """
     try:
         with evaluating(network):
-            info = get_model_complexity_info(
-                network, (3, *size), show_table=False, show_arch=False
-            )
+            info = get_model_complexity_info(network, (3, *size), show_table=False, show_arch=False)
     except Exception:  # whatever tracing a network of the user's raises
         return None
     return int(info['flops'])

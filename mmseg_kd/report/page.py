@@ -16,14 +16,14 @@ from mmseg_kd.report.configuration import TERM_COLUMNS, differences, term_rows, 
 from mmseg_kd.report.curves import colours_of, curve_charts, schedule_charts
 from mmseg_kd.report.environment import commands, costs, environments
 from mmseg_kd.report.pictures import Scene, choose, draw_scenes
-from mmseg_kd.report.run import BASELINE, STUDENT, TEACHER, Run
+from mmseg_kd.report.run import BASELINE, NETWORK, STUDENT, TEACHER, Run
 from mmseg_kd.report.subject import Subject
 from mmseg_kd.report.summary import description, headline, summarise
 
 
 def asset(name: str) -> str:
     """A file of the page's own: template, style or script."""
-    return files('mmseg_kd.report').joinpath('assets', name).read_text(encoding='utf-8')
+    return files('mmseg_kd.report').joinpath(f'assets/{name}').read_text(encoding='utf-8')
 
 
 def render(
@@ -99,9 +99,7 @@ def render(
     return page
 
 
-def scenes_of(
-    runs: Sequence[Run], subjects: Mapping[str, Subject], count: int
-) -> list[Scene]:
+def scenes_of(runs: Sequence[Run], subjects: Mapping[str, Subject], count: int) -> list[Scene]:
     """Pictures of what the networks make of some images, the students first."""
     shown = [run for run in runs if run.title in subjects and run.measured is not None]
     if not shown or not count:
@@ -111,11 +109,15 @@ def scenes_of(
     others = [r for r in shown if r.measured is not None and r.measured.images == lead.images]
     for run in [r for r in shown if r not in others]:
         run.miss('pictures', f'It was measured on other images than {shown[0].title}.')
-    against = [r.measured for role in (BASELINE, TEACHER, STUDENT) for r in others[1:] if r.role == role]
+    # The order of what the first network is compared with, here and in the outlines.
+    order = (BASELINE, STUDENT, NETWORK, TEACHER)
+    others[1:] = sorted(others[1:], key=lambda run: order.index(run.role))
+    against = others[1] if len(others) > 1 else None
     try:
-        chosen = choose(count, lead, against[0] if against else None)
+        chosen = choose(
+            count, lead, against.measured if against else None, against.title if against else ''
+        )
         return draw_scenes(chosen, {run.title: subjects[run.title] for run in others})
     except KDError as error:
         shown[0].miss('pictures', told(error))
         return []
-

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmseg_kd.analysis.differences import differing, largest_region
 from mmseg_kd.analysis.prediction import image_and_label
 from mmseg_kd.report.measurement import Measurement
 from mmseg_kd.report.subject import Subject
+from mmseg_kd.report.text import signed
 
 # Pixels of the longer side.
 LARGEST = 512
@@ -47,6 +49,9 @@ class Scene:
         layers: Image, ground truth, then the networks.
         size: Width and height of its pictures.
         classes: Indices of the classes in its mask and the predictions.
+        box: Where the first two networks differ most: left, top, width and height in percent of
+            the picture; empty where they do not.
+        outlined: What the box is, in words.
     """
 
     name: str
@@ -54,15 +59,18 @@ class Scene:
     layers: list[Layer]
     size: tuple[int, int]
     classes: list[int]
+    box: list[float]
+    outlined: str
 
 
 def choose(
-    count: int, subject: Measurement, against: Measurement | None = None
+    count: int, subject: Measurement, against: Measurement | None = None, other: str = ''
 ) -> list[tuple[int, str]]:
     """Which images to show, and why each: (index, reason).
 
     A third of them each are those that `subject` gains most on and those that it loses most on,
-    by the share of pixels that are right, against another network; the rest is evenly spaced.
+    by the share of pixels that are right, against another network, called `other`; the rest is
+    evenly spaced.
     """
     total = len(subject.images)
     chosen: dict[int, str] = {}
@@ -73,13 +81,12 @@ def choose(
         third = count // 3
         for index in order[::-1][:third]:
             if gain[index] > 0:
-                chosen[int(index)] = f'among the largest gains: {gain[index]:+.1f} points of pixels'
+                points = signed(gain[index], 1)
+                chosen[int(index)] = f'{points} points of pixels to {other}, among the most'
         for index in order[:third]:
             if gain[index] < 0:
-                chosen.setdefault(
-                    int(index),
-                    f'among the largest losses: {gain[index]:+.1f} points of pixels'.replace('-', '−'),
-                )
+                points = signed(gain[index], 1)
+                chosen[int(index)] = f'{points} points of pixels to {other}, among the least'
     rest = [i for i in range(total) if i not in chosen]
     wanted = min(count - len(chosen), len(rest))
     for number in range(wanted):
@@ -87,9 +94,7 @@ def choose(
     return list(chosen.items())
 
 
-def draw_scenes(
-    chosen: Sequence[tuple[int, str]], subjects: Mapping[str, Subject]
-) -> list[Scene]:
+def draw_scenes(chosen: Sequence[tuple[int, str]], subjects: Mapping[str, Subject]) -> list[Scene]:
     """The pictures of some images.
 
     Args:
@@ -114,13 +119,36 @@ def draw_scenes(
                 alt = f'Prediction of {title} for {name}: {right:.1f} % of the pixels right'
             layers.append(Layer(title, _labels(classes, palette), alt))
         present = {int(v) for classes in shown.values() for v in np.unique(classes)}
+        box = _box(list(predictions.values()), index, label)
         scenes.append(
             Scene(
-                name, why, layers, _bounded(width, height),
+                name,
+                why,
+                layers,
+                _bounded(width, height),
                 sorted(value for value in present if value < len(palette)),
+                box,
+                f'; outlined: where {" and ".join(list(subjects)[:2])} differ most' if box else '',
             )
         )
     return scenes
+
+
+def _box(
+    predictions: Sequence[Mapping[int, NDArray[np.uint8]]], index: int, label: NDArray[np.uint8]
+) -> list[float]:
+    """The largest region in which one of the first two networks is right and the other wrong."""
+    if len(predictions) < 2:
+        return []
+    first, second = predictions[0][index], predictions[1][index]
+    box = largest_region(differing(first, second, label))
+    if box is None:
+        return []
+    height, width = label.shape
+    sides = (box.left, box.top, box.right - box.left, box.bottom - box.top)
+    return [
+        round(100 * side / whole, 2) for side, whole in zip(sides, (width, height) * 2, strict=True)
+    ]
 
 
 def _right(prediction: NDArray[Any], label: NDArray[Any], classes: int) -> float:

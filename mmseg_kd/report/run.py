@@ -97,7 +97,10 @@ def read_run(name: str) -> Run:
     run.log = read_logs(folder)
     if count := run.log.unread:
         lines = 'A line' if count == 1 else f'{count} lines'
-        run.miss('curves', f'{lines} of the log could not be read and {"is" if count == 1 else "are"} left out.')
+        run.miss(
+            'curves',
+            f'{lines} of the log could not be read and {"is" if count == 1 else "are"} left out.',
+        )
     _find_checkpoint(run)
     _find_config(run)
     if run.config is None and run.checkpoint is None and not run.log.starts:
@@ -203,7 +206,7 @@ def _say_what_logs_lack(run: Run) -> None:
 
 
 def with_teachers(runs: list[Run]) -> list[Run]:
-    """The runs with their roles and titles, and behind them the teachers that their configs name."""
+    """The runs with their roles and titles, and with the teachers that their configs name."""
     result = list(runs)
     for run in runs:
         if run.distillation is None:
@@ -283,4 +286,3 @@ def _name(runs: list[Run]) -> None:
         same = [other for other in runs if other.title == run.title]
         for index, other in enumerate(same[1:], 2):
             other.title = f'{other.title} ({index})'
-

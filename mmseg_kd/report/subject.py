@@ -70,9 +70,7 @@ class Subject:
             for file in (info.get('img_path'), info.get('seg_map_path')):
                 path = Path(str(file))
                 stamp = path.stat() if path.is_file() else None
-                digest.update(
-                    f'{file} {stamp and (stamp.st_size, stamp.st_mtime_ns)}'.encode()
-                )
+                digest.update(f'{file} {stamp and (stamp.st_size, stamp.st_mtime_ns)}'.encode())
         return digest.hexdigest()[:16]
 
     def _kept(self) -> Measurement | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-MISSING = '–'
+MISSING = '\N{EN DASH}'
 MINUS = '\N{MINUS SIGN}'
 
 

@@ -160,7 +160,12 @@
         target.setAttribute('width', image.getAttribute('width'));
         target.setAttribute('height', image.getAttribute('height'));
       }
-      one('#scene-why').textContent = one('figcaption', strips[scene.value]).textContent;
+      const strip = strips[scene.value];
+      const region = one('.region', stage);
+      const box = strip.dataset.box.split(' ').filter(Boolean);
+      region.hidden = box.length !== 4;
+      box.forEach((value, i) => { region.style[['left', 'top', 'width', 'height'][i]] = `${value}%`; });
+      one('#scene-why').textContent = one('figcaption', strip).textContent + strip.dataset.outlined;
     };
     const divide = (value) => {
       divider.value = clamp(value, 0, 100);
