@@ -65,9 +65,9 @@ class Chart:
         labels: Label, colour and percent, spread so that none lies on another.
         data: What the readout shows: names, colours, iterations, values, positions.
         head, rows: The table.
-        thinned: Whether the table leaves iterations out.
+        thinned: Whether the table leaves points of the plot out.
         logarithmic: The y axis.
-        notes: Said below it.
+        mean_of: How many logged values a point stands for, at most.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Chart:
     rows: list[list[str]] = field(default_factory=list)
     thinned: bool = False
     logarithmic: bool = False
-    notes: list[str] = field(default_factory=list)
+    mean_of: int = 1
 
     @property
     def summary(self) -> str:
@@ -130,7 +130,8 @@ def line_chart(
             a, b = low, high
         return round(100 - 100 * (y - a) / (b - a), 2)
 
-    chart = Chart(name, title, unit, logarithmic=logarithmic)
+    mean_of = max(math.ceil(len(one.points) / MOST_POINTS) for one in series)
+    chart = Chart(name, title, unit, logarithmic=logarithmic, mean_of=mean_of)
     step = nice_step(x_end / 6)
     chart.x_ticks = [
         (x_of(i * step), iterations(i * step)) for i in range(int(x_end / step + 1e-9) + 1)
@@ -167,16 +168,12 @@ def _merged(series: Sequence[Series]) -> list[Series]:
 
 
 def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most about `most` points: of every stretch the lowest and the highest, and both ends."""
+    """At most `most` points: of every stretch its last iteration and the mean of its values."""
     if len(points) <= most:
         return list(points)
-    size = math.ceil(2 * len(points) / most)
-    kept = {0, len(points) - 1}
-    for begin in range(0, len(points), size):
-        stretch = range(begin, min(begin + size, len(points)))
-        kept.add(min(stretch, key=lambda i: points[i][1]))
-        kept.add(max(stretch, key=lambda i: points[i][1]))
-    return [points[i] for i in sorted(kept)]
+    size = math.ceil(len(points) / most)
+    stretches = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(one[-1][0], sum(y for _, y in one) / len(one)) for one in stretches]
 
 
 def nice_step(step: float) -> float:
@@ -252,9 +249,7 @@ def _fill_table(
     chart.head = ['iteration', *(one.label for one in series)]
     stride = math.ceil(len(xs) / MOST_ROWS)
     rows = xs[::stride] if not xs or xs[-1] in xs[::stride] else [*xs[::stride], xs[-1]]
-    chart.thinned = stride > 1 or any(
-        len(points) < len(one.points) for one, points in zip(series, thin, strict=True)
-    )
+    chart.thinned = stride > 1
     chart.rows = [
         [f'{x:g}', *(brief(points[x]) if x in points else '' for points in by_x)] for x in rows
     ]

@@ -12,7 +12,7 @@ from mmseg_kd.term import Term
 
 TERM, WEIGHT = 'kd.', 'kd_weight.'
 # Points of a planned weight: schedules bend at few iterations.
-PLANNED = 400
+PLANNED = 250
 COLOURS = 7
 
 

@@ -82,11 +82,15 @@ def choose(
         for index in order[::-1][:third]:
             if gain[index] > 0:
                 points = signed(gain[index], 1)
-                chosen[int(index)] = f'{points} points of pixels to {other}, among the most'
+                chosen[int(index)] = (
+                    f'{points} points of pixels right against {other}: among the largest gains'
+                )
         for index in order[:third]:
             if gain[index] < 0:
                 points = signed(gain[index], 1)
-                chosen[int(index)] = f'{points} points of pixels to {other}, among the least'
+                chosen[int(index)] = (
+                    f'{points} points of pixels right against {other}: among the largest losses'
+                )
     rest = [i for i in range(total) if i not in chosen]
     wanted = min(count - len(chosen), len(rest))
     for number in range(wanted):

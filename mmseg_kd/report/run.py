@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmseg_kd.analysis.work_dir import find_checkpoint, find_config, title_of
 from mmseg_kd.assembly import DistillationSpec, parse_distillation
 from mmseg_kd.checkpoints import read_checkpoint
+from mmseg_kd.checkpoints.source import sha256_of
 from mmseg_kd.config_file import read_config_file
 from mmseg_kd.errors import CheckpointError, ConfigError, KDError, Problems, told
 from mmseg_kd.network import NetworkSpec, teacher_label
@@ -232,18 +233,21 @@ def _add_teacher(runs: list[Run], run: Run, name: str, spec: NetworkSpec) -> Non
             return
         if not other.has_folder or path is None:
             continue
-        if path.parent.resolve() == other.folder.resolve():
+        moved = other.folder / path.name
+        if path.parent.resolve() == other.folder.resolve() or _same_content(path, moved):
             if other.role in (STUDENT, BASELINE):
                 # A student that became a teacher: the page has it already.
                 return
             other.role = TEACHER
-            if path.is_file():
+            if moved.is_file():
                 # What the student learnt from, which may not be the best one.
-                other.checkpoint = str(path)
+                other.checkpoint = str(moved)
             other.model = other.model or spec.model
             other.config = other.config or _alone(run, spec.model)
             return
-    if any(other.role == TEACHER and other.model == spec.model and not path for other in runs):
+    # Another student's, whose checkpoint is missing or is a URL too.
+    named = [other for other in runs if not other.has_folder and other.model == spec.model]
+    if any(other.checkpoint in (None, source) for other in named):
         return
     teacher = Run(name, run.folder, TEACHER, model=spec.model, has_folder=False)
     teacher.config = _alone(run, spec.model)
@@ -262,6 +266,13 @@ def _add_teacher(runs: list[Run], run: Run, name: str, spec: NetworkSpec) -> Non
 
 def _same(path: Path, other: str) -> bool:
     return path.is_file() and Path(other).is_file() and path.samefile(other)
+
+
+def _same_content(path: Path, other: Path) -> bool:
+    """Whether a file is a copy of another."""
+    if not (path.is_file() and other.is_file()) or path.stat().st_size != other.stat().st_size:
+        return False
+    return sha256_of(path) == sha256_of(other)
 
 
 def _alone(run: Run, model: ConfigDict) -> Config:
