@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmseg_kd.report.text import brief, iterations
@@ -18,6 +18,8 @@ Points = Sequence[tuple[float, float]]
 # A curve is drawn with no more points than a screen shows.
 MOST_POINTS = 300
 MOST_ROWS = 40
+# And its points are marked where they are few.
+MOST_MARKS = 60
 # The least distance of two labels at the end of curves, in percent of the height.
 LABEL_GAP = 7.5
 # From this ratio of the largest to the smallest value on, values are on a logarithmic axis.
@@ -140,7 +142,7 @@ def line_chart(
     for one, points in zip(series, thin, strict=True):
         placed = [(x_of(x), y_of(y)) for x, y in points]
         path = 'M' + 'L'.join(f'{x:g} {y:g}' for x, y in placed)
-        marked = placed if one.markers or len(placed) == 1 else []
+        marked = placed if (one.markers and len(placed) <= MOST_MARKS) or len(placed) == 1 else []
         chart.curves.append(dict(colour=one.colour, dash=one.dash, path=path, markers=marked))
     for level in levels:
         chart.levels.append(dict(label=level.label, colour=level.colour, y=y_of(level.value)))
@@ -159,11 +161,12 @@ def _merged(series: Sequence[Series]) -> list[Series]:
     for one in series:
         for index, other in enumerate(result):
             if list(other.points) == list(one.points):
-                label = f'{other.label}, {one.label}'
-                result[index] = Series(label, other.colour, other.points, other.dash, other.markers)
+                result[index] = replace(other, label=f'{other.label}, {one.label}')
                 break
         else:
             result.append(one)
+    if len(result) == 1 and len(series) > 2:
+        result = [replace(result[0], label=f'all {len(series)}')]
     return result
 
 

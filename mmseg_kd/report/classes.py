@@ -18,8 +18,9 @@ from mmseg_kd.report.run import BASELINE, STUDENT, TEACHER, Run
 # pointer or the arrow keys.
 MOST_CELLS = 24
 PAIRS = 12
-# The blue of the picture, which shows on white and on black.
+# The picture's blue for errors and grey for what is right, which show on white and on black.
 INK = (70, 130, 220)
+GREY = 128
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ def _picture(shares: NDArray[np.float64]) -> str:
     """A pixel for each pair, the more opaque the more of the row it has."""
     opacity = (255 * np.sqrt(np.nan_to_num(shares) / 100)).round().astype(np.uint8)
     pixels = np.dstack([np.full_like(opacity, value) for value in INK] + [opacity])
+    rows = np.arange(len(pixels))
+    pixels[rows, rows, :3] = GREY
     buffer = BytesIO()
     Image.fromarray(pixels, 'RGBA').save(buffer, 'PNG', optimize=True)
     return f'data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'

@@ -122,7 +122,12 @@ def schedule_charts(runs: Sequence[Run]) -> list[Chart]:
             continue
         series = _weights(run)
         chart = line_chart(
-            f'weights-{index}', f'Weights of {run.title}', series, 'by term', from_zero=True
+            f'weights-{index}',
+            f'Weights of {run.title}',
+            series,
+            'by term',
+            end=run.max_iters or 0,
+            from_zero=True,
         )
         if chart is not None:
             charts.append(chart)

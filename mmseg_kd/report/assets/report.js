@@ -155,6 +155,8 @@
         const image = images[select.value];
         target.src = image.src;
         target.alt = image.alt;
+        // Classes have sharp borders, however large they are shown.
+        target.style.imageRendering = image.src.startsWith('data:image/png') ? 'pixelated' : '';
         target.width = image.width;
         target.height = image.height;
         target.setAttribute('width', image.getAttribute('width'));
