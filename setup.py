@@ -20,6 +20,7 @@ setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     packages=find_packages(include=['mmseg_kd', 'mmseg_kd.*']),
+    package_data={'mmseg_kd.report': ['assets/*']},
     python_requires='>=3.10',
     install_requires=REQUIREMENTS,
     extras_require={
@@ -30,6 +31,7 @@ setup(
             'pytest-timeout',
             'pytest-xdist',
             'hypothesis',
+            'playwright>=1.40',
             'ruff>=0.6',
             'mypy>=1.11',
             'pre-commit',

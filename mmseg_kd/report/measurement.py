@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +62,17 @@ class Measurement:
         """Pixels (C, C): a row for each annotated and a column for each predicted class."""
         return np.asarray(self.counts, dtype=np.int64)[1:-1, 1:-1]
 
-    @property
+    @cached_property
     def iou(self) -> dict[str, float]:
         """IoU in percent by class; NaN where a class is in no mask and in no prediction."""
-        values = np.round(self._metrics()['IoU'] * 100, 2)
+        values = np.round(self._metrics['IoU'] * 100, 2)
         return dict(zip(self.classes, map(float, values), strict=True))
 
     def mean(self, name: str = 'IoU') -> float:
         """mIoU ('IoU'), mAcc ('Acc') or aAcc in percent."""
-        return float(np.round(np.nanmean(self._metrics()[name]) * 100, 2))
+        return float(np.round(np.nanmean(self._metrics[name]) * 100, 2))
 
+    @cached_property
     def _metrics(self) -> dict[str, Any]:
         """Shares of every class, by mmseg's own formulas, in its precision."""
         counts = torch.tensor(self.counts)
