@@ -40,6 +40,8 @@ def term_rows(runs: Sequence[Run]) -> list[TermRow]:
                 continue
             # A term that is spread over several teachers has several names.
             name = names[index] if len(names) == len(terms) else term.get('name', f'term {index}')
+            if len(terms) == 1 and names:
+                name = ', '.join(names)
             rows.append(TermRow(run.title, str(name), _cells(term)))
     return rows
 
@@ -93,9 +95,12 @@ def _plain(value: Any) -> Any:
 def differences(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """What differs between the configs of students and baselines.
 
+    That a baseline has no terms is what makes it one: of the terms, only what differs between
+    students is listed. Variables that the runner does not read are passed over.
+
     Returns:
         Titles of the runs that are compared, and (place in the config, values); nothing where
-        there are fewer than two runs. Variables that the runner does not read are passed over.
+        there are fewer than two runs.
     """
     compared = [r for r in runs if r.role in (STUDENT, BASELINE) and r.config is not None]
     if len(compared) < 2:
@@ -106,12 +111,12 @@ def differences(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[st
         for run in compared
     ]
     rows = []
-    places = list(dict.fromkeys(place for one in flat for place in one))
-    # An empty list has no place beside those of a list that is not.
-    filled = {place[:i] for place in places for i, sign in enumerate(place) if sign == '.'}
-    for place in [place for place in places if place not in filled]:
+    for place in dict.fromkeys(place for one in flat for place in one):
         values = [plain(one[place]) if place in one else '' for one in flat]
-        if len(set(values)) > 1:
+        telling = values
+        if f'{place}.'.startswith('model.distillation.'):
+            telling = [v for v, run in zip(values, compared, strict=True) if run.role == STUDENT]
+        if len(set(telling)) > 1:
             rows.append((place, values))
     return [run.title for run in compared], rows
 

@@ -65,14 +65,19 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
         if run.measured is not None and run.title not in drawn
     ]
     charts = [
-        line_chart('miou', 'mIoU at each validation', scores, 'percent', levels, end),
+        line_chart('miou', 'mIoU at each validation', scores, 'percent, as logged', levels, end),
         line_chart(
             'task-loss',
             'Task loss',
             [Series(r.title, colours[r.title], task_loss(r.log.train)) for r in logged],
             'without the terms',
         ),
-        line_chart('terms', 'Terms', _terms(logged, colours), 'weighted, as added to the loss'),
+        *(
+            line_chart(
+                f'terms-{i}', f'Terms of {run.title}', _terms(run), 'weighted, as in the loss'
+            )
+            for i, run in enumerate(logged)
+        ),
         line_chart(
             'learning-rate',
             'Learning rate',
@@ -83,25 +88,13 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
-def _terms(runs: Sequence[Run], colours: Mapping[str, str]) -> list[Series]:
-    """Every term of every run; a run's terms differ by their dashes, or by their colours where
-    there is one run."""
-    with_terms = [r for r in runs if any(n.startswith(TERM) for n in r.log.train)]
-    result = []
-    for run in with_terms:
-        names = [name for name in run.log.train if name.startswith(TERM)]
-        for index, name in enumerate(names):
-            term = name.removeprefix(TERM)
-            alone = len(with_terms) == 1
-            result.append(
-                Series(
-                    term if alone else f'{run.title}: {term}',
-                    f'c{index % COLOURS}' if alone else colours[run.title],
-                    run.log.train[name],
-                    index // COLOURS if alone else index,
-                )
-            )
-    return result
+def _terms(run: Run) -> list[Series]:
+    """Every term of a run; beyond the colours there are, dashes tell them apart."""
+    names = [name for name in run.log.train if name.startswith(TERM)]
+    return [
+        Series(name.removeprefix(TERM), f'c{i % COLOURS}', run.log.train[name], i // COLOURS)
+        for i, name in enumerate(names)
+    ]
 
 
 def _gradients(runs: Sequence[Run], colours: Mapping[str, str]) -> list[Series]:
