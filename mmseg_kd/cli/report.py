@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--no-measure',
         action='store_true',
-        help='take what the logs have, and load no checkpoint and no data',
+        help='take what the logs have, and run no network',
     )
     parser.add_argument(
         '--pictures', type=int, default=6, metavar='N', help='images to show; default: 6'
@@ -72,14 +72,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out) if args.out else split_title(args.work_dirs[0])[1] / 'report.html'
     if out.suffix.lower() not in ('.html', '.htm'):
         raise ConfigError(f'--out: expected a name that ends in .html, got {args.out!r}.')
-    subjects = {}
-    if args.no_measure:
-        for one in runs:
-            one.miss(
-                'measured', 'Not measured (--no-measure): what is shown is what its logs have.'
-            )
-    else:
-        subjects = measure_runs(runs)
+    subjects = {} if args.no_measure else measure_runs(runs)
     page = render(runs, subjects, args.pictures, args.title)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -170,11 +170,16 @@ def operations(network: Any, size: list[int]) -> int | None:
 
     What takes no plain tensor cannot be counted.
     """
+    device = next(network.parameters()).device
     try:
+        # The counting makes its picture on the CPU.
+        network.cpu()
         with evaluating(network):
             info = get_model_complexity_info(network, (3, *size), show_table=False, show_arch=False)
     except Exception:  # whatever tracing a network of the user's raises
         return None
+    finally:
+        network.to(device)
     return int(info['flops'])
 
 

@@ -74,7 +74,7 @@ def headline(lines: Sequence[Reached]) -> tuple[str, str]:
     """A title and a sentence: what the best student reached, or what there is instead."""
     known = [line for line in lines if line.miou is not None]
     if not known:
-        return 'No result yet', 'No validation is in the logs, and nothing could be measured.'
+        return 'No result yet', 'No validation is in the logs, and nothing was measured.'
     students = [line for line in known if line.run.role == STUDENT]
     lead = max(students or known, key=lambda line: line.miou or 0)
     title = f'{lead.run.title} reaches {number(lead.miou)} mIoU'
