@@ -23,6 +23,7 @@ setup(
     license_files=['LICENSE'],
     packages=find_packages(include=['mmseg_kd', 'mmseg_kd.*', 'mmseg_kd_entry']),
     entry_points={'console_scripts': ['mmseg-kd=mmseg_kd_entry.main:main']},
+    package_data={'mmseg_kd.report': ['assets/*']},
     python_requires='>=3.10',
     install_requires=REQUIREMENTS,
     extras_require={
@@ -38,6 +39,7 @@ setup(
             'nbformat>=5.7',
             'ipykernel>=6',
             'hypothesis',
+            'playwright>=1.40',
             'ruff>=0.6',
             'mypy>=1.11',
             'pre-commit',

@@ -41,15 +41,31 @@ class FastIoUMetric(IoUMetric):
         Returns:
             (3, num_classes): pixels where both agree, predicted pixels, annotated pixels.
         """
+        counts = FastIoUMetric.count_pairs(pred_label, label, num_classes, ignore_index)
+        areas = torch.stack([counts.diagonal(), counts.sum(0), counts.sum(1)])
+        return areas[:, 1:-1].to(torch.int32).cpu().numpy()
+
+    @staticmethod
+    def count_pairs(
+        pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
+    ) -> Tensor:
+        """Count the pixels of every pair (annotated class, predicted class) in one image.
+
+        Args:
+            pred_label, label, num_classes, ignore_index: As in `intersect_and_union`.
+
+        Returns:
+            (num_classes + 2, num_classes + 2), int64: a row for each annotated and a column for
+            each predicted class, k at index k + 1. The first and the last row and column have
+            what is no class, below and above; ignored pixels are at [0, 0].
+        """
         # A row and a column more on both sides take what is no class.
         side = num_classes + 2
         row = label.to(torch.int32, copy=True).clamp_(-1, num_classes)
         column = pred_label.to(torch.int32, copy=True).clamp_(-1, num_classes)
         pair = row.mul_(side).add_(column).add_(side + 1)
         pair.masked_fill_(label == ignore_index, 0)
-        counts = torch.bincount(pair.flatten(), minlength=side**2).view(side, side)
-        areas = torch.stack([counts.diagonal(), counts.sum(0), counts.sum(1)])
-        return areas[:, 1:-1].to(torch.int32).cpu().numpy()
+        return torch.bincount(pair.flatten(), minlength=side**2).view(side, side)
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """The metrics over all images.

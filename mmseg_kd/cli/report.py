@@ -1,0 +1,93 @@
+"""Write one HTML page about one or several trainings: what they reached, and how they compare."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from mmseg_kd.checkpoints.durable import write_durably
+from mmseg_kd.cli.common import add_trust_argument, run_command
+from mmseg_kd.errors import ConfigError, Problems
+from mmseg_kd.report.measuring import measure_runs
+from mmseg_kd.report.page import render
+from mmseg_kd.report.run import Run, read_run, split_title, with_teachers
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='report.py',
+        description=__doc__,
+        epilog='example: python tools/report.py CGD=work_dirs/cgd work_dirs/baseline',
+    )
+    parser.add_argument(
+        'work_dirs',
+        nargs='+',
+        metavar='WORK_DIR',
+        help='work dir of a training, or TITLE=WORK_DIR; several are compared',
+    )
+    parser.add_argument(
+        '--out', metavar='FILE', help='the page; default: report.html in the first work dir'
+    )
+    parser.add_argument('--title', help='of the page; default: what the best student reached')
+    parser.add_argument(
+        '--no-measure',
+        action='store_true',
+        help='take what the logs have, and run no network',
+    )
+    parser.add_argument(
+        '--pictures', type=int, default=6, metavar='N', help='images to show; default: 6'
+    )
+    add_trust_argument(parser)
+    return parser
+
+
+def read_runs(names: Sequence[str]) -> list[Run]:
+    """The runs of the command line, and the teachers that they name.
+
+    Raises:
+        ConfigError: There is no such folder, or nothing of a run in it; `ManyErrors` where that
+            is more than one.
+    """
+    problems = Problems()
+    runs = []
+    for name in names:
+        with problems:
+            runs.append(read_run(name))
+    problems.raise_if_any()
+    return with_teachers(runs)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.pictures < 0:
+        raise ConfigError(f'--pictures: expected 0 or more, got {args.pictures}.')
+    # The counting of operations warns of every operator that costs next to nothing.
+    MMLogger.get_current_instance().setLevel('ERROR')
+    init_default_scope('mmseg')
+    runs = read_runs(args.work_dirs)
+    out = Path(args.out) if args.out else split_title(args.work_dirs[0])[1] / 'report.html'
+    if out.suffix.lower() not in ('.html', '.htm'):
+        raise ConfigError(f'--out: expected a name that ends in .html, got {args.out!r}.')
+    subjects = {} if args.no_measure else measure_runs(runs)
+    page = render(runs, subjects, args.pictures, args.title)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(out, page.encode())
+    except OSError as error:
+        raise ConfigError(
+            f'{out}: the page cannot be written: {error}. Name a place with --out.'
+        ) from error
+    for one in runs:
+        for gap in dict.fromkeys(text for texts in one.gaps.values() for text in texts):
+            print(f'{one.title}: {gap}')
+    print(f'Report: {out} ({len(page.encode()) / 2**20:.1f} MiB)')
+    return 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Parse `args` (None: the command line) and write the page; returns the exit code."""
+    return run_command(_parser(), run, args)

@@ -1,0 +1,1 @@
+"""One page about one or several trainings: what they reached and how they compare."""

@@ -1,0 +1,149 @@
+"""The charts of a report: what was logged over the iterations, and the weights as planned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mmseg_kd.analysis.schedule import mean_weights
+from mmseg_kd.report.chart import Chart, Level, Series, line_chart
+from mmseg_kd.report.logs import Points
+from mmseg_kd.report.run import STUDENT, TEACHER, Run
+from mmseg_kd.term import Term
+
+TERM, WEIGHT = 'kd.', 'kd_weight.'
+# Points of a planned weight: schedules bend at few iterations.
+PLANNED = 250
+COLOURS = 7
+
+
+def colours_of(runs: Sequence[Run]) -> dict[str, str]:
+    """The page's class of each run's colour: students first, teachers in grey."""
+    result = {}
+    free = [f'c{i}' for i in range(COLOURS)]
+    # The accent is a student's, the second colour the first baseline's, whoever else is there.
+    for run in runs:
+        if run.role == TEACHER:
+            result[run.title] = 'ct'
+    students = [run for run in runs if run.role == STUDENT]
+    others = [run for run in runs if run.role not in (STUDENT, TEACHER)]
+    order = students[:1] + others[:1] + students[1:] + others[1:]
+    if not students:
+        order = others
+    for index, run in enumerate(order):
+        result[run.title] = free[index % COLOURS]
+    return result
+
+
+def task_loss(train: Mapping[str, Points]) -> Points:
+    """The student's own losses, without the terms: (iteration, sum)."""
+    names = [n for n in train if n != 'loss' and 'loss' in n and not n.startswith((TERM, WEIGHT))]
+    sums: dict[float, float] = {}
+    for name in names:
+        for step, value in train[name]:
+            sums[step] = sums.get(step, 0.0) + value
+    return sorted(sums.items())
+
+
+def curve_charts(runs: Sequence[Run]) -> list[Chart]:
+    """mIoU, losses, terms, learning rate and gradient norms, as far as they were logged."""
+    colours = colours_of(runs)
+    end = max([run.log.last_iteration for run in runs], default=0)
+    logged = [run for run in runs if run.has_folder and run.log.starts]
+    scores = [
+        Series(
+            run.title,
+            colours[run.title],
+            [(i, m['mIoU']) for i, m in sorted(run.log.validations.items()) if 'mIoU' in m],
+            markers=True,
+        )
+        for run in logged
+    ]
+    drawn = {one.label for one in scores if one.points}
+    levels = [
+        Level(run.title, colours[run.title], run.measured.mean())
+        for run in runs
+        if run.measured is not None and run.title not in drawn
+    ]
+    charts = [
+        line_chart('miou', 'mIoU at each validation', scores, 'percent, as logged', levels, end),
+        line_chart(
+            'task-loss',
+            'Task loss',
+            [Series(r.title, colours[r.title], task_loss(r.log.train)) for r in logged],
+            'without the terms',
+        ),
+        *(
+            line_chart(
+                f'terms-{i}', f'Terms of {run.title}', _terms(run), 'weighted, as in the loss'
+            )
+            for i, run in enumerate(logged)
+        ),
+        line_chart(
+            'learning-rate',
+            'Learning rate',
+            [Series(r.title, colours[r.title], r.log.train.get('lr', [])) for r in logged],
+        ),
+        line_chart('gradients', 'Gradient norm', _gradients(logged, colours)),
+    ]
+    return [chart for chart in charts if chart is not None]
+
+
+def _terms(run: Run) -> list[Series]:
+    """Every term of a run; beyond the colours there are, dashes tell them apart."""
+    names = [name for name in run.log.train if name.startswith(TERM)]
+    return [
+        Series(name.removeprefix(TERM), f'c{i % COLOURS}', run.log.train[name], i // COLOURS)
+        for i, name in enumerate(names)
+    ]
+
+
+def _gradients(runs: Sequence[Run], colours: Mapping[str, str]) -> list[Series]:
+    result = []
+    for run in runs:
+        names = [name for name in run.log.train if name.startswith('grad_norm')]
+        for index, name in enumerate(names):
+            label = run.title if len(names) == 1 else f'{run.title}: {name}'
+            result.append(Series(label, colours[run.title], run.log.train[name], index))
+    return result
+
+
+def schedule_charts(runs: Sequence[Run]) -> list[Chart]:
+    """A chart for every run with terms: their weights, as planned or, without a plan, as logged."""
+    charts = []
+    for index, run in enumerate(runs):
+        if run.role != STUDENT:
+            continue
+        series = _weights(run)
+        chart = line_chart(
+            f'weights-{index}',
+            f'Weights of {run.title}',
+            series,
+            'by term',
+            end=run.max_iters or 0,
+            from_zero=True,
+        )
+        if chart is not None:
+            charts.append(chart)
+        else:
+            run.miss('schedule', 'No weight is in the log, and the config says none.')
+    return charts
+
+
+def _weights(run: Run) -> list[Series]:
+    specs = run.distillation.terms if run.distillation is not None else ()
+    terms = [Term(spec, connector=None) for spec in specs]
+    end = run.max_iters or run.log.last_iteration
+    steps = sorted({end * i // PLANNED for i in range(PLANNED)} | {max(end - 1, 0)})
+    series = [
+        Series(
+            term.name, f'c{i % COLOURS}', list(zip(steps, mean_weights(term, steps), strict=True))
+        )
+        for i, term in enumerate(terms)
+    ]
+    if series:
+        return series
+    logged = [name for name in run.log.train if name.startswith(WEIGHT)]
+    return [
+        Series(name.removeprefix(WEIGHT), f'c{i % COLOURS}', run.log.train[name], markers=True)
+        for i, name in enumerate(logged)
+    ]

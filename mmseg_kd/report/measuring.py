@@ -1,0 +1,73 @@
+"""Measures the networks of a report's runs, as far as that has not been done."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from mmseg_kd.errors import KDError, told
+from mmseg_kd.report.measurement import Measurement, time_networks
+from mmseg_kd.report.run import Run
+from mmseg_kd.report.subject import Subject
+
+
+class Progress:
+    """A line that says how far a measurement is: live on a terminal, once at its end elsewhere."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.begun = time.monotonic()
+        self.live = sys.stdout.isatty()
+
+    def __call__(self, done: int, total: int) -> None:
+        seconds = time.monotonic() - self.begun
+        text = f'Measuring {self.title}: {done}/{total} images, {seconds:.0f} s'
+        if self.live:
+            print(f'\r{text}', end='\n' if done >= total else '', flush=True)
+        elif done >= total:
+            print(text, flush=True)
+
+
+def measure_runs(runs: Sequence[Run], rounds: int = 20) -> dict[str, Subject]:
+    """Fill in `measured` of every run that has what it takes, and say of the others why not.
+
+    Returns:
+        What was measured, by the runs' titles.
+    """
+    subjects: dict[str, Subject] = {}
+    new: dict[str, Measurement] = {}
+    for run in runs:
+        if run.checkpoint is None or run.config is None or run.model is None:
+            continue
+        try:
+            subject = Subject(run)
+            if subject.measured is None:
+                new[run.title] = subject.measure(Progress(run.title))
+        except KDError as error:
+            run.miss('measured', told(error))
+        else:
+            run.measured = subject.measured
+            subjects[run.title] = subject
+    for title, found in new.items():
+        subjects[title].keep(found)
+    untimed = any(s.measured is None or s.measured.seconds is None for s in subjects.values())
+    if untimed:
+        print(f'Timing {len(subjects)} networks in turns', flush=True)
+        _time(subjects, rounds)
+    return subjects
+
+
+def _time(subjects: dict[str, Subject], rounds: int) -> None:
+    """Time all networks in turns, those too that were timed before: at another time a machine may
+    be another."""
+    found = {title: s.measured for title, s in subjects.items() if s.measured is not None}
+    try:
+        networks = {title: subjects[title].network for title in found}
+        timed = time_networks(networks, found, rounds)
+    except (KDError, RuntimeError, TypeError) as error:
+        for subject in subjects.values():
+            subject.run.miss('speed', f'Not timed: {error}')
+        return
+    for title, measured in timed.items():
+        subjects[title].keep(measured)

@@ -1,0 +1,165 @@
+"""Roles and titles of runs, and work dirs that are unfinished or broken."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from run_logs import train_line, write_run, write_start
+from test_report.conftest import HOSTILE, Project
+from test_report.test_page import Page
+
+from mmseg_kd.cli.report import main, read_runs
+
+
+def titles(*names: object) -> list[tuple[str, str]]:
+    return [(run.title, run.role) for run in read_runs([str(name) for name in names])]
+
+
+def test_roles_are_those_of_the_configs(project: Project) -> None:
+    both = [('KL + CD', 'student'), ('baseline', 'baseline'), ('teacher', 'teacher')]
+    assert titles(project.teacher, project.baseline, project.student) == both
+    # The teacher that the configs name, whose own folder is not given, comes once.
+    assert titles(project.student, project.baseline) == both
+    assert titles(project.teacher) == [('teacher', 'network')]
+    assert titles(f' any words ={project.teacher}') == [('any words', 'network')]
+
+
+def test_titles(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(project.student, tmp_path / 'second')
+    found = titles(f'mine={project.student}', tmp_path / 'second', tmp_path / 'second')
+    assert [title for title, _ in found] == ['mine', 'KL + CD', 'second', 'teacher']
+
+
+def test_plain_student_is_the_baseline(project: Project, tmp_path: Path) -> None:
+    student, *_ = read_runs([str(project.student)])
+    plain = tmp_path / 'plain'
+    write_run(plain, [20.0])
+    assert student.model is not None
+    (plain / 'plain.py').write_text(f'work_dir = ""\nmodel = {student.model.to_dict()!r}\n')
+    assert titles(project.student, plain)[1] == ('baseline', 'baseline')
+
+
+def test_teacher_that_was_moved_is_found_by_its_content(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(project.teacher, tmp_path / 'elsewhere')
+    runs = read_runs([str(project.student), str(tmp_path / 'elsewhere')])
+    assert [run.role for run in runs] == ['student', 'teacher']
+    # Not its best checkpoint, but what the student learnt from.
+    assert runs[1].checkpoint == str(tmp_path / 'elsewhere' / 'iter_4.pth')
+
+
+def remove(*patterns: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        for pattern in patterns:
+            for path in folder.glob(pattern):
+                path.unlink()
+
+    return damage
+
+
+def tear_checkpoints(folder: Path) -> None:
+    for path in folder.glob('*.pth'):
+        path.write_bytes(path.read_bytes()[:1000])
+
+
+def break_config(folder: Path) -> None:
+    for path in (*folder.glob('*.py'), *folder.glob('*/vis_data/config.py')):
+        path.write_text('model = dict(\n', encoding='utf-8')
+
+
+def change_config(old: str, new: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        [path] = folder.glob('*/vis_data/config.py')
+        text = path.read_text(encoding='utf-8')
+        assert old in text
+        path.write_text(text.replace(old, new), encoding='utf-8')
+
+    return damage
+
+
+def no_validation(folder: Path) -> None:
+    [path] = folder.glob('*/vis_data/scalars.json')
+    lines = path.read_text(encoding='utf-8').splitlines()
+    kept = [line for line in lines if 'mIoU' not in line and '"iter": 4' not in line]
+    path.write_text('\n'.join([*kept, '{"loss": 0.3, "ite']), encoding='utf-8')
+    for log in folder.glob('*/*.log'):
+        log.unlink()
+
+
+CASES: dict[str, tuple[Callable[[Path], None], str]] = {
+    'no checkpoint': (remove('*.pth', 'last_checkpoint'), 'there is no checkpoint in it'),
+    'torn checkpoints': (tear_checkpoints, 'none of its checkpoints is whole'),
+    'no log': (remove('*/*.log', '*/vis_data/scalars.json'), 'There is no log of a training'),
+    'no text of the log': (remove('*/*.log'), 'No log (*/*.log) with an environment'),
+    'no config': (remove('*.py', '*/vis_data/config.py'), 'Read from the checkpoint'),
+    'broken config': (break_config, 'Read from the checkpoint'),
+    'no config, no checkpoint': (
+        remove('*.py', '*/vis_data/config.py', '*.pth', 'last_checkpoint'),
+        'there is no config of a run in it',
+    ),
+    'no validation, a torn line': (no_validation, 'No validation is in the log yet'),
+    'no data': (change_config("'data_root': '", "'data_root': '/nowhere"), '/nowhere'),
+    'no teacher': (change_config("/teacher/iter_4.pth'", "/gone.pth'"), 'gone.pth is not there'),
+    'unknown network': (change_config("'FCNHead'", "'NoSuchHead'"), 'NoSuchHead'),
+    'unknown loss': (change_config("'KLLoss'", "'NoSuchLoss'"), 'NoSuchLoss'),
+    'another network': (
+        change_config("'base_channels': 4", "'base_channels': 6"),
+        'of another shape',
+    ),
+    'shorter than planned': (change_config("'max_iters': 4", "'max_iters': 9"), 'iteration 4 of 9'),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_broken_work_dir_has_a_page_that_says_what_is_missing(
+    project: Project, tmp_path: Path, case: str
+) -> None:
+    damage, expected = CASES[case]
+    folder = tmp_path / 'broken'
+    shutil.copytree(project.student, folder)
+    damage(folder)
+    assert main([str(folder), '--pictures', '1']) == 0
+    page = Page((folder / 'report.html').read_text(encoding='utf-8'))
+    assert expected in ' '.join(page.text.split())
+    assert 'Traceback' not in page.text
+    # All that a whole run has is there, section by section.
+    assert [a['id'] for tag, a in page.elements if tag == 'section'] == [
+        'summary', 'configuration', 'curves', 'schedule', 'classes', 'confusion', 'pictures',
+        'cost', 'environment',
+    ]  # fmt: skip
+
+
+def test_without_checkpoint_the_last_validation_is_shown(project: Project, tmp_path: Path) -> None:
+    folder = tmp_path / 'run'
+    shutil.copytree(project.student, folder)
+    remove('*.pth', 'last_checkpoint')(folder)
+    assert main([str(folder)]) == 0
+    page = Page((folder / 'report.html').read_text(encoding='utf-8'))
+    assert 'validation at iteration 4' in page.text
+    [table] = [t for t in page.tables if t[0][0] == 'class']
+    assert [row[0] for row in table[1:-1]] == list(HOSTILE)
+
+
+def test_first_minutes_of_a_run(tmp_path: Path) -> None:
+    write_start(tmp_path, '20260101_000000', [train_line(50, 1.0)])
+    assert main([str(tmp_path)]) == 0
+    text = Page((tmp_path / 'report.html').read_text(encoding='utf-8')).text
+    assert 'No result yet' in text
+    assert 'No validation is in the log yet' in text
+
+
+def test_only_folders_with_nothing_of_a_run_are_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'file').write_text('', encoding='utf-8')
+    names = [str(tmp_path / name) for name in ('empty', 'file', 'absent')]
+    assert main(names) == 1
+    error = capsys.readouterr().err
+    assert 'error: 3 problems:' in error
+    assert f'{names[0]}: there is nothing of a run in it: no log' in error
+    assert f'{names[1]}: that is a file; expected the work dir of a run.' in error
+    assert f'{names[2]}: there is no such folder' in error
+    assert not list(tmp_path.glob('**/report.html'))
