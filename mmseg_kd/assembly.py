@@ -210,7 +210,7 @@ def _make_term(
                 f'{spec.where}: layers in a list are compared as they are, so the '
                 f'{teachers[name].label} cannot have an input_size of its own.'
             )
-        if _is_classifier(spec.layers.student[0]) and _is_classifier(layers[0]):
+        if is_classifier(spec.layers.student[0]) and is_classifier(layers[0]):
             classes[name] = (student.num_classes, teachers[name].network.num_classes)
     taps = {name: Taps(probes[name].outputs, PROBE_SIZE) for name in spec.layers.teachers}
     return make_term(spec, Taps(student_probe.outputs, PROBE_SIZE), taps, classes)
@@ -225,7 +225,7 @@ def _check_that_layers_run(layers: Sequence[str], probed: Probe, where: str) -> 
             )
 
 
-def _is_classifier(layer: str) -> bool:
+def is_classifier(layer: str) -> bool:
     """Whether a layer puts out class scores: a head as a whole, or its `conv_seg`."""
     path = layer.split('.')
     return path[0] in ('decode_head', 'auxiliary_head') and (

@@ -19,54 +19,36 @@ class Command(NamedTuple):
     summary: str
 
 
+CLI = 'mmseg_kd.cli.'
+
 GROUPS = {
     'Train, measure, ship': (
-        Command(
-            'quickstart',
-            'mmseg_kd.cli.quickstart',
-            'teacher, student, student with CGD on toy scenes',
-        ),
-        Command('train', 'mmseg_kd.cli.train', 'train a network, or distil one'),
-        Command('test', 'mmseg_kd.cli.test', 'measure mIoU on the test split'),
+        Command('quickstart', CLI + 'quickstart', 'the main job, on generated scenes'),
+        Command('train', CLI + 'train', 'train a network, or distil one'),
+        Command('test', CLI + 'test', 'measure mIoU on the test split'),
         Command('launch', 'mmseg_kd_entry.launch', 'train or test on several GPUs'),
-        Command(
-            'export',
-            'mmseg_kd.cli.export_student',
-            'export a student: stock mmseg, safetensors, ONNX',
-        ),
+        Command('export', CLI + 'export_student', 'export to stock mmseg, safetensors, ONNX'),
     ),
     'Write a config': (
-        Command('experiments', 'mmseg_kd.cli.list_experiments', 'list the shipped experiments'),
-        Command(
-            'layers', 'mmseg_kd.cli.list_layers', 'list layers that can be tapped, propose terms'
-        ),
-        Command(
-            'print-config', 'mmseg_kd.cli.print_config', 'print a config with its bases as one file'
-        ),
-        Command('schedule', 'mmseg_kd.cli.plot_schedule', "plot the terms' weights over the run"),
-        Command('flops', 'mmseg_kd.cli.get_flops', 'count parameters and operations'),
+        Command('experiments', CLI + 'list_experiments', 'list the shipped experiments'),
+        Command('layers', CLI + 'list_layers', 'list layers that can be tapped, propose terms'),
+        Command('print-config', CLI + 'print_config', 'print a config with its bases as one file'),
+        Command('schedule', CLI + 'plot_schedule', "plot the terms' weights over the run"),
+        Command('flops', CLI + 'get_flops', 'count parameters and operations'),
     ),
     'Look at runs': (
-        Command(
-            'analyze-logs', 'mmseg_kd.cli.analyze_logs', 'plot curves of runs, mean over seeds'
-        ),
+        Command('report', CLI + 'report', 'write one HTML page about trainings'),
+        Command('visualize', CLI + 'visualize', 'draw networks side by side, errors, layers'),
+        Command('analyze-logs', CLI + 'analyze_logs', 'plot curves of runs, mean over seeds'),
     ),
     'Data and older files': (
-        Command(
-            'check-data',
-            'mmseg_kd.cli.check_dataset',
-            'read every image and mask, list what is bad',
-        ),
-        Command('toy-scenes', 'mmseg_kd.cli.generate_toy_scenes', 'generate the toy scenes'),
-        Command('convert-camvid', 'mmseg_kd.cli.convert_camvid', "convert SegNet's CamVid"),
-        Command(
-            'convert-segdistill',
-            'mmseg_kd.cli.convert_segdistill',
-            "convert SegDistill's configs and checkpoints",
-        ),
+        Command('check-data', CLI + 'check_dataset', 'read every image and mask, list what is bad'),
+        Command('toy-scenes', CLI + 'generate_toy_scenes', 'generate the toy scenes'),
+        Command('convert-camvid', CLI + 'convert_camvid', "convert SegNet's CamVid"),
+        Command('convert-segdistill', CLI + 'convert_segdistill', "convert SegDistill's files"),
     ),
     'The shell': (
-        Command('completion', 'mmseg_kd.cli.completion', 'print a completion script for the shell'),
+        Command('completion', CLI + 'completion', 'print a completion script for the shell'),
     ),
 }
 

@@ -48,8 +48,8 @@ def torchrun(args: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mmseg-kd launch',
-        description='Train or test on several GPUs, or CPU processes where there is no CUDA, on '
-        'one machine or many.',
+        description='Train or test on several GPUs, or CPU processes where there is no CUDA,\n'
+        'on one machine or many.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='Several machines: set NNODES, NODE_RANK and MASTER_ADDR on each, and PORT on all\n'
         'alike. Other options of torchrun are set by its variables PET_NAME.\n\n'

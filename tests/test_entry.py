@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -71,13 +72,15 @@ def test_every_command_of_the_package_is_in_the_table() -> None:
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_help_of_a_command_calls_it_by_its_name_and_has_an_example_and_exit_codes(
-    name: str, capsys: pytest.CaptureFixture[str]
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv('COLUMNS', '80')
     text = output_of([name, '--help'], capsys)
     assert re.match(rf'usage: mmseg-kd {name} ', text)
-    assert re.search(rf'^example:\s+mmseg-kd\s+{name}\s', text, re.M)
+    assert re.search(rf'^examples?:\s+mmseg-kd {name}\s', text, re.M)
     assert re.search(r'^exit codes: 0 done, 1 ', text, re.M)
     assert 'tools/' not in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize('name', TOOLS)
@@ -85,12 +88,24 @@ def test_help_of_a_tool_calls_it_by_its_file(name: str, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         import_module(COMMANDS[name].module).main(['--help'])
     text = capsys.readouterr().out
-    found = re.search(r'^example:\s+\w+\s+(tools/\S+)', text, re.M)
+    found = re.search(r'^examples?:\s+\w+ (tools/\S+)', text, re.M)
     assert found
     tool = ROOT / found[1]
     assert tool.is_file()
     assert text.startswith(f'usage: {tool.name} ')
     assert re.search(r'^exit codes: 0 done, 1 ', text, re.M)
+
+
+def test_examples_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('COLUMNS', '60')
+    first = 'python tools/tool.py compare --layers backbone.layer4:backbone.layer4 --out a-b.png'
+    second = 'python tools/tool.py errors'
+    parser = ArgumentParser(prog='tool.py', epilog=f'examples:\n  {first}\n  {second}\n')
+    calling.finish(parser)
+    examples = parser.format_help().split('examples:\n')[1].split('\n\n')[0]
+    lines = examples.replace('\\\n', '').splitlines()
+    assert [line.split() for line in lines] == [first.split(), second.split()]
+    assert len(examples.splitlines()) == 3
 
 
 def test_commands_within_a_command_are_called_by_its_name(
@@ -156,7 +171,7 @@ def test_a_reader_that_goes_ends_a_command_quietly(lines: int) -> None:
         '        print("line", line)\n'
     )
     pipe = '"$@" | true; exit "${PIPESTATUS[0]}"'
-    done = run('bash', '-c', pipe, 'bash', sys.executable, '-c', program)
+    done = run('bash', '-c', pipe, 'bash', sys.executable, '-c', program, PYTHONUNBUFFERED='')
     assert (done.returncode, done.stdout, done.stderr) == (141, '', '')
 
 

@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-Picture = NDArray[np.uint8]
+from mmseg_kd.analysis.differences import VOID, Box, Label, differing, largest_region
+from mmseg_kd.analysis.grid import Cell, Colour, Picture, draw_grid
+from mmseg_kd.analysis.scene import Scene
 
 IGNORED = (0, 0, 0)
-INK = (32, 33, 36)
-PAPER = (255, 255, 255)
 
 
-def colour_label(label_HW: Picture, palette: Sequence[Sequence[int]]) -> Picture:
+def colour_label(label_HW: Label, palette: Sequence[Sequence[int]]) -> Picture:
     """Class indices (H, W) as an RGB picture (H, W, 3); indices without a class are black."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[:] = IGNORED
     table[: len(palette)] = np.asarray(palette, dtype=np.uint8)
     return table[label_HW]
+
+
+def class_legend(
+    labels: Sequence[Label], classes: Sequence[str], palette: Sequence[Sequence[int]]
+) -> dict[str, Colour]:
+    """The colours of the classes that occur in some labels, and of void where it does."""
+    present = np.zeros(256, dtype=bool)
+    for label_HW in labels:
+        present[np.unique(label_HW)] = True
+    legend = {
+        name: (int(colour[0]), int(colour[1]), int(colour[2]))
+        for index, (name, colour) in enumerate(zip(classes, palette, strict=True))
+        if present[index]
+    }
+    return legend | ({'void': IGNORED} if present[VOID] else {})
 
 
 def draw_comparison(
@@ -39,59 +53,60 @@ def draw_comparison(
     Raises:
         ValueError: The columns do not have one length.
     """
-    lengths = {title: len(pictures) for title, pictures in columns.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f'expected columns of one length, got {lengths}.')
-    font = ImageFont.load_default(size=cell_width / 14)
-    small = ImageFont.load_default(size=cell_width / 17)
-    gap = cell_width // 32
-    height, width = next(iter(columns.values()))[0].shape[:2]
-    cell_height = round(cell_width * height / width)
-    rows = next(iter(lengths.values()))
-    title_height = round(cell_width / 14 * 1.3) * max(t.count('\n') + 1 for t in columns) + gap
-    line = round(cell_width / 17 * 1.7)
-    side = round(line * 0.55)
-    entry_widths = {name: round(side + gap + small.getlength(name) + 3 * gap) for name in classes}
-    legend = _legend_rows(entry_widths, len(columns) * (cell_width + gap) - gap)
-    figure = Image.new(
-        'RGB',
-        (
-            len(columns) * (cell_width + gap) + gap,
-            title_height + gap + rows * (cell_height + gap) + len(legend) * line + gap,
-        ),
-        PAPER,
-    )
-    draw = ImageDraw.Draw(figure)
-    for column, (title, pictures) in enumerate(columns.items()):
-        x = gap + column * (cell_width + gap)
-        centre = (x + cell_width / 2, gap + title_height / 2)
-        draw.multiline_text(centre, title, INK, font, anchor='mm', align='center')
-        for row, picture in enumerate(pictures):
-            # Labels must stay crisp, photographs should not show steps.
-            few_colours = len(np.unique(picture.reshape(-1, 3), axis=0)) <= len(classes) + 1
-            how = Image.Resampling.NEAREST if few_colours else Image.Resampling.BICUBIC
-            cell = Image.fromarray(picture).resize((cell_width, cell_height), how)
-            figure.paste(cell, (x, title_height + gap + row * (cell_height + gap)))
-    y = title_height + gap + rows * (cell_height + gap) + gap // 2
-    for names in legend:
-        x = gap
-        for name in names:
-            colour = tuple(palette[classes.index(name)])
-            draw.rectangle((x, y, x + side, y + side), fill=colour, outline=INK)
-            draw.text((x + side + gap, y + side / 2), name, INK, small, anchor='lm')
-            x += entry_widths[name]
-        y += line
-    return figure
+
+    def cell(picture: Picture) -> Cell:
+        colours = len(np.unique(picture.reshape(-1, 3), axis=0))
+        return Cell(picture, crisp=colours <= len(classes) + 1)
+
+    legend = {name: (c[0], c[1], c[2]) for name, c in zip(classes, palette, strict=True)}
+    cells = {title: [cell(picture) for picture in column] for title, column in columns.items()}
+    return draw_grid(cells, legend, cell_width)
 
 
-def _legend_rows(widths: Mapping[str, int], available: int) -> list[list[str]]:
-    """The names in as many rows as their widths ask for."""
-    rows: list[list[str]] = [[]]
-    used = 0
-    for name, width in widths.items():
-        if rows[-1] and used + width > available:
-            rows.append([])
-            used = 0
-        rows[-1].append(name)
-        used += width
-    return rows
+def comparison_figure(
+    scenes: Sequence[Scene],
+    titles: Sequence[str],
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    between: tuple[str, str] | None = None,
+    cell_width: int = 256,
+) -> Image.Image:
+    """Image, ground truth and the networks' predictions, one row a scene.
+
+    Below each prediction stands the mean of its classes' IoU in this picture.
+
+    Args:
+        scenes: What is shown.
+        titles: The networks in their order.
+        classes, palette: Of the data set; the legend has the classes that occur.
+        between: The networks whose largest difference is outlined; None: no outline.
+        cell_width: Width of a picture in the figure, in pixels.
+    """
+    columns: dict[str, list[Cell]] = {}
+    for scene in scenes:
+        box = outline(scene, between)
+        row = first_cells(scene, palette, box)
+        for title in titles:
+            picture = colour_label(scene.predictions[title], palette)
+            row[title] = Cell(picture, scene.caption(title), box)
+        for title, cell in row.items():
+            columns.setdefault(title, []).append(cell)
+    labels = [scene.label_HW for scene in scenes if scene.label_HW is not None]
+    labels += [scene.predictions[title] for scene in scenes for title in titles]
+    return draw_grid(columns, class_legend(labels, classes, palette), cell_width)
+
+
+def outline(scene: Scene, between: tuple[str, str] | None) -> Box | None:
+    """Around the largest difference of two networks, by their titles; None where there is none."""
+    if between is None:
+        return None
+    first, second = (scene.predictions[title] for title in between)
+    return largest_region(differing(first, second, scene.label_HW))
+
+
+def first_cells(scene: Scene, palette: Sequence[Sequence[int]], box: Box | None) -> dict[str, Cell]:
+    """What stands on the left of a row: the image, and the ground truth where there is one."""
+    cells = {'image': Cell(scene.at_label_size(), scene.name, box, crisp=False)}
+    if scene.label_HW is not None:
+        cells['ground truth'] = Cell(colour_label(scene.label_HW, palette), box=box)
+    return cells

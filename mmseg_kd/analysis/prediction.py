@@ -30,10 +30,24 @@ def predict_labels(network: Any, dataset: Any, indices: Iterable[int]) -> list[N
     return labels
 
 
+def image_of(item: Any) -> NDArray[np.uint8]:
+    """The picture (H, W, 3), RGB, of an item of a data set, as the network gets it."""
+    # Pipelines hand over BGR, as OpenCV reads it.
+    return np.ascontiguousarray(item['inputs'].numpy()[::-1].transpose(1, 2, 0))
+
+
+def label_of(item: Any) -> NDArray[np.uint8] | None:
+    """The class indices (H, W) of an item, 255 where not annotated; None without ground truth."""
+    sample = item['data_samples']
+    if 'gt_sem_seg' not in sample:
+        return None
+    label: NDArray[np.uint8] = sample.gt_sem_seg.data.squeeze(0).numpy().astype(np.uint8)
+    return label
+
+
 def image_and_label(dataset: Any, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The picture (H, W, 3), RGB, and its class indices (H, W), 255 where not annotated."""
     item = dataset[index]
-    # Pipelines hand over BGR, as OpenCV reads it.
-    image = item['inputs'].numpy()[::-1].transpose(1, 2, 0)
-    label = item['data_samples'].gt_sem_seg.data.squeeze(0).numpy()
-    return np.ascontiguousarray(image), label.astype(np.uint8)
+    label = label_of(item)
+    assert label is not None, 'a data set with ground truth'
+    return image_of(item), label

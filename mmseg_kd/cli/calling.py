@@ -36,16 +36,21 @@ def called_as(name: str) -> Iterator[None]:
 
 
 class _Paragraphs(argparse.HelpFormatter):
-    """Fills each paragraph of a text; an example can be copied, however long it is."""
+    """Fills each paragraph of a text; examples can be copied, however long they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return '\n\n'.join(self._fill(one, width, indent) for one in text.strip().split('\n\n'))
 
     def _fill(self, text: str, width: int, indent: str) -> str:
-        if not text.startswith('example: '):
+        if not text.startswith('example'):
             return super()._fill_text(text, width, indent)
-        lines = textwrap.wrap(text, width - 2, subsequent_indent='    ', break_on_hyphens=False)
-        return ' \\\n'.join(lines)
+        return '\n'.join(_continued(line, width) for line in text.split('\n'))
+
+
+def _continued(line: str, width: int) -> str:
+    """A command over as many lines as it needs, as a shell takes it."""
+    lines = textwrap.wrap(line, width - 2, subsequent_indent=' ' * 6, break_on_hyphens=False)
+    return ' \\\n'.join(lines)
 
 
 def finish(parser: argparse.ArgumentParser) -> None:

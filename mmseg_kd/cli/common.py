@@ -39,7 +39,7 @@ def run_command(
         return 1
 
 
-class _Options(DictAction):
+class Options(DictAction):
     """mmengine's KEY=VALUE, with a message where an argument is none."""
 
     def __call__(
@@ -65,7 +65,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=_Options,
+        action=Options,
         metavar='KEY=VALUE',
         help='override entries of the config, such as train_dataloader.batch_size=8',
     )

@@ -37,7 +37,7 @@ def pictures_of(cfg: Config, split: str, count: int, num_classes: int) -> list[T
     loader, test = cfg.get(f'{split}_dataloader'), cfg.get('test_dataloader')
     if loader is None or test is None:
         raise DatasetError(f'{split} data: the config has no {split}_dataloader.')
-    dataset_cfg = {**_leaf(loader['dataset']), 'pipeline': _leaf(test['dataset'])['pipeline']}
+    dataset_cfg = {**leaf(loader['dataset']), 'pipeline': leaf(test['dataset'])['pipeline']}
     check_dataset(dataset_cfg, split, num_classes)
     dataset = DATASETS.build(dataset_cfg)
     count = min(count, len(dataset))
@@ -61,7 +61,7 @@ def scaled(picture_3HW: Tensor, size: Sequence[int] | None) -> Tensor:
     return values.round().to(torch.uint8)
 
 
-def _leaf(dataset: Any) -> Any:
+def leaf(dataset: Any) -> Any:
     """The data set inside wrappers; of several the first."""
     while 'dataset' in dataset or 'datasets' in dataset:
         dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]

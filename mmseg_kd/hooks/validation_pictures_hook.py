@@ -19,7 +19,8 @@ from mmseg.structures import SegDataSample
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mmseg_kd.analysis.comparison import Picture, colour_label, draw_comparison
+from mmseg_kd.analysis.comparison import colour_label, draw_comparison
+from mmseg_kd.analysis.grid import Picture
 from mmseg_kd.analysis.prediction import predict_labels
 from mmseg_kd.charts import add_picture
 from mmseg_kd.errors import ConfigError
@@ -46,7 +47,7 @@ class ValidationPicturesHook(Hook):
     predicts each image once, at the first validation of a process, without scores at the size of
     the image; where it has no room on the GPU the pictures do without it, and the log says so.
     Several ranks do not talk to each other: rank 0 takes images of its own share. Drawing takes
-    about a tenth of a second, the PNG some 100 kB an image, for each validation.
+    less than a second of a validation, the picture some 130 kB an image.
 
     Args:
         images: How many; 0: none.

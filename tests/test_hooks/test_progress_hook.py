@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -116,6 +117,7 @@ class Terminal:
         screen = Screen()
         for part in re.split(r'(?=\r\x1b\[2K)', self.text):
             screen.feed(part)
+            assert screen.shows_cursor  # nobody would show it again if the run were killed now
             yield list(screen.lines)
 
     @property
@@ -225,6 +227,30 @@ def test_where_nothing_is_to_move(config: str, tmp_path: Path) -> None:
         '\x1b[33',
         '\x1b[0',
     }
+
+
+@pytest.mark.parametrize(
+    ('is_terminal', 'environment', 'expected'),
+    [
+        (True, dict(TERM='xterm'), True),
+        (True, dict(TERM='dumb'), False),
+        (False, dict(TERM='xterm'), False),
+        (False, dict(TERM='xterm', FORCE_COLOR='1'), False),  # as some CI has it
+    ],
+)
+def test_what_a_terminal_is(
+    is_terminal: bool,
+    environment: dict[str, str],
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv('FORCE_COLOR', raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    output = io.StringIO()
+    output.isatty = lambda: is_terminal  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, 'stdout', output)
+    assert (progress_hook._terminal() is not None) is expected
 
 
 def test_without_colours(config: str, tmp_path: Path) -> None:

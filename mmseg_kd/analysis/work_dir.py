@@ -1,0 +1,135 @@
+"""What a run left in its folder: a title, its config and its checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmseg_kd.checkpoints.newest import POINTER, newest_whole
+from mmseg_kd.config_file import read_config_file
+from mmseg_kd.errors import CheckpointError, ConfigError, Problems
+
+# Checkpoints by what they are called, the most telling first: the best one by mIoU, by another
+# metric, the newest one.
+_NAMES = (r'best_mIoU_.*\{\}\.pth', r'best_.*\{\}\.pth', r'(?:iter|epoch)_\{\}\.pth')
+
+
+@dataclass(frozen=True)
+class WorkDir:
+    """A run's folder.
+
+    Attributes:
+        folder: As it was given.
+        title: What tables and figures call the run.
+        config: The file with the whole config that the run wrote.
+        checkpoint: Its best checkpoint, or the newest where it kept no best one.
+    """
+
+    folder: Path
+    title: str
+    config: Path
+    checkpoint: Path
+
+
+def read_work_dir(folder: str | Path) -> WorkDir:
+    """A run by its folder.
+
+    Raises:
+        ConfigError: There is no such folder, or no config in it, or a broken one.
+        CheckpointError: There is no checkpoint in it, or none that is whole.
+            `ManyErrors` where both are missing.
+    """
+    folder = Path(folder)
+    problems = Problems()
+    config = checkpoint = folder
+    title = ''
+    with problems:
+        config = find_config(folder)
+        title = title_of(read_config_file(str(config)).get('model')) or folder.resolve().name
+    if folder.is_dir():
+        with problems:
+            checkpoint = find_checkpoint(folder)
+    problems.raise_if_any()
+    return WorkDir(folder, title, config, checkpoint)
+
+
+def find_config(folder: Path) -> Path:
+    """The config that the newest run in `folder` wrote there.
+
+    Raises:
+        ConfigError: There is no such folder, or no config in it.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f'{folder}: there is no such folder; expected the work dir of a run.')
+    # An exported student has a config beside it too, which names no work dir.
+    found = [path for path in folder.glob('*.py') if 'work_dir' in _names_in(path)]
+    if not found:
+        raise ConfigError(
+            f'{folder}: there is no config of a run in it (NAME.py, which tools/train.py writes '
+            'there); give config and checkpoint instead.'
+        )
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def _names_in(path: Path) -> set[str]:
+    """The names that a file of Python sets at its top."""
+    text = path.read_text(encoding='utf-8', errors='replace')
+    return set(re.findall(r'^(\w+) *=', text, re.MULTILINE))
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The best checkpoint of a run that is whole, or the newest where it kept no best one.
+
+    Of several metrics with a best checkpoint each, mIoU counts; of a metric's, the newest.
+
+    Raises:
+        CheckpointError: There is none, or none that is whole.
+    """
+    names = sorted({re.sub(r'\d+(?=\.pth$)', '{}', path.name) for path in folder.glob('*.pth')})
+    templates = [name for pattern in _NAMES for name in names if re.fullmatch(pattern, name)]
+    torn: CheckpointError | None = None
+    # A run may write its checkpoints elsewhere: the pointer tells.
+    for template in (*templates, 'iter_{}.pth'):
+        try:
+            path = newest_whole(folder, template, folder / POINTER)
+        except CheckpointError as error:
+            torn = error
+        else:
+            if path is not None:
+                return path
+    if torn is not None:
+        raise CheckpointError(f'{folder}: none of its checkpoints is whole.') from torn
+    raise CheckpointError(
+        f'{folder}: there is no checkpoint in it (iter_N.pth, epoch_N.pth or best_*.pth).'
+    )
+
+
+def title_of(model: Any) -> str | None:
+    """What a distillation does in a word or two: 'CGD', 'KL + IFVD', or 'baseline' without terms.
+
+    Args:
+        model: The config's model dict.
+
+    Returns:
+        None for a model that is no distillation.
+    """
+    if not isinstance(model, dict) or model.get('type') != 'DistillationWrapper':
+        return None
+    names = []
+    for term in model.get('distillation') or ():
+        loss = term['loss']['type']
+        loss = loss if isinstance(loss, str) else loss.__name__
+        names.append(loss.rpartition('.')[2].removesuffix('Loss'))
+    return ' + '.join(dict.fromkeys(names)) or 'baseline'
+
+
+def with_distinct_titles(runs: Sequence[WorkDir]) -> list[WorkDir]:
+    """The same runs; those that have a title in common are called by their folders."""
+    titles = [run.title for run in runs]
+    return [
+        replace(run, title=run.folder.resolve().name) if titles.count(run.title) > 1 else run
+        for run in runs
+    ]

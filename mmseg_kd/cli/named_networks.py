@@ -1,0 +1,218 @@
+"""Trained networks as commands that compare several are told them: [TITLE=]WORK_DIR and so on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from mmseg_kd.analysis.work_dir import read_work_dir, title_of
+from mmseg_kd.checkpoints import load_weights
+from mmseg_kd.cli.common import teacher_of
+from mmseg_kd.engine.config import load_config
+from mmseg_kd.engine.networks import is_distillation, trained_network_of
+from mmseg_kd.errors import CheckpointError, ConfigError, Problems
+from mmseg_kd.experiments import run_name
+from mmseg_kd.network import NetworkSpec, build_segmentor, parse_teachers, without_initialisation
+from mmseg_kd.term_spec import parse_layers
+
+NETWORK_HELP = (
+    '[TITLE=]WORK_DIR, the folder of a run (its best checkpoint, or the newest where it kept no '
+    'best one), or [TITLE=]CONFIG:CHECKPOINT'
+)
+TEACHER = 'teacher'
+# What stands beside networks in a figure.
+COLUMNS = ('image', 'ground truth')
+
+# CONFIG:CHECKPOINT, where CONFIG may be FILE.py::NAME or mmseg::...
+_PAIR = re.compile(r'(?P<config>.+?\.py(?:::[^:/]+)?):(?P<checkpoint>.+)')
+
+
+@dataclass(frozen=True)
+class NamedNetwork:
+    """A trained network that was asked for.
+
+    Attributes:
+        title: What figures and messages call it.
+        cfg: Its config.
+        spec: What the config says of it.
+        checkpoint: Its weights.
+    """
+
+    title: str
+    cfg: Config
+    spec: NetworkSpec
+    checkpoint: str
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width that its images are scaled to; None: as they come."""
+        return self.spec.input_size
+
+
+def read_networks(
+    texts: Sequence[str], options: Mapping[str, Any] | None = None
+) -> list[NamedNetwork]:
+    """The networks of a command line.
+
+    Without a TITLE a distillation is called by its losses and any other network by its folder or
+    config; several that would have one title, by those too.
+
+    Args:
+        texts: As `NETWORK_HELP` says.
+        options: Overrides of the first one's config.
+
+    Raises:
+        ConfigError, CheckpointError: What is wrong; `ManyErrors` where that is more than one.
+    """
+    problems = Problems()
+    found: list[NamedNetwork] = []
+    given: list[str | None] = []
+    names: list[str] = []
+    for index, text in enumerate(texts):
+        with problems:
+            title, rest = _split_title(text)
+            config, checkpoint, name = _locate(rest)
+            cfg = load_config(config, options if index == 0 else None)
+            short = title or title_of(cfg.model) or name
+            found.append(NamedNetwork(short, cfg, trained_network_of(cfg), checkpoint))
+            given.append(title)
+            names.append(name)
+    problems.raise_if_any()
+    titles = [one.title for one in found]
+    for index, title in enumerate(titles):
+        if titles.count(title) > 1 and given[index] is None:
+            one = found[index]
+            found[index] = NamedNetwork(names[index], one.cfg, one.spec, one.checkpoint)
+    _check_titles([one.title for one in found])
+    return found
+
+
+def _split_title(text: str) -> tuple[str | None, str]:
+    title, separator, rest = text.partition('=')
+    # A folder may have the sign in its name: work_dirs/lr=0.1
+    if not separator or '/' in title or Path(text).exists():
+        return None, text
+    if not title or not rest:
+        raise ConfigError(f'{text!r}: expected {NETWORK_HELP}.')
+    return title, rest
+
+
+def _locate(text: str) -> tuple[str, str, str]:
+    """Config and checkpoint, and a name."""
+    pair = _PAIR.fullmatch(text)
+    if pair:
+        return pair['config'], pair['checkpoint'], run_name(pair['config'])
+    if Path(text).suffix == '.py':
+        raise ConfigError(f'{text}: expected its checkpoint too, as {text}:CHECKPOINT.')
+    if Path(text).is_file():
+        raise ConfigError(
+            f'{text}: expected its config too, as CONFIG:{text}, or the folder of a run.'
+        )
+    run = read_work_dir(text)
+    return str(run.config), str(run.checkpoint), run.folder.resolve().name
+
+
+def _check_titles(titles: Sequence[str]) -> None:
+    for title in COLUMNS:
+        if title in titles:
+            raise ConfigError(f'{title!r} is the title of another column; take another TITLE=.')
+    for title in titles:
+        if titles.count(title) > 1:
+            raise ConfigError(f'several networks are called {title!r}; write TITLE= before them.')
+
+
+def read_teacher(networks: Sequence[NamedNetwork], name: str | None) -> NamedNetwork:
+    """The teacher of the first of the networks whose config is a distillation.
+
+    Args:
+        networks: Those of the command line.
+        name: The one of several teachers; None: the only one.
+
+    Raises:
+        ConfigError: There is none, or none of this name, or a name is needed.
+        CheckpointError: The config names no weights for it.
+    """
+    if name is not None and (Path(name).exists() or _PAIR.fullmatch(name)):
+        raise ConfigError(f'--teacher: {name!r} is no name; networks go before --teacher.')
+    cfg = next((one.cfg for one in networks if is_distillation(one.cfg)), networks[0].cfg)
+    spec = teacher_of(cfg, name)
+    if spec.checkpoint is None:
+        raise CheckpointError(
+            '--teacher: the config has no checkpoint=... for it; set it with --cfg-options '
+            'model.teacher.checkpoint=FILE, or give the teacher as one of the networks.'
+        )
+    title = TEACHER if name is None else f'{TEACHER} {name}'
+    return NamedNetwork(title, cfg, spec, spec.checkpoint)
+
+
+def term_layers(networks: Sequence[NamedNetwork], teacher: str | None) -> list[tuple[str, str]]:
+    """Pairs of layers, the student's and the teacher's, that the first config with terms names.
+
+    Args:
+        networks: Those of the command line.
+        teacher: Its name; None: the terms' only one.
+
+    Raises:
+        ConfigError: No config has terms with this teacher.
+    """
+    for one in networks:
+        if not is_distillation(one.cfg):
+            continue
+        names, _ = parse_teachers(one.cfg.model.get('teacher'), Problems())
+        terms = parse_layers(one.cfg.model.get('distillation'), names)
+        pairs = [
+            pair
+            for _, layers in terms
+            for name, theirs in layers.teachers.items()
+            if teacher in (None, name)
+            for pair in zip(layers.student, theirs, strict=True)
+        ]
+        if pairs:
+            return pairs
+    raise ConfigError(
+        'none of the configs has a distillation with such terms: say with --layers which to show '
+        '(tools/list_layers.py CONFIG prints them all).'
+    )
+
+
+def load_networks(networks: Sequence[NamedNetwork], device: torch.device) -> dict[str, Any]:
+    """The networks with their weights, in eval mode, by title.
+
+    Raises:
+        ConfigError: One cannot be built, two have the same title, or they tell different numbers
+            of classes apart.
+        CheckpointError: One does not fit; `ManyErrors` where more is wrong.
+    """
+    _check_titles([one.title for one in networks])
+    problems = Problems()
+    built: dict[str, Any] = {}
+    for one in networks:
+        with problems:
+            built[one.title] = build_segmentor(without_initialisation(one.spec.model), one.title)
+    classes = {title: int(network.num_classes) for title, network in built.items()}
+    if len(set(classes.values())) > 1:
+        told = ', '.join(f'{title} {count}' for title, count in classes.items())
+        problems.add(
+            ConfigError(
+                f'the networks tell different numbers of classes apart: {told}. '
+                'Only those of one data set can be compared.'
+            )
+        )
+    for one in networks:
+        if one.title in built:
+            with problems:
+                _load(built[one.title], one)
+    problems.raise_if_any()
+    return {title: network.to(device).eval() for title, network in built.items()}
+
+
+def _load(network: Any, one: NamedNetwork) -> None:
+    report = load_weights(network, one.checkpoint)
+    if report.missing or report.mismatched:
+        raise CheckpointError(f'{one.title}: {report}\nGive the checkpoint of this very network.')
