@@ -82,17 +82,17 @@ def start_gloo(cfg: Config, timeout: timedelta) -> None:
     )
 
 
-def build_runner(cfg: Config, kind: type[Runner] = Runner) -> Runner:
+def build_runner(cfg: Config, runner_type: type[Runner] = Runner) -> Runner:
     """The runner of a config, without the hosts' noise in its log.
 
     Args:
         cfg: The config.
-        kind: The runner's class.
+        runner_type: The runner's class.
 
     Raises:
         ConfigError: Whatever the hosts refuse.
     """
     with building('config'):
-        runner = kind.from_cfg(cfg)
+        runner = runner_type.from_cfg(cfg)
     runner.logger.addFilter(HostNoise())
     return runner

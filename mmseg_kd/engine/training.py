@@ -83,13 +83,15 @@ class Started(Hook):
         self.begun = True
 
 
-def prepare_training(cfg: Config, options: TrainingOptions, kind: type[Runner] = Runner) -> Runner:
+def prepare_training(
+    cfg: Config, options: TrainingOptions, runner_type: type[Runner] = Runner
+) -> Runner:
     """The runner of a config with all that a run is watched by; the data have been looked at.
 
     Args:
         cfg: Is changed to what is run.
         options: Changes to it.
-        kind: The runner's class.
+        runner_type: The runner's class.
 
     Raises:
         KDError: Whatever is wrong with config, data, checkpoints and devices.
@@ -100,7 +102,7 @@ def prepare_training(cfg: Config, options: TrainingOptions, kind: type[Runner] =
         use_fast_metrics(cfg)
     use_durable_checkpoints(cfg)
     prepare_run(cfg, options.device, options.launcher)
-    runner = build_runner(cfg, kind)
+    runner = build_runner(cfg, runner_type)
     resume_from_whole(runner)
     student = student_of(runner.model)
     if cfg.get('val_cfg') is not None and getattr(student, 'test_cfg', dict()) is None:
@@ -130,7 +132,7 @@ def prepare_training(cfg: Config, options: TrainingOptions, kind: type[Runner] =
 
 
 def run_training(runner: Runner) -> None:
-    """Train to the end, or until a signal; signals then have the meaning that they had before.
+    """Train to the end, or until a signal; signals and terminal are then as they were before.
 
     Raises:
         KDError: What is wrong with the config and shows only now.
@@ -150,6 +152,8 @@ def run_training(runner: Runner) -> None:
             progress.close()
         for hook in hooks_of(runner, StopSignalHook):
             hook.restore()
+        for display in hooks_of(runner, ProgressHook):
+            display.close()
 
 
 def check_config(cfg: Config) -> None:

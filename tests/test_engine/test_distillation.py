@@ -31,6 +31,7 @@ from mmseg_kd.cli import train as train_command
 from mmseg_kd.engine import distillation
 from mmseg_kd.engine.arguments import schedule_config
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, ManyErrors
+from mmseg_kd.hooks import ValidationPicturesHook
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 
@@ -64,9 +65,10 @@ def split(root: Path, name: str, *augmentations: Config) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def no_config_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its formatting takes most of the time of runs this short."""
+def no_config_in_the_log_and_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time of runs this short."""
     monkeypatch.setattr(ReadConfig, 'pretty_text', '')
+    monkeypatch.setattr(ValidationPicturesHook, 'after_val_epoch', lambda *_, **__: None)
 
 
 @pytest.fixture
