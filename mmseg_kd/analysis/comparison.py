@@ -55,8 +55,9 @@ def draw_comparison(
     """
 
     def cell(picture: Picture) -> Cell:
-        colours = len(np.unique(picture.reshape(-1, 3), axis=0))
-        return Cell(picture, crisp=colours <= len(classes) + 1)
+        # None where there are more colours: a photograph.
+        colours = Image.fromarray(picture).getcolors(len(classes) + 1)
+        return Cell(picture, crisp=colours is not None)
 
     legend = {name: (c[0], c[1], c[2]) for name, c in zip(classes, palette, strict=True)}
     cells = {title: [cell(picture) for picture in column] for title, column in columns.items()}
