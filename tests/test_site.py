@@ -246,19 +246,6 @@ def test_a_notebook_is_found_and_linked(copy: Path) -> None:
     assert not (copy / 'site' / 'sample.ipynb').exists()
 
 
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    chromium = shutil.which('chromium') or shutil.which('google-chrome')
-    if chromium is None:
-        pytest.skip('there is no Chromium')
-    playwright = pytest.importorskip('playwright.sync_api', reason='there is no playwright')
-    flags = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking']
-    with playwright.sync_playwright() as run:
-        started = run.chromium.launch(executable_path=chromium, args=flags)
-        yield started
-        started.close()
-
-
 def test_pages_read_from_disk_on_a_phone(site: Path, browser: Any) -> None:
     page = browser.new_page(viewport=dict(width=360, height=740))
     faults: list[str] = []

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,14 @@ def no_config_in_the_log_and_no_pictures(monkeypatch: pytest.MonkeyPatch) -> Non
     """They take most of the time of runs this short."""
     monkeypatch.setattr(ReadConfig, 'pretty_text', '')
     monkeypatch.setattr(ValidationPicturesHook, 'after_val_epoch', lambda *_, **__: None)
+
+
+@pytest.fixture(autouse=True)
+def interrupts_count() -> Iterator[None]:
+    """As in a shell: a process that one starts in the background passes them over."""
+    own = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, own)
 
 
 @pytest.fixture

@@ -67,10 +67,11 @@ def test_signals_and_switches_are_as_before() -> None:
     cudnn = torch.backends.cudnn
     before = (cudnn.benchmark, cudnn.deterministic, cv2.getNumThreads(), list(sys.path))
     own = signal.signal(signal.SIGTERM, mine)
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(ZeroDivisionError), isolated():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, mine)
             cudnn.benchmark, cudnn.deterministic = not before[0], not before[1]
             torch.use_deterministic_algorithms(True)
             torch.multiprocessing.set_start_method('spawn', force=True)
@@ -78,7 +79,7 @@ def test_signals_and_switches_are_as_before() -> None:
             sys.path.append('elsewhere')
             raise ZeroDivisionError
         assert signal.getsignal(signal.SIGTERM) is mine
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is interrupt
     finally:
         signal.signal(signal.SIGTERM, own)
     assert before == (cudnn.benchmark, cudnn.deterministic, cv2.getNumThreads(), sys.path)

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report.conftest import Project
+from report_project import Project
 from test_report.test_page import synthetic
 
 from mmseg_kd.report.page import render
-
-playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='there is no chromium on the PATH')
-QUIET = (
-    '--no-sandbox',
-    '--disable-gpu',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-)
-
-
-@pytest.fixture(scope='module')
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        one = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield one
-        one.close()
 
 
 class Opened:
@@ -218,5 +196,5 @@ def test_works_without_scripts(browser: Any, project: Project) -> None:
     for selector in ('#theme', '.compare', '.choice'):
         assert not page.is_visible(selector)
     assert page.locator('.matrix:visible').count() == 3
-    assert page.locator('.chart svg:visible').count() == 5
+    assert page.locator('.chart svg:visible').count() == 6
     context.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_report.conftest import HOSTILE, Project
+from report_project import HOSTILE, Project
 
 from mmseg_kd.cli import test as test_command
 from mmseg_kd.cli.report import main
@@ -183,7 +183,8 @@ def test_sections_have_what_they_are_for(page: Page) -> None:
     assert 'Between KL + CD, baseline: nothing but the terms.' in page.text
     charts = [a['id'] for tag, a in page.elements if a.get('class') == 'chart']
     assert charts == [
-        'chart-miou', 'chart-task-loss', 'chart-terms-0', 'chart-learning-rate', 'chart-weights-0',
+        'chart-miou', 'chart-task-loss', 'chart-terms-0', 'chart-learning-rate', 'chart-gradients',
+        'chart-weights-0',
     ]  # fmt: skip
     *_, weights = (t for t in page.tables if t[0] == ['iteration', 'logits', 'features'])
     assert [row[1] for row in weights[1:]] == ['2', '2', '1.333', '0.6667']

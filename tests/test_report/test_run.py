@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from report_project import HOSTILE, Project
 from run_logs import train_line, write_run, write_start
-from test_report.conftest import HOSTILE, Project
 from test_report.test_page import Page
 
 from mmseg_kd.cli.report import main, read_runs
