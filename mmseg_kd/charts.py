@@ -13,7 +13,12 @@ from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
-from mmengine.visualization import MLflowVisBackend, TensorboardVisBackend, Visualizer
+from mmengine.visualization import (
+    LocalVisBackend,
+    MLflowVisBackend,
+    TensorboardVisBackend,
+    Visualizer,
+)
 from numpy.typing import NDArray
 
 # A full disk, a quota, a limit on the size of files.
@@ -38,10 +43,12 @@ def add_references(
 
     TensorBoard draws one tag in one chart, a line for each run: there the lines are runs of their
     own, `<metric>_<name>`, with the tag `<metric>`. Other backends have entries `<metric>_<name>`:
-    with a slash MLflow would take the metric for a folder.
+    with a slash MLflow would take the metric for a folder. The run's own `scalars.json` has none.
     """
     entries = {f'{metric}_{name}': value for name, value in lines.items()}
     for backend in _backends(visualizer):
+        if isinstance(backend, LocalVisBackend):
+            continue  # what stands in its file has been measured
         with unless_full():
             if isinstance(backend, TensorboardVisBackend):
                 backend.experiment.add_scalars(metric, dict(lines), step)

@@ -61,16 +61,16 @@ def _run(name: str, args: Sequence[str]) -> int:
 
 def _help(args: Sequence[str]) -> int:
     parser = _parser()
-    parsed, _ = parser.parse_known_args(args)
+    parsed, unknown = parser.parse_known_args(args)
     if parsed.version:
         from mmseg_kd import __version__
 
         print(__version__)
         return 0
+    if unknown and unknown[0] == args[0]:
+        parser.error(f'expected a command, got {args[0]!r}')
     if parsed.command is not None:
         [close] = difflib.get_close_matches(parsed.command, COMMANDS, n=1, cutoff=0.0)
         parser.error(f'there is no command {parsed.command!r}; nearest: {close}')
-    if args:
-        parser.error(f'expected a command, got {args[0]!r}')
     parser.print_help(sys.stderr)
     return USAGE

@@ -125,6 +125,11 @@ def test_a_misspelt_command_gets_the_nearest(
     assert f'there is no command {wrong!r}; nearest: {right}\n' in text
 
 
+def test_an_option_before_the_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    text = output_of(['--verbose', 'train', 'config.py'], capsys, code=2)
+    assert "expected a command, got '--verbose'\n" in text
+
+
 def test_without_a_command_there_is_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert '  train ' in capsys.readouterr().err
@@ -196,6 +201,12 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp('bash') / 'mmseg-kd.bash'
     path.write_text(shtab.complete(whole_parser(), 'bash'), encoding='utf-8')
     return path
+
+
+def test_completion_offers_what_a_command_takes() -> None:
+    [commands] = [a.choices for a in whole_parser()._actions if isinstance(a.choices, dict)]
+    assert '--debug' in commands['train']._option_string_actions
+    assert '--debug' not in commands['launch']._option_string_actions
 
 
 # What bash does when Tab is pressed behind the words.

@@ -38,8 +38,10 @@ def whole_parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest='command')
     for command in COMMANDS.values():
         parser: argparse.ArgumentParser = import_module(command.module)._parser()
-        with called_as(f'mmseg-kd {command.name}'):
-            finish(parser)
+        # What lies outside this package has its own ways, and finishes its parser itself.
+        if command.module.startswith('mmseg_kd.cli.'):
+            with called_as(f'mmseg-kd {command.name}'):
+                finish(parser)
         _complete_files(parser)
         commands.add_parser(
             command.name, parents=[parser], add_help=False, help=command.summary

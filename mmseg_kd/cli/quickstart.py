@@ -21,6 +21,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
 from mmseg_kd.analysis.complexity import complexity
+from mmseg_kd.analysis.differences import evenly_spaced
 from mmseg_kd.analysis.markdown import markdown_table
 from mmseg_kd.analysis.prediction import image_and_label, predict_labels
 from mmseg_kd.checkpoints import load_weights
@@ -197,8 +198,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def write_figure(networks: Mapping[str, Any], dataset: Any, path: Path) -> None:
     """Image, ground truth and predictions of four evenly spaced validation images."""
-    count = min(4, len(dataset))
-    indices = [round(i * (len(dataset) - 1) / max(1, count - 1)) for i in range(count)]
+    indices = evenly_spaced(len(dataset), 4)
     classes, palette = dataset.metainfo['classes'], dataset.metainfo['palette']
     pairs = [image_and_label(dataset, i) for i in indices]
     columns = {

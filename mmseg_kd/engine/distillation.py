@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,19 +196,19 @@ def distill(
     if resume is True and work_dir is None:
         raise ConfigError('resume=True: expected the work_dir of the run that is to go on.')
     folder = _new_folder() if work_dir is None else Path(work_dir)
-    problems = Problems()
-    parts: list[Mapping[str, Any]] = [runtime_config()]
-    with problems:
-        parts.append(data_config(data))
-    with problems:
-        parts.append(schedule_config(schedule, iterations, lr, optimizer, val_interval))
-    with problems:
-        model = model_config(teacher, student, terms, teacher_checkpoint, folder)
-        parts.append(dict(model=model, work_dir=str(folder)))
-    problems.raise_if_any()
-    cfg = run_config(*parts, options=plain(cfg_options), file=folder / 'config.py')
     options = TrainingOptions(resume=resume, amp=amp, seed=seed, device=device)
     with isolated(), checkpoint_trust(checkpoints_are_trusted()):
+        problems = Problems()
+        parts: list[Mapping[str, Any]] = [runtime_config()]
+        with problems:
+            parts.append(data_config(data))
+        with problems:
+            parts.append(schedule_config(schedule, iterations, lr, optimizer, val_interval))
+        with problems:
+            model = model_config(teacher, student, terms, teacher_checkpoint, folder)
+            parts.append(dict(model=model, work_dir=str(folder)))
+        problems.raise_if_any()
+        cfg = run_config(*parts, options=plain(cfg_options), file=folder / 'config.py')
         try:
             result = _train(cfg, options)
         finally:
@@ -221,10 +222,12 @@ def distill(
 def _new_folder() -> Path:
     name = f'distill_{time.strftime("%Y%m%d_%H%M%S")}'
     folder, count = Path('work_dirs', name), 1
-    while folder.exists():
+    while True:
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
         count += 1
         folder = Path('work_dirs', f'{name}_{count}')
-    return folder
 
 
 def _train(cfg: Config, options: TrainingOptions) -> Distilled | Stopped:
@@ -263,6 +266,8 @@ def _result(runner: Runner) -> Distilled:
     (saver, *_) = [*hooks_of(runner, DurableCheckpointHook), None]
     last = None if saver is None else saver.last_ckpt
     best = [work_dir / hook.filename for hook in hooks_of(runner, StudentCheckpointHook)]
+    # Without a validation, what is there is another run's.
+    best = [path for path in best if validations and path.is_file()]
     return Distilled(
         student=_student(runner),
         metrics=validations[-1][1] if validations else {},
@@ -270,7 +275,7 @@ def _result(runner: Runner) -> Distilled:
         work_dir=work_dir,
         config=work_dir / Path(runner.cfg.filename).name,
         checkpoint=None if last is None else Path(last),
-        best=next((path for path in best if path.is_file()), None),
+        best=next(iter(best), None),
     )
 
 

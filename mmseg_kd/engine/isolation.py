@@ -37,7 +37,8 @@ def isolated() -> Iterator[None]:
 @contextmanager
 def _random_state() -> Iterator[None]:
     of_python, of_numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    # All devices by name: left to itself it warns where there are several.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
             yield
         finally:

@@ -148,8 +148,6 @@ def run_training(runner: Runner) -> None:
         with building('config'):
             raise
     finally:
-        for progress in hooks_of(runner, ProgressHook):
-            progress.close()
         for hook in hooks_of(runner, StopSignalHook):
             hook.restore()
         for display in hooks_of(runner, ProgressHook):
@@ -181,7 +179,7 @@ def apply_options(cfg: Config, options: TrainingOptions) -> None:
         ConfigError: The optimiser wrapper cannot be switched to mixed precision.
         DeviceError: Mixed precision without a device for it.
     """
-    if options.resume is not False:
+    if options.resume:
         cfg.resume = True
         cfg.load_from = None if options.resume is True else str(options.resume)
     if options.seed is not None or options.deterministic:

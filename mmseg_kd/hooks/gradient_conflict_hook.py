@@ -87,6 +87,8 @@ class GradientConflictHook(Hook):
             norms = {TASK_LOSS: measured.task_norm}
             norms |= {TERM_PREFIX + name: norm for name, norm in measured.norms.items()}
             entries |= {f'grad_norm.{name}': norm / scale for name, norm in norms.items()}
+            # With `iter`, as mmengine marks what belongs to training.
+            entries['iter'] = runner.iter + 1
             runner.visualizer.add_scalars(entries, step=runner.iter + 1)
             runner.logger.info(f'Iter(train) [{runner.iter + 1}]  {text}')
 

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
+from mmseg_kd.analysis.differences import evenly_spaced
 from mmseg_kd.analysis.grid import Picture
 from mmseg_kd.analysis.prediction import predict_labels
 from mmseg_kd.charts import add_picture
@@ -30,6 +31,9 @@ from mmseg_kd.segmentors import DistillationWrapper
 from mmseg_kd.values import is_whole
 
 NAME = 'validation'
+
+# A pixel that is not annotated.
+VOID = 255
 
 # Beside pictures that are narrower or lower than the first.
 PAPER = (255, 255, 255)
@@ -74,9 +78,7 @@ class ValidationPicturesHook(Hook):
     @master_only
     def before_val_epoch(self, runner: Runner) -> None:
         """Pick the batches whose first image is shown."""
-        batches = len(runner.val_dataloader)
-        count = min(self.images, batches)
-        self._picked = {round(i * (batches - 1) / max(1, count - 1)) for i in range(count)}
+        self._picked = set(evenly_spaced(len(runner.val_dataloader), self.images))
         self._shown = []
 
     @master_only
@@ -84,10 +86,21 @@ class ValidationPicturesHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Keep an image and what was predicted for it."""
-        if batch_idx in self._picked:
-            image_CHW, sample = data_batch['inputs'][0].cpu(), outputs[0]
-            truth, predicted = (_label(one) for one in (sample.gt_sem_seg, sample.pred_sem_seg))
-            self._shown.append(_Shown(image_CHW, sample.metainfo, truth, predicted))
+        if batch_idx not in self._picked:
+            return
+        image_CHW, sample = data_batch['inputs'][0].cpu(), outputs[0]
+        if image_CHW.dtype != torch.uint8 or len(image_CHW) != 3 or 'gt_sem_seg' not in sample:
+            # Training goes on: other images are nobody's mistake.
+            self._picked, self.images = set(), 0
+            message = (
+                'No pictures of the validations: expected images of three channels in bytes, with '
+                f'ground truth; got {len(image_CHW)} in {image_CHW.dtype}, '
+                f'{"with" if "gt_sem_seg" in sample else "without"} it.'
+            )
+            print_log(message, logger='current', level=logging.WARNING)
+            return
+        truth, predicted = (_label(one) for one in (sample.gt_sem_seg, sample.pred_sem_seg))
+        self._shown.append(_Shown(image_CHW, sample.metainfo, truth, predicted))
 
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -95,7 +108,8 @@ class ValidationPicturesHook(Hook):
         metainfo = getattr(runner.val_dataloader.dataset, 'metainfo', {})
         classes, palette = metainfo.get('classes'), metainfo.get('palette')
         shown, self._shown = self._shown, []
-        if not shown or not classes or not palette:
+        # A label is a byte, and 255 means that there is none.
+        if not shown or not classes or not palette or len(classes) > VOID:
             return
         model = unwrapped(runner.model)
         if self._of_teachers is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import doctest
+import os
 import random
 import signal
 import sys
@@ -363,3 +364,21 @@ def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         else:
             exec(example.source, scope)
     assert shown == 2
+
+
+def test_where_modules_are_looked_for_is_as_before(
+    distil: Callable[..., mmseg_kd.Distilled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, 'path', [path for path in sys.path if path != os.getcwd()])
+    before = list(sys.path)
+    with pytest.raises(ConfigError):
+        distil(student='nowhere.py')
+    assert sys.path == before
+
+
+def test_the_best_student_is_the_runs_own(
+    distil: Callable[..., mmseg_kd.Distilled], data: Config, tmp_path: Path
+) -> None:
+    assert distil().best == tmp_path / 'run' / 'student_best.pth'
+    unmeasured = {name: part for name, part in data.items() if name.startswith('train')}
+    assert distil(data=unmeasured, val_interval=None).best is None

@@ -53,3 +53,11 @@ def test_deterministic_ranks_keep_the_order_of_their_sums() -> None:
         assert cfg.randomness == dict(deterministic=True)
     assert open_to_it.find_unused_parameters is True
     assert decided.find_unused_parameters is False
+
+
+@pytest.mark.parametrize('resume', [False, None])
+def test_a_run_that_is_not_resumed_keeps_its_weights_to_begin_with(resume: bool | None) -> None:
+    cfg = Config(dict(load_from='weights.pth'))
+    apply_options(cfg, TrainingOptions(resume=resume))  # type: ignore[arg-type]
+    assert cfg.load_from == 'weights.pth'
+    assert 'resume' not in cfg

@@ -117,7 +117,7 @@ def test_angle_is_that_of_separate_backward_passes(tmp_path: Path) -> None:
     [line] = loop.lines
     assert re.fullmatch(r'Iter\(train\) \[1\]  angle\.kl: [\d.]+  angle\.cd: [\d.]+', line)
     norms = {f'grad_norm.{name}' for name in ('task_loss', 'kd.kl', 'kd.cd')}
-    assert set(angles) == {'kl', 'cd', *norms}
+    assert set(angles) == {'kl', 'cd', *norms, 'iter'}
 
     def of(*terms: dict[str, Any]) -> Tensor:
         alone = make_wrapper(tmp_path, *terms)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +13,21 @@ from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks import ReferenceHook
 
 
+class Kept:
+    """A backend that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, float]] = []
+
+    def add_scalars(self, entries: dict[str, float], step: int) -> None:
+        self.entries.append({**entries, 'step': step})
+
+    def close(self) -> None: ...
+
+
 def runner_with(folder: Path, by_epoch: bool = False, hierarchy: bool = False) -> Any:
-    """What the hook sees of a runner that logs to the disk and to TensorBoard."""
-    backends = [LocalVisBackend(str(folder)), TensorboardVisBackend(str(folder))]
+    """What the hook sees of a runner that logs to the disk, to TensorBoard and elsewhere."""
+    backends = [LocalVisBackend(str(folder)), TensorboardVisBackend(str(folder)), Kept()]
     return SimpleNamespace(
         iter=0,
         epoch=0,
@@ -34,11 +45,6 @@ def draw(hook: ReferenceHook, runner: Any, *validations: tuple[int, int]) -> Non
         backend.close()
 
 
-def lines_of(folder: Path) -> list[dict[str, float]]:
-    text = (folder / 'scalars.json').read_text(encoding='utf-8')
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def points(folder: Path, tag: str) -> list[tuple[int, float]]:
     events = EventAccumulator(str(folder)).Reload()
     return [(event.step, event.value) for event in events.Scalars(tag)]
@@ -52,19 +58,24 @@ def write_run(work_dir: Path, name: str, *lines: str) -> None:
 
 def test_a_line_each_in_the_chart_of_the_metric(tmp_path: Path) -> None:
     hook = ReferenceHook(mIoU=dict(teacher=64.5, baseline=54))
-    draw(hook, runner_with(tmp_path), (400, 1), (800, 2))
+    runner = runner_with(tmp_path)
+    draw(hook, runner, (400, 1), (800, 2))
     for name, value in (('teacher', 64.5), ('baseline', 54.0)):
         # The tag of the student's own curve, in a run beside it.
         assert points(tmp_path / f'mIoU_{name}', 'mIoU') == [(0, value), (400, value), (800, value)]
     expected = {'mIoU_teacher': 64.5, 'mIoU_baseline': 54.0}
-    assert lines_of(tmp_path) == [{**expected, 'step': step} for step in (0, 400, 800)]
+    kept = runner.visualizer._vis_backends['2'].entries
+    assert kept == [{**expected, 'step': step} for step in (0, 400, 800)]
+    # The log of a run has what was measured, and nothing else.
+    assert not (tmp_path / 'scalars.json').exists()
 
 
 def test_where_the_log_has_its_metrics(tmp_path: Path) -> None:
     """By epoch, and under names with 'val/' before them."""
-    draw(ReferenceHook(mIoU=dict(teacher=64.5)), runner_with(tmp_path, True, True), (400, 1))
+    runner = runner_with(tmp_path, True, True)
+    draw(ReferenceHook(mIoU=dict(teacher=64.5)), runner, (400, 1))
     assert points(tmp_path / 'val_mIoU_teacher', 'val/mIoU') == [(0, 64.5), (1, 64.5)]
-    assert [line['step'] for line in lines_of(tmp_path)] == [0, 1]
+    assert [entry['step'] for entry in runner.visualizer._vis_backends['2'].entries] == [0, 1]
 
 
 def test_the_last_validation_of_another_run(tmp_path: Path) -> None:
