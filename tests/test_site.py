@@ -61,25 +61,36 @@ def copy(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize(
-    ('file', 'added', 'message'),
-    [
-        ('docs/data.md', '[a](nowhere.md)', "'nowhere.md', but the target is not found"),
-        ('docs/data.md', '[a](losses.md#nowhere)', "does not contain an anchor '#nowhere'"),
-        ('README.md', '[a](docs/nowhere.md)', "'nowhere.md', but the target is not found"),
-        ('README.md', '![a](figures/nowhere.png)', "'figures/nowhere.png', but the target is not"),
-        ('docs/data.md', '$\\nosuch{a}$', 'nosuch'),
-        ('docs/orphan.md', '# Orphan', 'not included in the "nav"'),
-    ],
-)
-def test_what_is_broken_is_an_error(
-    copy: Path, caplog: pytest.LogCaptureFixture, file: str, added: str, message: str
-) -> None:
-    with (copy / file).open('a', encoding='utf-8') as page:
-        page.write(f'\n{added}\n')
+def test_all_that_is_broken_is_named(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for file, added in (
+        ('docs/data.md', '[a](nowhere.md)'),
+        ('docs/data.md', '[a](losses.md#nowhere)'),
+        ('README.md', '[a](docs/nowhere_else.md)'),
+        ('README.md', '![a](figures/nowhere.png)'),
+        ('docs/orphan.md', '# Orphan'),
+    ):
+        with (copy / file).open('a', encoding='utf-8') as page:
+            page.write(f'\n{added}\n')
     with pytest.raises(Abort):
         make(copy, copy / 'site')
-    assert message in caplog.text
+    for message in (
+        "'nowhere.md', but the target is not found",
+        "does not contain an anchor '#nowhere'",
+        "'nowhere_else.md', but the target is not found",
+        "'figures/nowhere.png', but the target is not",
+        'not included in the "nav"',
+    ):
+        assert message in caplog.text
+
+
+def test_a_formula_that_cannot_be_drawn_is_an_error(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (copy / 'docs' / 'data.md').open('a', encoding='utf-8') as page:
+        page.write('\n$\\nosuch{a}$\n')
+    with pytest.raises(Abort):
+        make(copy, copy / 'site')
+    assert 'nosuch' in caplog.text
 
 
 def test_a_page_asks_nothing_of_the_network(site: Path) -> None:
