@@ -12,6 +12,7 @@ from mmseg_kd.analysis.work_dir import find_checkpoint, find_config, title_of
 from mmseg_kd.assembly import DistillationSpec, parse_distillation
 from mmseg_kd.checkpoints import read_checkpoint
 from mmseg_kd.checkpoints.digest import sha256_of
+from mmseg_kd.checkpoints.trust import checkpoints_are_trusted
 from mmseg_kd.config_file import read_config_file
 from mmseg_kd.errors import CheckpointError, ConfigError, KDError, Problems, told
 from mmseg_kd.network import NetworkSpec, teacher_label
@@ -153,7 +154,7 @@ def _find_checkpoint(run: Run) -> None:
 
 
 def _find_config(run: Run) -> None:
-    """The config of the training: beside its log, in the folder, or in the checkpoint.
+    """The config of the training: beside its log, in the folder, or in a trusted checkpoint.
 
     The one in the folder comes second: a test there writes its own in its place.
     """
@@ -165,7 +166,9 @@ def _find_config(run: Run) -> None:
     except KDError as error:
         reason = told(error)
     kept = run.meta.get('cfg')
-    if isinstance(kept, str) and kept.strip():
+    if isinstance(kept, str) and kept.strip() and not checkpoints_are_trusted():
+        reason += ' The one in the checkpoint is code: --trust-checkpoint reads it.'
+    elif isinstance(kept, str) and kept.strip():
         try:
             config = Config.fromstring(kept, '.py')
             run.config = _checked(config, run.checkpoint)
