@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mmseg_kd.errors import LogError
 
-SCALARS = 'scalars.json'
+SCALARS, CONFIG = 'scalars.json', 'config.py'
 
 # What may differ between runs of one experiment: the seed, where things go and what goes on.
 _OWN_TO_A_RUN = {'randomness', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name'}
@@ -209,7 +209,7 @@ def seed_of(log: RunLog) -> int | None:
 
 def _config_of(log: RunLog) -> dict[str, ast.expr]:
     """The entries of the config that the last start wrote down, by name, as code."""
-    file = log.starts[-1].file.with_name('config.py')
+    file = log.starts[-1].file.with_name(CONFIG)
     try:
         statements = ast.parse(file.read_text(encoding='utf-8')).body
     except (OSError, ValueError, SyntaxError):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmseg_kd.analysis.log import CONFIG, read_log
 from mmseg_kd.checkpoints.newest import POINTER, newest_whole
 from mmseg_kd.config_file import read_config_file
-from mmseg_kd.errors import CheckpointError, ConfigError, Problems
+from mmseg_kd.errors import CheckpointError, ConfigError, LogError, Problems
 
 # Checkpoints by what they are called, the most telling first: the best one by mIoU, by another
 # metric, the newest one.
@@ -57,13 +59,20 @@ def read_work_dir(folder: str | Path) -> WorkDir:
 
 
 def find_config(folder: Path) -> Path:
-    """The config that the newest run in `folder` wrote there.
+    """The config of the newest training in `folder`: beside its log, or in the folder itself.
+
+    The one in the folder comes second: a test there writes its own in its place.
 
     Raises:
         ConfigError: There is no such folder, or no config in it.
     """
     if not folder.is_dir():
         raise ConfigError(f'{folder}: there is no such folder; expected the work dir of a run.')
+    with suppress(LogError):
+        for start in reversed(read_log(folder).starts):
+            config = start.file.with_name(CONFIG)
+            if start.first is not None and config.is_file():
+                return config
     # An exported student has a config beside it too, which names no work dir.
     found = [path for path in folder.glob('*.py') if 'work_dir' in _names_in(path)]
     if not found:

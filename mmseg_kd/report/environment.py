@@ -74,7 +74,11 @@ def commands(runs: Sequence[Run]) -> list[Commands]:
                 + options
             )
         if run.checkpoint is not None:
-            lines.append(f'python tools/test.py {config} {shlex.quote(run.checkpoint)}')
+            # Without it the test would go to the work dir of the run, beside its logs.
+            out = shlex.quote(f'{run.folder}_test')
+            lines.append(
+                f'python tools/test.py {config} {shlex.quote(run.checkpoint)} --work-dir {out}'
+            )
         result.append(Commands(run.title, lines))
     return result
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from mmseg_kd.analysis.log import Curve, read_log, scalar_files
 from mmseg_kd.errors import LogError
 
-CONFIG = 'vis_data/config.py'
 # Metrics of a validation that are no measure of quality.
 _TIMES = {'time', 'data_time'}
 

@@ -16,7 +16,7 @@ from mmseg_kd.checkpoints.trust import checkpoints_are_trusted
 from mmseg_kd.config_file import read_config_file
 from mmseg_kd.errors import CheckpointError, ConfigError, KDError, Problems, told
 from mmseg_kd.network import NetworkSpec, teacher_label
-from mmseg_kd.report.logs import CONFIG, Logged, read_logs
+from mmseg_kd.report.logs import Logged, read_logs
 from mmseg_kd.report.measurement import Measurement
 
 STUDENT, BASELINE, TEACHER, NETWORK = 'student', 'baseline', 'teacher', 'network'
@@ -154,13 +154,9 @@ def _find_checkpoint(run: Run) -> None:
 
 
 def _find_config(run: Run) -> None:
-    """The config of the training: beside its log, in the folder, or in a trusted checkpoint.
-
-    The one in the folder comes second: a test there writes its own in its place.
-    """
-    files = [s / CONFIG for s in reversed(run.log.starts) if (s / CONFIG).is_file()]
+    """The config of the training: a file in the folder, or in a trusted checkpoint."""
     try:
-        run.config_file = files[0] if files else find_config(run.folder)
+        run.config_file = find_config(run.folder)
         run.config = _checked(read_config_file(str(run.config_file)), run.config_file)
         return
     except KDError as error:

@@ -12,7 +12,10 @@ from report_project import HOSTILE, Project
 from run_logs import train_line, write_run, write_start
 from test_report.test_page import Page
 
+from mmseg_kd.analysis.work_dir import find_config
 from mmseg_kd.checkpoints import read_checkpoint
+from mmseg_kd.cli import test as test_command
+from mmseg_kd.cli.named_networks import load_networks, read_networks
 from mmseg_kd.cli.report import main, read_runs
 
 
@@ -156,6 +159,24 @@ def test_config_in_a_checkpoint_is_run_where_it_is_trusted(
     assert trace.is_dir()
     page = Page((folder / 'report.html').read_text(encoding='utf-8'))
     assert 'Read from the checkpoint: the folder has no config file.' in page.text
+
+
+@pytest.mark.parametrize('options', [[], ['--teacher']])
+def test_a_test_in_the_work_dir_does_not_change_the_run(
+    project: Project, tmp_path: Path, options: list[str]
+) -> None:
+    folder = tmp_path / 'student'
+    shutil.copytree(project.student, folder)
+    before = find_config(folder)
+    checkpoint = [] if options else [str(folder / 'iter_4.pth')]
+    config = str(project.folder / 'student.py')
+    assert test_command.main([config, *checkpoint, *options, '--work-dir', str(folder)]) == 0
+    assert 'DistillationWrapper' not in (folder / 'student.py').read_text(encoding='utf-8')
+    assert find_config(folder) == before
+    assert titles(folder)[0] == ('KL + CD', 'student')
+    [network] = read_networks([str(folder)])
+    assert network.title == 'KL + CD'
+    load_networks([network], torch.device('cpu'))
 
 
 def test_without_checkpoint_the_last_validation_is_shown(project: Project, tmp_path: Path) -> None:
