@@ -199,11 +199,12 @@ def _axis(
         return first, last, [t for t in all_ticks if first <= t <= last]
     if from_zero:
         low = min(low, 0.0)
-    if high == low:
+    # Values that differ by rounding alone are one value.
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = (low - 1, high + 1) if not low else (min(low, 0.0), max(high, 0.0))
     step = nice_step((high - low) / 4)
     begin, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = [round(i * step, 12) for i in range(begin, end + 1)]
+    ticks = [float(f'{i * step:.12g}') for i in range(begin, end + 1)]
     return ticks[0], ticks[-1], ticks
 
 

@@ -69,7 +69,22 @@ def test_long_curves_are_means_of_stretches() -> None:
     assert len(chart.rows) <= 41
 
 
-@pytest.mark.parametrize('values', [[1.0], [0.0], [3.0, 3.0], [-2.0, -2.0], [1e-12, 1e12], [-5, 5]])
+@pytest.mark.parametrize(
+    'values',
+    [
+        [1.0],
+        [0.0],
+        [3.0, 3.0],
+        [-2.0, -2.0],
+        [1e-12, 1e12],
+        [-5, 5],
+        [0.001999999999999999, 0.002],
+        [6e-5, 6.000000000000001e-05],
+        [-3.0000000000000004, -3.0],
+        [1e-13, 2e-13],
+        [0.0, 3e-20],
+    ],
+)
 def test_any_values_have_axes(values: list[float]) -> None:
     chart = line_chart('x', 'X', [Series('a', 'c0', list(enumerate(values)))])
     assert chart is not None
