@@ -176,15 +176,17 @@ def _read(file: Path) -> tuple[list[_Entry], int]:
         except (ValueError, TypeError, KeyError, OverflowError):
             unread += bool(line.strip())
             continue
-        entries.append((last, is_training, dict(_numbers(values))))
+        entries.append((last, is_training, dict(_numbers(values, is_training))))
     return entries, unread
 
 
-def _numbers(values: Mapping[str, object]) -> Iterator[tuple[str, float]]:
+def _numbers(values: Mapping[str, object], is_training: bool) -> Iterator[tuple[str, float]]:
+    # Where a config logs with hierarchy, the names begin with what they are of.
+    prefix = 'train/' if is_training else 'val/'
     for name, value in values.items():
         counts = name in ('iter', 'step', 'epoch')
         if isinstance(value, int | float) and not isinstance(value, bool) and not counts:
-            yield name, float(value)
+            yield name.removeprefix(prefix), float(value)
 
 
 def experiment_of(log: RunLog) -> frozenset[tuple[str, str]] | None:
