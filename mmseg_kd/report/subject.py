@@ -30,7 +30,7 @@ from mmseg_kd.errors import CheckpointError, ConfigError, KDError
 from mmseg_kd.host import explain
 from mmseg_kd.network import build_segmentor, without_initialisation
 from mmseg_kd.preflight import build_dataset
-from mmseg_kd.report.measurement import Measurement, measure, test_loader
+from mmseg_kd.report.measurement import Measurement, ignored_label, measure, test_loader
 from mmseg_kd.report.run import Run
 
 # In a run's work dir.
@@ -65,7 +65,8 @@ class Subject:
     def _key(self) -> str:
         """Stands for weights, network and data."""
         digest = hashlib.sha256(f'{VERSION} {sha256_of(Path(self.checkpoint))}'.encode())
-        digest.update(repr((dict(self.model), test_loader(self.config)['dataset'])).encode())
+        data = test_loader(self.config)['dataset']
+        digest.update(repr((dict(self.model), data, ignored_label(self.config))).encode())
         for index in range(len(self.dataset)):
             info = self.dataset.get_data_info(index) if _lists(self.dataset) else {}
             for file in (info.get('img_path'), info.get('seg_map_path')):

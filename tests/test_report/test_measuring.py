@@ -1,0 +1,33 @@
+"""What is measured once, and what again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_project import Project
+
+from mmseg_kd.cli.report import read_runs
+from mmseg_kd.report.run import Run
+from mmseg_kd.report.subject import Subject
+
+
+@pytest.fixture
+def runs(project: Project, tmp_path: Path) -> list[Run]:
+    """A student and its baseline, of which nothing was measured."""
+    folders = [tmp_path / source.name for source in (project.student, project.baseline)]
+    for source, folder in zip((project.student, project.baseline), folders, strict=True):
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns('report'))
+    return [run for run in read_runs([str(folder) for folder in folders]) if run.has_folder]
+
+
+def test_another_ignored_label_is_another_measurement(runs: list[Run]) -> None:
+    run = runs[0]
+    assert run.config is not None
+    before = Subject(run).folder
+    assert Subject(run).folder == before
+    run.config.test_evaluator['ignore_index'] = 1
+    assert Subject(run).folder != before
