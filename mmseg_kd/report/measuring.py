@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from mmseg_kd.errors import KDError, told
-from mmseg_kd.report.measurement import Measurement, time_networks
+from mmseg_kd.report.measurement import time_networks
 from mmseg_kd.report.run import Run
 from mmseg_kd.report.subject import Subject
 
@@ -36,21 +36,19 @@ def measure_runs(runs: Sequence[Run], rounds: int = 20) -> dict[str, Subject]:
         What was measured, by the runs' titles.
     """
     subjects: dict[str, Subject] = {}
-    new: dict[str, Measurement] = {}
     for run in runs:
         if run.checkpoint is None or run.config is None or run.model is None:
             continue
         try:
             subject = Subject(run)
             if subject.measured is None:
-                new[run.title] = subject.measure(Progress(run.title))
+                # Kept at once: the next network may take hours, or fail.
+                subject.keep(subject.measure(Progress(run.title)))
         except KDError as error:
             run.miss('measured', told(error))
         else:
             run.measured = subject.measured
             subjects[run.title] = subject
-    for title, found in new.items():
-        subjects[title].keep(found)
     untimed = any(s.measured is None or s.measured.seconds is None for s in subjects.values())
     if untimed:
         print(f'Timing {len(subjects)} networks in turns', flush=True)

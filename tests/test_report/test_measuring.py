@@ -11,6 +11,7 @@ import pytest
 from report_project import Project
 
 from mmseg_kd.cli.report import read_runs
+from mmseg_kd.report.measuring import measure_runs
 from mmseg_kd.report.run import Run
 from mmseg_kd.report.subject import Subject
 
@@ -31,3 +32,22 @@ def test_another_ignored_label_is_another_measurement(runs: list[Run]) -> None:
     assert Subject(run).folder == before
     run.config.test_evaluator['ignore_index'] = 1
     assert Subject(run).folder != before
+
+
+def test_what_was_measured_before_an_interrupt_is_kept(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = Subject.measure
+
+    def interrupted(subject: Subject, progress: Callable[[int, int], None]) -> Any:
+        if subject.run is runs[1]:
+            raise KeyboardInterrupt
+        return measure(subject, progress)
+
+    monkeypatch.setattr(Subject, 'measure', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure_runs(runs)
+    first, second = (Subject(run).measured for run in runs)
+    assert first is not None
+    assert len(first.images) == 3
+    assert second is None
