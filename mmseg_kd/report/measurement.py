@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ class Measurement:
         flops: Operations for that picture, a multiply-add counted once; None: not counted.
         seconds: Median for that picture, from pixels to classes; None: not measured.
         device: Where.
+        session: The same for networks that were timed in turns; '' where none was.
     """
 
     classes: list[str]
@@ -56,6 +58,7 @@ class Measurement:
     flops: int | None = None
     seconds: float | None = None
     device: str = ''
+    session: str = ''
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -201,9 +204,10 @@ def time_networks(
         network.eval()
         calls[name] = call
     seconds = measure_latency(calls, rounds=rounds)
-    device = device_name()
+    device, session = device_name(), uuid4().hex
     return {
-        name: replace(found[name], seconds=value, device=device) for name, value in seconds.items()
+        name: replace(found[name], seconds=value, device=device, session=session)
+        for name, value in seconds.items()
     }
 
 

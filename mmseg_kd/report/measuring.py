@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mmseg_kd.errors import KDError, told
 from mmseg_kd.report.measurement import time_networks
@@ -49,8 +50,8 @@ def measure_runs(runs: Sequence[Run], rounds: int = 20) -> dict[str, Subject]:
         else:
             run.measured = subject.measured
             subjects[run.title] = subject
-    untimed = any(s.measured is None or s.measured.seconds is None for s in subjects.values())
-    if untimed:
+    sessions = {s.measured.session for s in subjects.values() if s.measured is not None}
+    if len(sessions) > 1 or '' in sessions:
         print(f'Timing {len(subjects)} networks in turns', flush=True)
         _time(subjects, rounds)
     return subjects
@@ -64,8 +65,11 @@ def _time(subjects: dict[str, Subject], rounds: int) -> None:
         networks = {title: subjects[title].network for title in found}
         timed = time_networks(networks, found, rounds)
     except (KDError, RuntimeError, TypeError) as error:
-        for subject in subjects.values():
-            subject.run.miss('speed', f'Not timed: {error}')
+        for title, measured in found.items():
+            run = subjects[title].run
+            run.miss('speed', f'Not timed: {error}')
+            # Times of other days are not to be compared.
+            run.measured = replace(measured, seconds=None, device='', session='')
         return
     for title, measured in timed.items():
         subjects[title].keep(measured)

@@ -11,6 +11,7 @@ import pytest
 from report_project import Project
 
 from mmseg_kd.cli.report import read_runs
+from mmseg_kd.report import measuring
 from mmseg_kd.report.measuring import measure_runs
 from mmseg_kd.report.run import Run
 from mmseg_kd.report.subject import Subject
@@ -51,3 +52,29 @@ def test_what_was_measured_before_an_interrupt_is_kept(
     assert first is not None
     assert len(first.images) == 3
     assert second is None
+
+
+def test_networks_that_were_timed_apart_are_timed_again(
+    runs: list[Run], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run in runs:
+        measure_runs([run], rounds=1)
+        assert run.measured is not None
+    assert len({run.measured.session for run in runs if run.measured}) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring, 'time_networks', fail)
+        measure_runs(runs)
+    # Times that cannot be compared are not shown.
+    assert [run.measured.seconds for run in runs if run.measured] == [None, None]
+    assert runs[0].gaps['speed'] == ['Not timed: no memory']
+    capsys.readouterr()
+    measure_runs(runs, rounds=1)
+    assert capsys.readouterr().out == 'Timing 2 networks in turns\n'
+    [session] = {run.measured.session for run in runs if run.measured}
+    assert session
+    measure_runs(runs)
+    assert capsys.readouterr().out == ''
+
+
+def fail(*args: Any) -> None:
+    raise RuntimeError('no memory')
