@@ -12,12 +12,12 @@ from uuid import uuid4
 
 import numpy as np
 import torch
-from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.evaluation.metrics import IoUMetric
 from numpy.typing import NDArray
 
+from mmseg_kd.analysis.complexity import complexity
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import FastIoUMetric
 from mmseg_kd.evaluation.prediction import use_lean_prediction
@@ -173,17 +173,10 @@ def operations(network: Any, size: list[int]) -> int | None:
 
     What takes no plain tensor cannot be counted.
     """
-    device = next(network.parameters()).device
     try:
-        # The counting makes its picture on the CPU.
-        network.cpu()
-        with evaluating(network):
-            info = get_model_complexity_info(network, (3, *size), show_table=False, show_arch=False)
+        return complexity(network, (size[0], size[1])).whole.flops
     except Exception:  # whatever tracing a network of the user's raises
         return None
-    finally:
-        network.to(device)
-    return int(info['flops'])
 
 
 def time_networks(

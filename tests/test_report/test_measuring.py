@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from report_project import Project
+from torch import Tensor, nn
 
 from mmseg_kd.cli.report import read_runs
 from mmseg_kd.report import measuring
+from mmseg_kd.report.measurement import operations
 from mmseg_kd.report.measuring import measure_runs
 from mmseg_kd.report.run import Run
 from mmseg_kd.report.subject import Subject
@@ -74,6 +77,27 @@ def test_networks_that_were_timed_apart_are_timed_again(
     assert session
     measure_runs(runs)
     assert capsys.readouterr().out == ''
+
+
+class Attention(nn.Module):
+    """Pixels that attend to each other, without a matrix of weights that a trace would show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = images.flatten(2).transpose(1, 2) * self.scale
+        return nn.functional.scaled_dot_product_attention(pixels, pixels, pixels)
+
+
+def test_attention_is_counted() -> None:
+    # Twice 12 x 12 x 3, the pixels among themselves.
+    assert operations(Attention(), [3, 4]) == 2 * 12 * 12 * 3
+
+
+def test_what_cannot_be_traced_is_not_counted() -> None:
+    assert operations(nn.Linear(5, 5), [3, 4]) is None
 
 
 def fail(*args: Any) -> None:
