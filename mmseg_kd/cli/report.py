@@ -65,8 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.pictures < 0:
         raise ConfigError(f'--pictures: expected 0 or more, got {args.pictures}.')
-    # The counting of operations warns of every operator that costs next to nothing.
-    MMLogger.get_current_instance().setLevel('ERROR')
+    MMLogger.get_current_instance().setLevel('WARNING')
     init_default_scope('mmseg')
     runs = read_runs(args.work_dirs)
     out = Path(args.out) if args.out else split_title(args.work_dirs[0])[1] / 'report.html'

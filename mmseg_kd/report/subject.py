@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -92,7 +93,8 @@ class Subject:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_durably(self.folder / name, content)
         except OSError as error:  # a folder that is not ours to write to, or a full disk
-            print_log(f'Not kept, to be measured again: {error}', logger='current')
+            message = f'Not kept, to be measured again: {error}'
+            print_log(message, logger='current', level=logging.WARNING)
 
     @cached_property
     def network(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from report_project import Project
 from torch import Tensor, nn
 
-from mmseg_kd.cli.report import read_runs
+from mmseg_kd.cli.report import main, read_runs
 from mmseg_kd.report import measuring
 from mmseg_kd.report.measurement import operations
 from mmseg_kd.report.measuring import measure_runs
@@ -98,6 +100,28 @@ def test_attention_is_counted() -> None:
 
 def test_what_cannot_be_traced_is_not_counted() -> None:
     assert operations(nn.Linear(5, 5), [3, 4]) is None
+
+
+def test_warnings_are_seen(project: Project, tmp_path: Path) -> None:
+    folder = tmp_path / 'run'
+    shutil.copytree(project.baseline, folder, ignore=shutil.ignore_patterns('report'))
+    # Where its measurement would go there is a file, and its best checkpoint is torn.
+    (folder / 'report').write_text('', encoding='utf-8')
+    [best] = folder.glob('best_mIoU_*.pth')
+    best.write_bytes(best.read_bytes()[:1000])
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        assert main([str(folder), '--pictures', '0']) == 0
+    finally:
+        logger.removeHandler(handler)
+    assert {line.partition(':')[0] for line in said} == {
+        'Passed over',
+        'Not kept, to be measured again',
+    }
 
 
 def fail(*args: Any) -> None:
