@@ -58,6 +58,23 @@ def read_work_dir(folder: str | Path) -> WorkDir:
     return WorkDir(folder, title, config, checkpoint)
 
 
+def split_title(text: str) -> tuple[str | None, str]:
+    """The title, None where none is given, and the rest of `[TITLE=]WORK_DIR`.
+
+    Raises:
+        ConfigError: There is a '=' with nothing before or behind it.
+    """
+    title, separator, rest = text.partition('=')
+    # A folder may have the sign in its name: work_dirs/lr=0.1
+    if not separator or '/' in title or Path(text).exists():
+        return None, text
+    if not title.strip() or not rest:
+        raise ConfigError(
+            f'{text!r}: expected [TITLE=]WORK_DIR, with something before the = and behind it.'
+        )
+    return title.strip(), rest
+
+
 def find_config(folder: Path) -> Path:
     """The config of the newest training in `folder`: beside its log, or in the folder itself.
 

@@ -148,6 +148,8 @@ def _weights(run: Run) -> list[Series]:
         return series
     logged = [name for name in run.log.train if name.startswith(WEIGHT_PREFIX)]
     return [
-        Series(name.removeprefix(WEIGHT_PREFIX), f'c{i % COLOURS}', run.log.train[name], markers=True)
+        Series(
+            name.removeprefix(WEIGHT_PREFIX), f'c{i % COLOURS}', run.log.train[name], markers=True
+        )
         for i, name in enumerate(logged)
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmseg_kd.analysis.work_dir import find_checkpoint, find_config, title_of
+from mmseg_kd.analysis.work_dir import find_checkpoint, find_config, split_title, title_of
 from mmseg_kd.assembly import DistillationSpec, parse_distillation
 from mmseg_kd.checkpoints import read_checkpoint
 from mmseg_kd.checkpoints.digest import sha256_of
@@ -91,11 +91,12 @@ def read_run(name: str) -> Run:
     Raises:
         ConfigError: There is no such folder, or nothing of a run in it.
     """
-    title, folder = split_title(name)
+    title, rest = split_title(name)
+    folder = Path(rest)
     if not folder.is_dir():
         what = 'that is a file' if folder.exists() else 'there is no such folder'
         raise ConfigError(f'{folder}: {what}; expected the work dir of a run.')
-    run = Run(title, folder)
+    run = Run(title or '', folder)
     run.log = read_logs(folder)
     if count := run.log.unread:
         lines = 'A line' if count == 1 else f'{count} lines'
@@ -134,14 +135,6 @@ def _read_model(run: Run, model: ConfigDict) -> None:
         run.model = run.distillation.student.model
     for error in problems.errors:
         run.miss('configuration', told(error))
-
-
-def split_title(name: str) -> tuple[str, Path]:
-    """The title, '' where none is given, and the folder of FOLDER or TITLE=FOLDER."""
-    title, equals, folder = name.partition('=')
-    if equals and not Path(name).exists():
-        return title.strip(), Path(folder)
-    return '', Path(name)
 
 
 def _find_checkpoint(run: Run) -> None:

@@ -14,6 +14,7 @@ from mmseg_kd.analysis.work_dir import (
     find_checkpoint,
     find_config,
     read_work_dir,
+    split_title,
     title_of,
     with_distinct_titles,
 )
@@ -57,6 +58,20 @@ def test_equal_titles_become_the_folders() -> None:
         'cgd_2',
         'baseline',
     ]
+
+
+def test_a_title_comes_before_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert split_title('work_dirs/a') == (None, 'work_dirs/a')
+    assert split_title(' any words =work_dirs/lr=0.1') == ('any words', 'work_dirs/lr=0.1')
+    # Folders with the sign in their names, whether they are there or not.
+    assert split_title('work_dirs/lr=0.1') == (None, 'work_dirs/lr=0.1')
+    monkeypatch.chdir(tmp_path)
+    assert split_title('lr=0.1') == ('lr', '0.1')
+    (tmp_path / 'lr=0.1').mkdir()
+    assert split_title('lr=0.1') == (None, 'lr=0.1')
+    for text in ('a=', '=a', ' =a'):
+        with pytest.raises(ConfigError, match=r'expected \[TITLE=\]WORK_DIR'):
+            split_title(text)
 
 
 def test_the_best_checkpoint_comes_before_the_newest(tmp_path: Path) -> None:

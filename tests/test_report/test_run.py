@@ -203,7 +203,7 @@ def test_only_folders_with_nothing_of_a_run_are_errors(
 ) -> None:
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').write_text('', encoding='utf-8')
-    names = [str(tmp_path / name) for name in ('empty', 'file', 'absent')]
+    names = [str(tmp_path / name) for name in ('empty', 'file', 'lr=0.1')]
     assert main(names) == 1
     error = capsys.readouterr().err
     assert 'error: 3 problems:' in error
