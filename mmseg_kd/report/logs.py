@@ -59,8 +59,8 @@ def read_logs(work_dir: Path) -> Logged:
     try:
         log = read_log(work_dir)
     except LogError:
-        # The file is there, and nothing could be read in it.
-        logged.unread = len(scalar_files(work_dir))
+        # Nothing was logged yet, or nothing of it can be read.
+        logged.unread = sum(map(_lines, scalar_files(work_dir)))
         return logged
     logged.unread = log.unread
     logged.starts = [start.file.parents[1] for start in log.starts if start.first is not None]
@@ -83,6 +83,15 @@ def read_logs(work_dir: Path) -> Logged:
             if steps:
                 logged.classes_at, logged.classes = steps[-1], classes
     return logged
+
+
+def _lines(file: Path) -> int:
+    """Lines with something in them; 1 where the file cannot be opened."""
+    try:
+        text = file.read_text(encoding='utf-8', errors='replace')
+    except OSError:
+        return 1
+    return sum(bool(line.strip()) for line in text.splitlines())
 
 
 def _points(curve: Curve) -> Points:

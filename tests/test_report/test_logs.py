@@ -112,15 +112,18 @@ def test_what_is_not_finite_is_left_out(tmp_path: Path) -> None:
     assert read_logs(tmp_path).train['loss'] == [(1, 1.0)]
 
 
-@pytest.mark.parametrize('content', ['', '{"torn', '\x00\x01', '[1, 2]\n"a"\nnull'])
-def test_logs_with_nothing_in_them(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ('content', 'unread'),
+    [('', 0), ('\n', 0), ('{"torn', 1), ('\x00\x01', 1), ('[1]\n"a"\nnull', 3)],
+)
+def test_logs_with_nothing_in_them(tmp_path: Path, content: str, unread: int) -> None:
     write_start(tmp_path, '20260101_000000', [content], end='')
     log = read_logs(tmp_path)
     assert log.starts == []
     assert log.train == {}
     assert log.median('time') is None
     assert log.last_iteration == 0
-    assert log.unread >= 1
+    assert log.unread == unread
 
 
 def test_no_logs(tmp_path: Path) -> None:
