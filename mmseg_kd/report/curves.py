@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mmseg_kd.analysis.schedule import mean_weights
-from mmseg_kd.report.chart import Chart, Level, Series, line_chart
+from mmseg_kd.report.chart import Chart, Reference, Series, line_chart
 from mmseg_kd.report.logs import Points
 from mmseg_kd.report.run import STUDENT, TEACHER, Run
 from mmseg_kd.segmentors.distillation_wrapper import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
@@ -63,13 +63,15 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
         for run in logged
     ]
     drawn = {one.label for one in scores if one.points}
-    levels = [
-        Level(run.title, colours[run.title], run.measured.mean())
+    references = [
+        Reference(run.title, colours[run.title], run.measured.mean())
         for run in runs
         if run.measured is not None and run.title not in drawn
     ]
     charts = [
-        line_chart('miou', 'mIoU at each validation', scores, 'percent, as logged', levels, end),
+        line_chart(
+            'miou', 'mIoU at each validation', scores, 'percent, as logged', references, end
+        ),
         line_chart(
             'task-loss',
             'Task loss',

@@ -72,7 +72,7 @@ def read_logs(work_dir: Path) -> Logged:
     for folder in logged.starts:
         text = _log_text(folder)
         logged.environment = environment_of(text) or logged.environment
-        if (found := class_table(text)) is not None:
+        if (found := printed_classes(text)) is not None:
             score, classes = found
             # The iteration is in the scalars alone.
             steps = [
@@ -125,7 +125,7 @@ def _joined(text: str) -> str:
     return re.sub(r'^  - ', '      - ', text[:20_000], flags=re.M)
 
 
-def class_table(text: str) -> tuple[float, dict[str, float]] | None:
+def printed_classes(text: str) -> tuple[float, dict[str, float]] | None:
     """The mIoU and the IoU by class of the last complete validation in a log's text."""
     result = None
     table: dict[str, float] = {}

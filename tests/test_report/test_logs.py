@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from run_logs import train_line, val_line, write_start
 
-from mmseg_kd.report.logs import class_table, environment_of, read_logs
+from mmseg_kd.report.logs import printed_classes, environment_of, read_logs
 
 HEAD = """2026/01/01 14:11:17 - mmengine - INFO -
 ------------------------------------------------------------
@@ -68,15 +68,15 @@ def test_table_of_classes_is_the_last_whole_one() -> None:
     second = table(
         '| Sky | 91.5 | 95.0 |', '| a | b | nan | nan |', '| <b> | 0.0 | 0.0 |', score=45
     )
-    score, classes = class_table(first + second) or (0, {})
+    score, classes = printed_classes(first + second) or (0, {})
     assert score == 45
     assert list(classes) == ['Sky', 'a | b', '<b>']
     assert classes['Sky'] == 91.5
     assert classes['a | b'] != classes['a | b']
     # A validation that was killed has no line with its mIoU.
     torn = first + second[: second.index('Iter(val)')]
-    assert class_table(torn) == (90, {'Sky': 90.0})
-    assert class_table('nothing of this kind') is None
+    assert printed_classes(torn) == (90, {'Sky': 90.0})
+    assert printed_classes('nothing of this kind') is None
 
 
 def write_log(folder: Path, start: str, text: str) -> None:
