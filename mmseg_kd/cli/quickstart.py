@@ -160,7 +160,7 @@ def checkpoint_of(args: argparse.Namespace, job: Job) -> str:
 def seconds_per_step(folder: Path) -> float:
     """The median of what the newest training in `folder` logged."""
     newest = read_log(scalar_files(folder)[-1])
-    return statistics.median(newest.train['time'].values.tolist())
+    return float(statistics.median(newest.train['time'].values.tolist()))
 
 
 def metrics_of(folder: Path) -> dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from run_logs import train_line, val_line, write_start
 
-from mmseg_kd.report.logs import printed_classes, environment_of, read_logs
+from mmseg_kd.report.logs import environment_of, printed_classes, read_logs
 
 HEAD = """2026/01/01 14:11:17 - mmengine - INFO -
 ------------------------------------------------------------
