@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mmseg_kd.errors import LogError
 
-SCALARS = 'scalars.json'
+SCALARS, CONFIG = 'scalars.json', 'config.py'
 
 # What may differ between runs of one experiment: the seed, where things go and what goes on.
 _OWN_TO_A_RUN = {'randomness', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name'}
@@ -176,15 +176,17 @@ def _read(file: Path) -> tuple[list[_Entry], int]:
         except (ValueError, TypeError, KeyError, OverflowError):
             unread += bool(line.strip())
             continue
-        entries.append((last, is_training, dict(_numbers(values))))
+        entries.append((last, is_training, dict(_numbers(values, is_training))))
     return entries, unread
 
 
-def _numbers(values: Mapping[str, object]) -> Iterator[tuple[str, float]]:
+def _numbers(values: Mapping[str, object], is_training: bool) -> Iterator[tuple[str, float]]:
+    # Where a config logs with hierarchy, the names begin with what they are of.
+    prefix = 'train/' if is_training else 'val/'
     for name, value in values.items():
         counts = name in ('iter', 'step', 'epoch')
         if isinstance(value, int | float) and not isinstance(value, bool) and not counts:
-            yield name, float(value)
+            yield name.removeprefix(prefix), float(value)
 
 
 def experiment_of(log: RunLog) -> frozenset[tuple[str, str]] | None:
@@ -209,7 +211,7 @@ def seed_of(log: RunLog) -> int | None:
 
 def _config_of(log: RunLog) -> dict[str, ast.expr]:
     """The entries of the config that the last start wrote down, by name, as code."""
-    file = log.starts[-1].file.with_name('config.py')
+    file = log.starts[-1].file.with_name(CONFIG)
     try:
         statements = ast.parse(file.read_text(encoding='utf-8')).body
     except (OSError, ValueError, SyntaxError):

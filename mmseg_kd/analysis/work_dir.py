@@ -1,16 +1,16 @@
-"""What a run left in its folder: a title, its config and its checkpoint."""
+"""What a run left in its folder: its config and its checkpoint; and what it is called."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmseg_kd.analysis.log import CONFIG, read_log
 from mmseg_kd.checkpoints.newest import POINTER, newest_whole
-from mmseg_kd.config_file import read_config_file
-from mmseg_kd.errors import CheckpointError, ConfigError, Problems
+from mmseg_kd.errors import CheckpointError, ConfigError, LogError, Problems
 
 # Checkpoints by what they are called, the most telling first: the best one by mIoU, by another
 # metric, the newest one.
@@ -23,13 +23,11 @@ class WorkDir:
 
     Attributes:
         folder: As it was given.
-        title: What tables and figures call the run.
-        config: The file with the whole config that the run wrote.
+        config: The file with the whole config of its training.
         checkpoint: Its best checkpoint, or the newest where it kept no best one.
     """
 
     folder: Path
-    title: str
     config: Path
     checkpoint: Path
 
@@ -38,32 +36,54 @@ def read_work_dir(folder: str | Path) -> WorkDir:
     """A run by its folder.
 
     Raises:
-        ConfigError: There is no such folder, or no config in it, or a broken one.
+        ConfigError: There is no such folder, or no config in it.
         CheckpointError: There is no checkpoint in it, or none that is whole.
             `ManyErrors` where both are missing.
     """
     folder = Path(folder)
     problems = Problems()
     config = checkpoint = folder
-    title = ''
     with problems:
         config = find_config(folder)
-        title = title_of(read_config_file(str(config)).get('model')) or folder.resolve().name
     if folder.is_dir():
         with problems:
             checkpoint = find_checkpoint(folder)
     problems.raise_if_any()
-    return WorkDir(folder, title, config, checkpoint)
+    return WorkDir(folder, config, checkpoint)
+
+
+def split_title(text: str) -> tuple[str | None, str]:
+    """The title, None where none is given, and the rest of `[TITLE=]WORK_DIR`.
+
+    Raises:
+        ConfigError: There is a '=' with nothing before or behind it.
+    """
+    title, separator, rest = text.partition('=')
+    # A folder may have the sign in its name: work_dirs/lr=0.1
+    if not separator or '/' in title or Path(text).exists():
+        return None, text
+    if not title.strip() or not rest:
+        raise ConfigError(
+            f'{text!r}: expected [TITLE=]WORK_DIR, with something before the = and behind it.'
+        )
+    return title.strip(), rest
 
 
 def find_config(folder: Path) -> Path:
-    """The config that the newest run in `folder` wrote there.
+    """The config of the newest training in `folder`: beside its log, or in the folder itself.
+
+    The one in the folder comes second: a test there writes its own in its place.
 
     Raises:
         ConfigError: There is no such folder, or no config in it.
     """
     if not folder.is_dir():
         raise ConfigError(f'{folder}: there is no such folder; expected the work dir of a run.')
+    with suppress(LogError):
+        for start in reversed(read_log(folder).starts):
+            config = start.file.with_name(CONFIG)
+            if start.first is not None and config.is_file():
+                return config
     # An exported student has a config beside it too, which names no work dir.
     found = [path for path in folder.glob('*.py') if 'work_dir' in _names_in(path)]
     if not found:
@@ -124,12 +144,3 @@ def title_of(model: Any) -> str | None:
         loss = loss if isinstance(loss, str) else loss.__name__
         names.append(loss.rpartition('.')[2].removesuffix('Loss'))
     return ' + '.join(dict.fromkeys(names)) or 'baseline'
-
-
-def with_distinct_titles(runs: Sequence[WorkDir]) -> list[WorkDir]:
-    """The same runs; those that have a title in common are called by their folders."""
-    titles = [run.title for run in runs]
-    return [
-        replace(run, title=run.folder.resolve().name) if titles.count(run.title) > 1 else run
-        for run in runs
-    ]

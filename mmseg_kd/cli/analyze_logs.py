@@ -13,6 +13,7 @@ from pathlib import Path
 from mmseg_kd.analysis.curves import Group, draw_curves, full_name, grouped, summary
 from mmseg_kd.analysis.log import RunLog, read_log
 from mmseg_kd.analysis.markdown import markdown_table
+from mmseg_kd.analysis.work_dir import split_title
 from mmseg_kd.cli.common import run_command
 from mmseg_kd.errors import ConfigError, LogError, Problems
 
@@ -44,7 +45,8 @@ def read_groups(names: Sequence[str]) -> list[Group]:
     """The runs of the command line in groups, those with a name first.
 
     Raises:
-        LogError: A run has no log, or two groups the same name; `ManyErrors` where that is more.
+        LogError: A run has no log, or two groups the same name.
+        ConfigError: A NAME=RUN lacks one of them; `ManyErrors` where more than one thing is wrong.
     """
     problems = Problems()
     groups: list[Group] = []
@@ -58,13 +60,14 @@ def read_groups(names: Sequence[str]) -> list[Group]:
         return found
 
     for word in names:
-        name, equals, paths = word.partition('=')
-        if not equals or Path(word).exists():
-            alone += read([word])
-        elif name in [group.name for group in groups]:
-            problems.add(LogError(f'two groups are called {name!r}; expected a NAME for each.'))
-        else:
-            groups.append(Group(name, read(paths.split(','))))
+        with problems:
+            name, paths = split_title(word)
+            if name is None:
+                alone += read([word])
+            elif name in [group.name for group in groups]:
+                raise LogError(f'two groups are called {name!r}; expected a NAME for each.')
+            else:
+                groups.append(Group(name, read(paths.split(','))))
     problems.raise_if_any()
     return groups + grouped(alone)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmseg_kd.analysis.work_dir import read_work_dir, title_of
+from mmseg_kd.analysis.work_dir import read_work_dir, split_title, title_of
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import teacher_of
 from mmseg_kd.engine.config import load_config
@@ -76,7 +76,7 @@ def read_networks(
     names: list[str] = []
     for index, text in enumerate(texts):
         with problems:
-            title, rest = _split_title(text)
+            title, rest = split_title(text)
             config, checkpoint, name = _locate(rest)
             cfg = load_config(config, options if index == 0 else None)
             short = title or title_of(cfg.model) or name
@@ -91,16 +91,6 @@ def read_networks(
             found[index] = NamedNetwork(names[index], one.cfg, one.spec, one.checkpoint)
     _check_titles([one.title for one in found])
     return found
-
-
-def _split_title(text: str) -> tuple[str | None, str]:
-    title, separator, rest = text.partition('=')
-    # A folder may have the sign in its name: work_dirs/lr=0.1
-    if not separator or '/' in title or Path(text).exists():
-        return None, text
-    if not title or not rest:
-        raise ConfigError(f'{text!r}: expected {NETWORK_HELP}.')
-    return title, rest
 
 
 def _locate(text: str) -> tuple[str, str, str]:

@@ -22,6 +22,7 @@ from mmseg.registry import DATASETS
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
 from mmseg_kd.analysis.complexity import complexity
 from mmseg_kd.analysis.differences import evenly_spaced
+from mmseg_kd.analysis.log import read_log, scalar_files
 from mmseg_kd.analysis.markdown import markdown_table
 from mmseg_kd.analysis.prediction import image_and_label, predict_labels
 from mmseg_kd.checkpoints import load_weights
@@ -159,9 +160,8 @@ def checkpoint_of(args: argparse.Namespace, job: Job) -> str:
 
 def seconds_per_step(folder: Path) -> float:
     """The median of what the newest training in `folder` logged."""
-    logs = sorted(folder.glob('*/vis_data/scalars.json'))
-    entries = [json.loads(line) for line in logs[-1].read_text(encoding='utf-8').splitlines()]
-    return statistics.median(float(e['time']) for e in entries if 'time' in e and 'loss' in e)
+    newest = read_log(scalar_files(folder)[-1])
+    return float(statistics.median(newest.train['time'].values.tolist()))
 
 
 def metrics_of(folder: Path) -> dict[str, float]:

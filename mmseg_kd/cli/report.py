@@ -9,12 +9,13 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
+from mmseg_kd.analysis.work_dir import split_title
 from mmseg_kd.checkpoints.durable import write_durably
 from mmseg_kd.cli.common import add_trust_argument, run_command
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.report.measuring import measure_runs
 from mmseg_kd.report.page import render
-from mmseg_kd.report.run import Run, read_run, split_title, with_teachers
+from mmseg_kd.report.run import Run, read_run, with_teachers
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,11 +66,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.pictures < 0:
         raise ConfigError(f'--pictures: expected 0 or more, got {args.pictures}.')
-    # The counting of operations warns of every operator that costs next to nothing.
-    MMLogger.get_current_instance().setLevel('ERROR')
+    MMLogger.get_current_instance().setLevel('WARNING')
     init_default_scope('mmseg')
     runs = read_runs(args.work_dirs)
-    out = Path(args.out) if args.out else split_title(args.work_dirs[0])[1] / 'report.html'
+    out = Path(args.out) if args.out else Path(split_title(args.work_dirs[0])[1], 'report.html')
     if out.suffix.lower() not in ('.html', '.htm'):
         raise ConfigError(f'--out: expected a name that ends in .html, got {args.out!r}.')
     subjects = {} if args.no_measure else measure_runs(runs)

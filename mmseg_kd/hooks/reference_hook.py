@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +13,9 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmseg_kd.analysis.log import read_log, scalar_files
 from mmseg_kd.charts import add_references
-from mmseg_kd.errors import ConfigError, nearest, shown
+from mmseg_kd.errors import ConfigError, LogError, nearest, shown
 from mmseg_kd.hooks.of_runner import hooks_of
 from mmseg_kd.values import is_name, is_number
 
@@ -90,21 +90,20 @@ def _read(metric: str, lines: Any) -> dict[str, float]:
 
 def _last_validation(work_dir: Path, metric: str, where: str) -> float:
     """What the newest run in a work dir measured last."""
-    logs = sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True)
-    if not logs:
+    files = scalar_files(work_dir)
+    if not files:
         raise ConfigError(
             f'{where}: expected a work dir with */vis_data/scalars.json, got {str(work_dir)!r}; '
             'give the number itself.'
         )
     known: set[str] = set()
-    for log in logs:
-        for line in reversed(log.read_text(encoding='utf-8').splitlines()):
-            try:
-                entries = json.loads(line)
-            except ValueError:  # the last line of a run that was killed
-                continue
-            known |= entries.keys()
-            value = entries.get(metric, entries.get(f'val/{metric}'))
+    for file in reversed(files):
+        try:
+            curves = read_log(file).val
+        except LogError:  # a run that has logged nothing yet
+            continue
+        known |= curves.keys()
+        for value in reversed(curves[metric].values.tolist() if metric in curves else ()):
             if is_number(value):
                 return float(value)
     raise ConfigError(

@@ -46,7 +46,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Level:
+class Reference:
     """A horizontal line: a value that does not change."""
 
     label: str
@@ -63,7 +63,7 @@ class Chart:
         title, unit: Above the plot.
         x_ticks, y_ticks: (percent, text).
         curves: Colour, dash, path in percent, and marked points, of each series.
-        levels: Label, colour and percent.
+        references: Label, colour and percent.
         labels: Label, colour and percent, spread so that none lies on another.
         data: What the readout shows: names, colours, iterations, values, positions.
         head, rows: The table.
@@ -78,7 +78,7 @@ class Chart:
     x_ticks: list[tuple[float, str]] = field(default_factory=list)
     y_ticks: list[tuple[float, str]] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)
-    levels: list[dict[str, Any]] = field(default_factory=list)
+    references: list[dict[str, Any]] = field(default_factory=list)
     labels: list[dict[str, Any]] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     head: list[str] = field(default_factory=list)
@@ -99,7 +99,7 @@ def line_chart(
     title: str,
     series: Sequence[Series],
     unit: str = '',
-    levels: Sequence[Level] = (),
+    references: Sequence[Reference] = (),
     end: float = 0,
     from_zero: bool = False,
 ) -> Chart | None:
@@ -109,7 +109,7 @@ def line_chart(
         name: Its identifier on the page.
         title, unit: Above the plot.
         series: Those without points are left out, and those with the same points become one.
-        levels: Horizontal lines.
+        references: Horizontal lines.
         end: The last iteration that the axis shows at least.
         from_zero: Whether the y axis begins at 0.
     """
@@ -117,7 +117,9 @@ def line_chart(
     if not series:
         return None
     thin = [thinned(one.points) for one in series]
-    values = [y for points in thin for _, y in points] + [level.value for level in levels]
+    values = [y for points in thin for _, y in points] + [
+        reference.value for reference in references
+    ]
     x_end = max(end, *(points[-1][0] for points in thin), 1)
     logarithmic = not from_zero and min(values) > 0 and max(values) / min(values) > LOGARITHMIC
     low, high, ticks = _axis(min(values), max(values), logarithmic, from_zero)
@@ -144,14 +146,16 @@ def line_chart(
         path = 'M' + 'L'.join(f'{x:g} {y:g}' for x, y in placed)
         marked = placed if (one.markers and len(placed) <= MOST_MARKS) or len(placed) == 1 else []
         chart.curves.append(dict(colour=one.colour, dash=one.dash, path=path, markers=marked))
-    for level in levels:
-        chart.levels.append(dict(label=level.label, colour=level.colour, y=y_of(level.value)))
+    for reference in references:
+        chart.references.append(
+            dict(label=reference.label, colour=reference.colour, y=y_of(reference.value))
+        )
     ends = [
         (one.label, one.colour, y_of(pts[-1][1])) for one, pts in zip(series, thin, strict=True)
     ]
-    ends += [(level.label, level.colour, y_of(level.value)) for level in levels]
+    ends += [(reference.label, reference.colour, y_of(reference.value)) for reference in references]
     chart.labels = _spread(ends)
-    _fill_table(chart, series, thin, levels, x_of, y_of)
+    _fill_table(chart, series, thin, references, x_of, y_of)
     return chart
 
 
@@ -199,11 +203,12 @@ def _axis(
         return first, last, [t for t in all_ticks if first <= t <= last]
     if from_zero:
         low = min(low, 0.0)
-    if high == low:
+    # Values that differ by rounding alone are one value.
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = (low - 1, high + 1) if not low else (min(low, 0.0), max(high, 0.0))
     step = nice_step((high - low) / 4)
     begin, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = [round(i * step, 12) for i in range(begin, end + 1)]
+    ticks = [float(f'{i * step:.12g}') for i in range(begin, end + 1)]
     return ticks[0], ticks[-1], ticks
 
 
@@ -227,7 +232,7 @@ def _fill_table(
     chart: Chart,
     series: Sequence[Series],
     thin: Sequence[Points],
-    levels: Sequence[Level],
+    references: Sequence[Reference],
     x_of: Any,
     y_of: Any,
 ) -> None:
@@ -235,19 +240,19 @@ def _fill_table(
     by_x = [dict(points) for points in thin]
     xs = sorted({x for points in by_x for x in points})
     chart.data = dict(
-        names=[one.label for one in series] + [level.label for level in levels],
-        colours=[one.colour for one in series] + [level.colour for level in levels],
+        names=[one.label for one in series] + [reference.label for reference in references],
+        colours=[one.colour for one in series] + [reference.colour for reference in references],
         x=xs,
         left=[x_of(x) for x in xs],
         values=[[brief(points[x]) if x in points else None for x in xs] for points in by_x]
-        + [[brief(level.value)] * len(xs) for level in levels],
+        + [[brief(reference.value)] * len(xs) for reference in references],
         top=[[y_of(points[x]) if x in points else None for x in xs] for points in by_x],
         ends={
             one.label: f'{brief(points[0][1])} at iteration {points[0][0]:g}, '
             f'{brief(points[-1][1])} at {points[-1][0]:g}'
             for one, points in zip(series, thin, strict=True)
         }
-        | {level.label: brief(level.value) for level in levels},
+        | {reference.label: brief(reference.value) for reference in references},
     )
     chart.head = ['iteration', *(one.label for one in series)]
     stride = math.ceil(len(xs) / MOST_ROWS)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mmseg_kd.analysis.schedule import mean_weights
-from mmseg_kd.report.chart import Chart, Level, Series, line_chart
+from mmseg_kd.report.chart import Chart, Reference, Series, line_chart
 from mmseg_kd.report.logs import Points
 from mmseg_kd.report.run import STUDENT, TEACHER, Run
+from mmseg_kd.segmentors.distillation_wrapper import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.term import Term
 
-TERM, WEIGHT = 'kd.', 'kd_weight.'
 # Points of a planned weight: schedules bend at few iterations.
 PLANNED = 250
 COLOURS = 7
@@ -36,7 +36,11 @@ def colours_of(runs: Sequence[Run]) -> dict[str, str]:
 
 def task_loss(train: Mapping[str, Points]) -> Points:
     """The student's own losses, without the terms: (iteration, sum)."""
-    names = [n for n in train if n != 'loss' and 'loss' in n and not n.startswith((TERM, WEIGHT))]
+    if TASK_LOSS in train:
+        return train[TASK_LOSS]
+    # A network that was trained on its own logs no such sum.
+    prefixes = (TERM_PREFIX, WEIGHT_PREFIX)
+    names = [n for n in train if n != 'loss' and 'loss' in n and not n.startswith(prefixes)]
     sums: dict[float, float] = {}
     for name in names:
         for step, value in train[name]:
@@ -59,13 +63,15 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
         for run in logged
     ]
     drawn = {one.label for one in scores if one.points}
-    levels = [
-        Level(run.title, colours[run.title], run.measured.mean())
+    references = [
+        Reference(run.title, colours[run.title], run.measured.mean())
         for run in runs
         if run.measured is not None and run.title not in drawn
     ]
     charts = [
-        line_chart('miou', 'mIoU at each validation', scores, 'percent, as logged', levels, end),
+        line_chart(
+            'miou', 'mIoU at each validation', scores, 'percent, as logged', references, end
+        ),
         line_chart(
             'task-loss',
             'Task loss',
@@ -90,9 +96,9 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
 
 def _terms(run: Run) -> list[Series]:
     """Every term of a run; beyond the colours there are, dashes tell them apart."""
-    names = [name for name in run.log.train if name.startswith(TERM)]
+    names = [name for name in run.log.train if name.startswith(TERM_PREFIX)]
     return [
-        Series(name.removeprefix(TERM), f'c{i % COLOURS}', run.log.train[name], i // COLOURS)
+        Series(name.removeprefix(TERM_PREFIX), f'c{i % COLOURS}', run.log.train[name], i // COLOURS)
         for i, name in enumerate(names)
     ]
 
@@ -142,8 +148,10 @@ def _weights(run: Run) -> list[Series]:
     ]
     if series:
         return series
-    logged = [name for name in run.log.train if name.startswith(WEIGHT)]
+    logged = [name for name in run.log.train if name.startswith(WEIGHT_PREFIX)]
     return [
-        Series(name.removeprefix(WEIGHT), f'c{i % COLOURS}', run.log.train[name], markers=True)
+        Series(
+            name.removeprefix(WEIGHT_PREFIX), f'c{i % COLOURS}', run.log.train[name], markers=True
+        )
         for i, name in enumerate(logged)
     ]

@@ -63,6 +63,9 @@ def commands(runs: Sequence[Run]) -> list[Commands]:
         seed = (run.config or {}).get('randomness') or {}
         options = f' --seed {seed["seed"]}' if seed.get('seed') is not None else ''
         options += ' --deterministic' if seed.get('deterministic') else ''
+        if (run.config or {}).get('resume'):
+            # The newest start went on from a checkpoint; the whole training is to be repeated.
+            options += ' --cfg-options resume=False load_from=None'
         folder = shlex.quote(f'{run.folder}_again')
         lines = []
         ranks = run.log.environment.get('GPU number', '1')
@@ -74,7 +77,11 @@ def commands(runs: Sequence[Run]) -> list[Commands]:
                 + options
             )
         if run.checkpoint is not None:
-            lines.append(f'python tools/test.py {config} {shlex.quote(run.checkpoint)}')
+            # Without it the test would go to the work dir of the run, beside its logs.
+            out = shlex.quote(f'{run.folder}_test')
+            lines.append(
+                f'python tools/test.py {config} {shlex.quote(run.checkpoint)} --work-dir {out}'
+            )
         result.append(Commands(run.title, lines))
     return result
 

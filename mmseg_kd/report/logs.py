@@ -12,7 +12,6 @@ from pathlib import Path
 from mmseg_kd.analysis.log import Curve, read_log, scalar_files
 from mmseg_kd.errors import LogError
 
-CONFIG = 'vis_data/config.py'
 # Metrics of a validation that are no measure of quality.
 _TIMES = {'time', 'data_time'}
 
@@ -60,8 +59,8 @@ def read_logs(work_dir: Path) -> Logged:
     try:
         log = read_log(work_dir)
     except LogError:
-        # The file is there, and nothing could be read in it.
-        logged.unread = len(scalar_files(work_dir))
+        # Nothing was logged yet, or nothing of it can be read.
+        logged.unread = sum(map(_lines, scalar_files(work_dir)))
         return logged
     logged.unread = log.unread
     logged.starts = [start.file.parents[1] for start in log.starts if start.first is not None]
@@ -73,7 +72,7 @@ def read_logs(work_dir: Path) -> Logged:
     for folder in logged.starts:
         text = _log_text(folder)
         logged.environment = environment_of(text) or logged.environment
-        if (found := class_table(text)) is not None:
+        if (found := printed_classes(text)) is not None:
             score, classes = found
             # The iteration is in the scalars alone.
             steps = [
@@ -84,6 +83,15 @@ def read_logs(work_dir: Path) -> Logged:
             if steps:
                 logged.classes_at, logged.classes = steps[-1], classes
     return logged
+
+
+def _lines(file: Path) -> int:
+    """Lines with something in them; 1 where the file cannot be opened."""
+    try:
+        text = file.read_text(encoding='utf-8', errors='replace')
+    except OSError:
+        return 1
+    return sum(bool(line.strip()) for line in text.splitlines())
 
 
 def _points(curve: Curve) -> Points:
@@ -117,7 +125,7 @@ def _joined(text: str) -> str:
     return re.sub(r'^  - ', '      - ', text[:20_000], flags=re.M)
 
 
-def class_table(text: str) -> tuple[float, dict[str, float]] | None:
+def printed_classes(text: str) -> tuple[float, dict[str, float]] | None:
     """The mIoU and the IoU by class of the last complete validation in a log's text."""
     result = None
     table: dict[str, float] = {}

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
-from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.evaluation.metrics import IoUMetric
 from numpy.typing import NDArray
 
+from mmseg_kd.analysis.complexity import complexity
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import FastIoUMetric
 from mmseg_kd.evaluation.prediction import use_lean_prediction
@@ -43,6 +44,7 @@ class Measurement:
         flops: Operations for that picture, a multiply-add counted once; None: not counted.
         seconds: Median for that picture, from pixels to classes; None: not measured.
         device: Where.
+        session: The same for networks that were timed in turns; '' where none was.
     """
 
     classes: list[str]
@@ -56,6 +58,7 @@ class Measurement:
     flops: int | None = None
     seconds: float | None = None
     device: str = ''
+    session: str = ''
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -170,17 +173,10 @@ def operations(network: Any, size: list[int]) -> int | None:
 
     What takes no plain tensor cannot be counted.
     """
-    device = next(network.parameters()).device
     try:
-        # The counting makes its picture on the CPU.
-        network.cpu()
-        with evaluating(network):
-            info = get_model_complexity_info(network, (3, *size), show_table=False, show_arch=False)
+        return complexity(network, (size[0], size[1])).whole.flops
     except Exception:  # whatever tracing a network of the user's raises
         return None
-    finally:
-        network.to(device)
-    return int(info['flops'])
 
 
 def time_networks(
@@ -201,9 +197,10 @@ def time_networks(
         network.eval()
         calls[name] = call
     seconds = measure_latency(calls, rounds=rounds)
-    device = device_name()
+    device, session = device_name(), uuid4().hex
     return {
-        name: replace(found[name], seconds=value, device=device) for name, value in seconds.items()
+        name: replace(found[name], seconds=value, device=device, session=session)
+        for name, value in seconds.items()
     }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mmseg_kd.errors import KDError, told
-from mmseg_kd.report.measurement import Measurement, time_networks
+from mmseg_kd.report.measurement import time_networks
 from mmseg_kd.report.run import Run
 from mmseg_kd.report.subject import Subject
 
@@ -36,23 +37,21 @@ def measure_runs(runs: Sequence[Run], rounds: int = 20) -> dict[str, Subject]:
         What was measured, by the runs' titles.
     """
     subjects: dict[str, Subject] = {}
-    new: dict[str, Measurement] = {}
     for run in runs:
         if run.checkpoint is None or run.config is None or run.model is None:
             continue
         try:
             subject = Subject(run)
             if subject.measured is None:
-                new[run.title] = subject.measure(Progress(run.title))
+                # Kept at once: the next network may take hours, or fail.
+                subject.keep(subject.measure(Progress(run.title)))
         except KDError as error:
             run.miss('measured', told(error))
         else:
             run.measured = subject.measured
             subjects[run.title] = subject
-    for title, found in new.items():
-        subjects[title].keep(found)
-    untimed = any(s.measured is None or s.measured.seconds is None for s in subjects.values())
-    if untimed:
+    sessions = {s.measured.session for s in subjects.values() if s.measured is not None}
+    if len(sessions) > 1 or '' in sessions:
         print(f'Timing {len(subjects)} networks in turns', flush=True)
         _time(subjects, rounds)
     return subjects
@@ -66,8 +65,11 @@ def _time(subjects: dict[str, Subject], rounds: int) -> None:
         networks = {title: subjects[title].network for title in found}
         timed = time_networks(networks, found, rounds)
     except (KDError, RuntimeError, TypeError) as error:
-        for subject in subjects.values():
-            subject.run.miss('speed', f'Not timed: {error}')
+        for title, measured in found.items():
+            run = subjects[title].run
+            run.miss('speed', f'Not timed: {error}')
+            # Times of other days are not to be compared.
+            run.measured = replace(measured, seconds=None, device='', session='')
         return
     for title, measured in timed.items():
         subjects[title].keep(measured)

@@ -15,7 +15,7 @@ from mmseg_kd.report.classes import MOST_CELLS, class_table, confused_pairs, con
 from mmseg_kd.report.configuration import TERM_COLUMNS, differences, term_rows, whole_config
 from mmseg_kd.report.curves import colours_of, curve_charts, schedule_charts
 from mmseg_kd.report.environment import commands, costs, environments
-from mmseg_kd.report.pictures import Scene, choose, draw_scenes
+from mmseg_kd.report.pictures import ScenePictures, choose, draw_scenes
 from mmseg_kd.report.run import BASELINE, NETWORK, STUDENT, TEACHER, Run
 from mmseg_kd.report.subject import Subject
 from mmseg_kd.report.summary import description, headline, summarise
@@ -99,7 +99,9 @@ def render(
     return page
 
 
-def scenes_of(runs: Sequence[Run], subjects: Mapping[str, Subject], count: int) -> list[Scene]:
+def scenes_of(
+    runs: Sequence[Run], subjects: Mapping[str, Subject], count: int
+) -> list[ScenePictures]:
     """Pictures of what the networks make of some images, the students first."""
     shown = [run for run in runs if run.title in subjects and run.measured is not None]
     if not shown or not count:

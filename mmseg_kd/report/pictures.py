@@ -40,7 +40,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Scene:
+class ScenePictures:
     """An image and what was made of it.
 
     Attributes:
@@ -98,7 +98,9 @@ def choose(
     return list(chosen.items())
 
 
-def draw_scenes(chosen: Sequence[tuple[int, str]], subjects: Mapping[str, Subject]) -> list[Scene]:
+def draw_scenes(
+    chosen: Sequence[tuple[int, str]], subjects: Mapping[str, Subject]
+) -> list[ScenePictures]:
     """The pictures of some images.
 
     Args:
@@ -125,7 +127,7 @@ def draw_scenes(chosen: Sequence[tuple[int, str]], subjects: Mapping[str, Subjec
         present = {int(v) for classes in shown.values() for v in np.unique(classes)}
         box = _box(list(predictions.values()), index, label)
         scenes.append(
-            Scene(
+            ScenePictures(
                 name,
                 why,
                 layers,

@@ -8,14 +8,15 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmseg_kd.analysis.work_dir import find_checkpoint, find_config, title_of
+from mmseg_kd.analysis.work_dir import find_checkpoint, find_config, split_title, title_of
 from mmseg_kd.assembly import DistillationSpec, parse_distillation
 from mmseg_kd.checkpoints import read_checkpoint
 from mmseg_kd.checkpoints.digest import sha256_of
+from mmseg_kd.checkpoints.trust import checkpoints_are_trusted
 from mmseg_kd.config_file import read_config_file
 from mmseg_kd.errors import CheckpointError, ConfigError, KDError, Problems, told
 from mmseg_kd.network import NetworkSpec, teacher_label
-from mmseg_kd.report.logs import CONFIG, Logged, read_logs
+from mmseg_kd.report.logs import Logged, read_logs
 from mmseg_kd.report.measurement import Measurement
 
 STUDENT, BASELINE, TEACHER, NETWORK = 'student', 'baseline', 'teacher', 'network'
@@ -90,11 +91,12 @@ def read_run(name: str) -> Run:
     Raises:
         ConfigError: There is no such folder, or nothing of a run in it.
     """
-    title, folder = split_title(name)
+    title, rest = split_title(name)
+    folder = Path(rest)
     if not folder.is_dir():
         what = 'that is a file' if folder.exists() else 'there is no such folder'
         raise ConfigError(f'{folder}: {what}; expected the work dir of a run.')
-    run = Run(title, folder)
+    run = Run(title or '', folder)
     run.log = read_logs(folder)
     if count := run.log.unread:
         lines = 'A line' if count == 1 else f'{count} lines'
@@ -135,14 +137,6 @@ def _read_model(run: Run, model: ConfigDict) -> None:
         run.miss('configuration', told(error))
 
 
-def split_title(name: str) -> tuple[str, Path]:
-    """The title, '' where none is given, and the folder of FOLDER or TITLE=FOLDER."""
-    title, equals, folder = name.partition('=')
-    if equals and not Path(name).exists():
-        return title.strip(), Path(folder)
-    return '', Path(name)
-
-
 def _find_checkpoint(run: Run) -> None:
     try:
         run.checkpoint = str(find_checkpoint(run.folder))
@@ -153,19 +147,17 @@ def _find_checkpoint(run: Run) -> None:
 
 
 def _find_config(run: Run) -> None:
-    """The config of the training: beside its log, in the folder, or in the checkpoint.
-
-    The one in the folder comes second: a test there writes its own in its place.
-    """
-    files = [s / CONFIG for s in reversed(run.log.starts) if (s / CONFIG).is_file()]
+    """The config of the training: a file in the folder, or in a trusted checkpoint."""
     try:
-        run.config_file = files[0] if files else find_config(run.folder)
+        run.config_file = find_config(run.folder)
         run.config = _checked(read_config_file(str(run.config_file)), run.config_file)
         return
     except KDError as error:
         reason = told(error)
     kept = run.meta.get('cfg')
-    if isinstance(kept, str) and kept.strip():
+    if isinstance(kept, str) and kept.strip() and not checkpoints_are_trusted():
+        reason += ' The one in the checkpoint is code: --trust-checkpoint reads it.'
+    elif isinstance(kept, str) and kept.strip():
         try:
             config = Config.fromstring(kept, '.py')
             run.config = _checked(config, run.checkpoint)

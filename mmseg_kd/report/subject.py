@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -30,14 +31,14 @@ from mmseg_kd.errors import CheckpointError, ConfigError, KDError
 from mmseg_kd.host import explain
 from mmseg_kd.network import build_segmentor, without_initialisation
 from mmseg_kd.preflight import build_dataset
-from mmseg_kd.report.measurement import Measurement, measure, test_loader
+from mmseg_kd.report.measurement import Measurement, ignored_label, measure, test_loader
 from mmseg_kd.report.run import Run
 
 # In a run's work dir.
 FOLDER = 'report'
 FILE = 'measurement.json'
 # Raise it when what is measured changes.
-VERSION = 1
+VERSION = 2
 
 
 class Subject:
@@ -65,7 +66,8 @@ class Subject:
     def _key(self) -> str:
         """Stands for weights, network and data."""
         digest = hashlib.sha256(f'{VERSION} {sha256_of(Path(self.checkpoint))}'.encode())
-        digest.update(repr((dict(self.model), test_loader(self.config)['dataset'])).encode())
+        data = test_loader(self.config)['dataset']
+        digest.update(repr((dict(self.model), data, ignored_label(self.config))).encode())
         for index in range(len(self.dataset)):
             info = self.dataset.get_data_info(index) if _lists(self.dataset) else {}
             for file in (info.get('img_path'), info.get('seg_map_path')):
@@ -91,7 +93,8 @@ class Subject:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_durably(self.folder / name, content)
         except OSError as error:  # a folder that is not ours to write to, or a full disk
-            print_log(f'Not kept, to be measured again: {error}', logger='current')
+            message = f'Not kept, to be measured again: {error}'
+            print_log(message, logger='current', level=logging.WARNING)
 
     @cached_property
     def network(self) -> Any:

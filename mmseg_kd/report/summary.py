@@ -20,7 +20,7 @@ class Reached:
         run: Whose.
         miou: In percent; None: not known.
         source: 'measured' or of which validation.
-        over_baseline, under_teacher: In points; None where there is no such run.
+        over_baseline, to_teacher: In points; None where there is no such run.
         gap_closed: Share of the gap between baseline and teacher, in percent; None where one of
             them is missing or the teacher is no better.
         position: On the scale of all, in percent; None: not known.

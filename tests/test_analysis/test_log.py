@@ -33,6 +33,17 @@ def test_training_and_validation_are_kept_apart(tmp_path: Path) -> None:
     assert log.unread == 0
 
 
+def test_names_are_those_of_a_log_without_hierarchy(tmp_path: Path) -> None:
+    lines = [
+        '{"train/lr": 0.1, "train/kd.cgd": 1.0, "iter": 50, "step": 50}',
+        '{"val/mIoU": 20.0, "val/time": 0.5, "step": 50}',
+    ]
+    write_start(tmp_path, '20260101_000000', lines)
+    log = read_log(tmp_path)
+    assert set(log.train) == {'lr', 'kd.cgd'}
+    assert set(log.val) == {'mIoU', 'time'}
+
+
 @pytest.mark.parametrize('what', ['.', '20260101_000000', '20260101_000000/vis_data/scalars.json'])
 def test_a_log_is_found_by_its_work_dir_its_start_and_itself(tmp_path: Path, what: str) -> None:
     write_run(tmp_path, [20.0])

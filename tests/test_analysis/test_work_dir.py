@@ -14,8 +14,8 @@ from mmseg_kd.analysis.work_dir import (
     find_checkpoint,
     find_config,
     read_work_dir,
+    split_title,
     title_of,
-    with_distinct_titles,
 )
 from mmseg_kd.errors import CheckpointError, ConfigError, ManyErrors
 
@@ -29,16 +29,10 @@ def run_in(folder: Path, *losses: str) -> Path:
     return folder
 
 
-def test_a_run_has_title_config_and_checkpoint(tmp_path: Path) -> None:
+def test_a_run_has_config_and_checkpoint(tmp_path: Path) -> None:
     folder = run_in(tmp_path / 'run', 'CGDLoss', 'KLLoss', 'CGDLoss')
-    expected = WorkDir(folder, 'CGD + KL', folder / 'cgd.py', folder / 'iter_20.pth')
+    expected = WorkDir(folder, folder / 'cgd.py', folder / 'iter_20.pth')
     assert read_work_dir(str(folder)) == expected
-
-
-def test_a_model_of_its_own_is_called_by_its_folder(tmp_path: Path) -> None:
-    folder = run_in(tmp_path / 'teacher')
-    write_config(folder, resnet(), folder / 'data', 'cgd.py')
-    assert read_work_dir(folder).title == 'teacher'
 
 
 def test_titles_say_the_method() -> None:
@@ -48,15 +42,18 @@ def test_titles_say_the_method() -> None:
     assert title_of(None) is None
 
 
-def test_equal_titles_become_the_folders() -> None:
-    path = Path('a.py')
-    runs = [WorkDir(Path(f'runs/{name}'), name[:3], path, path) for name in ('cgd_1', 'cgd_2')]
-    other = WorkDir(Path('runs/x'), 'baseline', path, path)
-    assert [run.title for run in with_distinct_titles([*runs, other])] == [
-        'cgd_1',
-        'cgd_2',
-        'baseline',
-    ]
+def test_a_title_comes_before_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert split_title('work_dirs/a') == (None, 'work_dirs/a')
+    assert split_title(' any words =work_dirs/lr=0.1') == ('any words', 'work_dirs/lr=0.1')
+    # Folders with the sign in their names, whether they are there or not.
+    assert split_title('work_dirs/lr=0.1') == (None, 'work_dirs/lr=0.1')
+    monkeypatch.chdir(tmp_path)
+    assert split_title('lr=0.1') == ('lr', '0.1')
+    (tmp_path / 'lr=0.1').mkdir()
+    assert split_title('lr=0.1') == (None, 'lr=0.1')
+    for text in ('a=', '=a', ' =a'):
+        with pytest.raises(ConfigError, match=r'expected \[TITLE=\]WORK_DIR'):
+            split_title(text)
 
 
 def test_the_best_checkpoint_comes_before_the_newest(tmp_path: Path) -> None:
@@ -106,10 +103,3 @@ def test_what_is_missing_is_said_at_once(tmp_path: Path) -> None:
     text = str(caught.value)
     assert 'there is no config of a run in it' in text
     assert 'there is no checkpoint in it' in text
-
-
-def test_a_broken_config_is_named(tmp_path: Path) -> None:
-    folder = run_in(tmp_path / 'run')
-    (folder / 'cgd.py').write_text("work_dir = 'a'\nmodel = (\n", encoding='utf-8')
-    with pytest.raises(ConfigError, match=r'cgd\.py, line 2: SyntaxError'):
-        read_work_dir(folder)

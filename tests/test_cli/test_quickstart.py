@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from run_logs import train_line, val_line, write_start
 
 from mmseg_kd.cli import quickstart
 
@@ -41,6 +42,13 @@ def test_a_failing_step_names_its_log_and_shows_its_end(tmp_path: Path) -> None:
     with pytest.raises(quickstart.StepFailedError, match=r'(?s)exit code 3.*step\.log.*the reason'):
         quickstart.run_step('Train', command, log)
     assert log.read_text() == 'the reason\n'
+
+
+def test_time_of_a_step_is_the_newest_run_s_with_a_torn_line_too(tmp_path: Path) -> None:
+    write_start(tmp_path, '20260101_000000', [train_line(10, 1.0, time=9.0)])
+    lines = [train_line(i, 1.0, time=time) for i, time in ((20, 0.1), (40, 0.2), (60, 0.3))]
+    write_start(tmp_path, '20260102_000000', [*lines, val_line(60, 20.0), '{"loss": 1.'])
+    assert quickstart.seconds_per_step(tmp_path) == 0.2
 
 
 def test_other_scenes_in_the_folder_are_an_error(

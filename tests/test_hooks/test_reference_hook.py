@@ -85,10 +85,13 @@ def test_the_last_validation_of_another_run(tmp_path: Path) -> None:
         '20260102_000000',
         '{"mIoU": 50.0, "step": 400}',
         '{"val/mIoU": 54.5, "mIoU_teacher": 60.0, "step": 800}',
-        '{"loss": 1.0, "step": 850}',
+        '{"mIoU": NaN, "step": 840}',
+        '{"loss": 1.0, "iter": 850, "step": 850}',
         '{"mIo',  # it was killed
     )
-    write_run(tmp_path, '20260103_000000', '{"loss": 2.0, "step": 50}')  # no validation yet
+    # No validation yet, and nothing at all.
+    write_run(tmp_path, '20260103_000000', '{"loss": 2.0, "iter": 50, "step": 50}')
+    write_run(tmp_path, '20260104_000000', '')
     hook = ReferenceHook(mIoU=dict(baseline=str(tmp_path)))
     assert hook.metrics == dict(mIoU=dict(baseline=54.5))
 

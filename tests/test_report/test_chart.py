@@ -8,17 +8,17 @@ from itertools import pairwise
 
 import pytest
 
-from mmseg_kd.report.chart import Level, Series, line_chart, nice_step, thinned
+from mmseg_kd.report.chart import Reference, Series, line_chart, nice_step, thinned
 from mmseg_kd.report.text import brief, number, signed
 
 
 def test_points_are_where_they_belong() -> None:
     series = [Series('a', 'c0', [(0, 0.0), (50, 5.0), (100, 10.0)], markers=True)]
-    chart = line_chart('x', 'X', series, levels=[Level('t', 'ct', 7.5)], from_zero=True)
+    chart = line_chart('x', 'X', series, references=[Reference('t', 'ct', 7.5)], from_zero=True)
     assert chart is not None
     assert chart.curves[0]['path'] == 'M0 100L50 50L100 0'
     assert chart.curves[0]['markers'] == [(0, 100), (50, 50), (100, 0)]
-    assert chart.levels[0]['y'] == 25
+    assert chart.references[0]['y'] == 25
     assert chart.rows == [['0', '0'], ['50', '5'], ['100', '10']]
     assert [text for _, text in chart.x_ticks] == ['0', '20', '40', '60', '80', '100']
     assert chart.y_ticks[0] == (100, '0')
@@ -69,7 +69,22 @@ def test_long_curves_are_means_of_stretches() -> None:
     assert len(chart.rows) <= 41
 
 
-@pytest.mark.parametrize('values', [[1.0], [0.0], [3.0, 3.0], [-2.0, -2.0], [1e-12, 1e12], [-5, 5]])
+@pytest.mark.parametrize(
+    'values',
+    [
+        [1.0],
+        [0.0],
+        [3.0, 3.0],
+        [-2.0, -2.0],
+        [1e-12, 1e12],
+        [-5, 5],
+        [0.001999999999999999, 0.002],
+        [6e-5, 6.000000000000001e-05],
+        [-3.0000000000000004, -3.0],
+        [1e-13, 2e-13],
+        [0.0, 3e-20],
+    ],
+)
 def test_any_values_have_axes(values: list[float]) -> None:
     chart = line_chart('x', 'X', [Series('a', 'c0', list(enumerate(values)))])
     assert chart is not None
@@ -79,7 +94,9 @@ def test_any_values_have_axes(values: list[float]) -> None:
 
 
 def test_nothing_to_draw() -> None:
-    assert line_chart('x', 'X', [Series('a', 'c0', [])], levels=[Level('t', 'ct', 1)]) is None
+    assert (
+        line_chart('x', 'X', [Series('a', 'c0', [])], references=[Reference('t', 'ct', 1)]) is None
+    )
 
 
 def test_numbers() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from builders import term
 from mmengine.config import Config
 
+from mmseg_kd.cli import train
 from mmseg_kd.report.configuration import call, differences, plain, term_rows
 from mmseg_kd.report.environment import commands, commit_of
 from mmseg_kd.report.run import Run
@@ -71,7 +73,8 @@ def test_commands_are_those_of_the_run() -> None:
     assert found.lines == [
         "python tools/train.py 'work dirs/a/config.py' --work-dir 'work dirs/a_again' --seed 3 "
         '--deterministic',
-        "python tools/test.py 'work dirs/a/config.py' 'work dirs/a/best.pth'",
+        "python tools/test.py 'work dirs/a/config.py' 'work dirs/a/best.pth' "
+        "--work-dir 'work dirs/a_test'",
     ]
     one.log.environment = {'Distributed launcher': 'pytorch', 'GPU number': '8'}
     assert (
@@ -79,6 +82,15 @@ def test_commands_are_those_of_the_run() -> None:
         .lines[0]
         .startswith("bash tools/dist_train.sh 'work dirs/a/config.py' 8 --work-dir")
     )
+
+
+def test_a_resumed_run_is_repeated_from_its_beginning() -> None:
+    one = run('a', resume=True, load_from='a/iter_2.pth')
+    one.config_file = Path('config.py')
+    [command] = commands([one])[0].lines
+    _, _, *arguments = shlex.split(command)
+    options = train._parser().parse_args(arguments).cfg_options
+    assert options == {'resume': False, 'load_from': None}
 
 
 def test_commit_is_read_from_behind_the_version() -> None:

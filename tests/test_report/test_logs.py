@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from run_logs import train_line, val_line, write_start
 
-from mmseg_kd.report.logs import class_table, environment_of, read_logs
+from mmseg_kd.report.logs import environment_of, printed_classes, read_logs
 
 HEAD = """2026/01/01 14:11:17 - mmengine - INFO -
 ------------------------------------------------------------
@@ -68,15 +68,15 @@ def test_table_of_classes_is_the_last_whole_one() -> None:
     second = table(
         '| Sky | 91.5 | 95.0 |', '| a | b | nan | nan |', '| <b> | 0.0 | 0.0 |', score=45
     )
-    score, classes = class_table(first + second) or (0, {})
+    score, classes = printed_classes(first + second) or (0, {})
     assert score == 45
     assert list(classes) == ['Sky', 'a | b', '<b>']
     assert classes['Sky'] == 91.5
     assert classes['a | b'] != classes['a | b']
     # A validation that was killed has no line with its mIoU.
     torn = first + second[: second.index('Iter(val)')]
-    assert class_table(torn) == (90, {'Sky': 90.0})
-    assert class_table('nothing of this kind') is None
+    assert printed_classes(torn) == (90, {'Sky': 90.0})
+    assert printed_classes('nothing of this kind') is None
 
 
 def write_log(folder: Path, start: str, text: str) -> None:
@@ -112,15 +112,18 @@ def test_what_is_not_finite_is_left_out(tmp_path: Path) -> None:
     assert read_logs(tmp_path).train['loss'] == [(1, 1.0)]
 
 
-@pytest.mark.parametrize('content', ['', '{"torn', '\x00\x01', '[1, 2]\n"a"\nnull'])
-def test_logs_with_nothing_in_them(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ('content', 'unread'),
+    [('', 0), ('\n', 0), ('{"torn', 1), ('\x00\x01', 1), ('[1]\n"a"\nnull', 3)],
+)
+def test_logs_with_nothing_in_them(tmp_path: Path, content: str, unread: int) -> None:
     write_start(tmp_path, '20260101_000000', [content], end='')
     log = read_logs(tmp_path)
     assert log.starts == []
     assert log.train == {}
     assert log.median('time') is None
     assert log.last_iteration == 0
-    assert log.unread >= 1
+    assert log.unread == unread
 
 
 def test_no_logs(tmp_path: Path) -> None:

@@ -265,11 +265,11 @@ def test_title_and_name_of_the_file(
     project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / 'deep' / 'page.html'
-    args = [f'<b>mine</b>={project.student}', '--no-measure', '--out', str(out)]
+    args = [f'<b>mine<i>={project.student}', '--no-measure', '--out', str(out)]
     assert main([*args, '--title', 'A & B <i>']) == 0
     text = out.read_text(encoding='utf-8')
     assert '<title>A &amp; B &lt;i&gt;</title>' in text
-    assert '&lt;b&gt;mine&lt;/b&gt;' in text
+    assert '&lt;b&gt;mine&lt;i&gt;' in text
     assert '<b>mine' not in text
     assert main([str(project.student), '--out', str(tmp_path / 'page.pdf')]) == 1
     assert 'ends in .html' in capsys.readouterr().err

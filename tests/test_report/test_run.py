@@ -7,10 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from report_project import HOSTILE, Project
 from run_logs import train_line, write_run, write_start
 from test_report.test_page import Page
 
+from mmseg_kd.analysis.work_dir import find_config
+from mmseg_kd.checkpoints import read_checkpoint
+from mmseg_kd.cli import test as test_command
+from mmseg_kd.cli.named_networks import load_networks, read_networks
 from mmseg_kd.cli.report import main, read_runs
 
 
@@ -93,8 +98,14 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     'torn checkpoints': (tear_checkpoints, 'none of its checkpoints is whole'),
     'no log': (remove('*/*.log', '*/vis_data/scalars.json'), 'There is no log of a training'),
     'no text of the log': (remove('*/*.log'), 'No log (*/*.log) with an environment'),
-    'no config': (remove('*.py', '*/vis_data/config.py'), 'Read from the checkpoint'),
-    'broken config': (break_config, 'Read from the checkpoint'),
+    'no config': (
+        remove('*.py', '*/vis_data/config.py'),
+        'The one in the checkpoint is code: --trust-checkpoint reads it.',
+    ),
+    'broken config': (
+        break_config,
+        'The one in the checkpoint is code: --trust-checkpoint reads it.',
+    ),
     'no config, no checkpoint': (
         remove('*.py', '*/vis_data/config.py', '*.pth', 'last_checkpoint'),
         'there is no config of a run in it',
@@ -131,6 +142,43 @@ def test_broken_work_dir_has_a_page_that_says_what_is_missing(
     ]  # fmt: skip
 
 
+def test_config_in_a_checkpoint_is_run_where_it_is_trusted(
+    project: Project, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'run'
+    shutil.copytree(project.student, folder)
+    remove('*.py', '*/vis_data/config.py')(folder)
+    trace = tmp_path / 'trace'
+    [path] = folder.glob('best_mIoU_*.pth')
+    checkpoint = read_checkpoint(str(path))
+    checkpoint['meta']['cfg'] += f'\nimport os\nos.mkdir({str(trace)!r})\n'
+    torch.save(checkpoint, path)
+    assert main([str(folder), '--no-measure']) == 0
+    assert not trace.exists()
+    assert main([str(folder), '--no-measure', '--trust-checkpoint']) == 0
+    assert trace.is_dir()
+    page = Page((folder / 'report.html').read_text(encoding='utf-8'))
+    assert 'Read from the checkpoint: the folder has no config file.' in page.text
+
+
+@pytest.mark.parametrize('options', [[], ['--teacher']])
+def test_a_test_in_the_work_dir_does_not_change_the_run(
+    project: Project, tmp_path: Path, options: list[str]
+) -> None:
+    folder = tmp_path / 'student'
+    shutil.copytree(project.student, folder)
+    before = find_config(folder)
+    checkpoint = [] if options else [str(folder / 'iter_4.pth')]
+    config = str(project.folder / 'student.py')
+    assert test_command.main([config, *checkpoint, *options, '--work-dir', str(folder)]) == 0
+    assert 'DistillationWrapper' not in (folder / 'student.py').read_text(encoding='utf-8')
+    assert find_config(folder) == before
+    assert titles(folder)[0] == ('KL + CD', 'student')
+    [network] = read_networks([str(folder)])
+    assert network.title == 'KL + CD'
+    load_networks([network], torch.device('cpu'))
+
+
 def test_without_checkpoint_the_last_validation_is_shown(project: Project, tmp_path: Path) -> None:
     folder = tmp_path / 'run'
     shutil.copytree(project.student, folder)
@@ -155,7 +203,7 @@ def test_only_folders_with_nothing_of_a_run_are_errors(
 ) -> None:
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').write_text('', encoding='utf-8')
-    names = [str(tmp_path / name) for name in ('empty', 'file', 'absent')]
+    names = [str(tmp_path / name) for name in ('empty', 'file', 'lr=0.1')]
     assert main(names) == 1
     error = capsys.readouterr().err
     assert 'error: 3 problems:' in error

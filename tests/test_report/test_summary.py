@@ -78,3 +78,6 @@ def test_task_loss_is_without_the_terms() -> None:
     names = ('loss', 'decode.loss_ce', 'aux.loss_ce', 'decode.acc_seg', 'kd.loss', 'kd_weight.loss')
     train = {name: [(50, 2.0**i), (100, 1.0)] for i, name in enumerate(names)}
     assert task_loss(train) == [(50, 2.0 + 4.0), (100, 2.0)]
+    # A distillation logs the sum as well, which is not added to its parts.
+    own = [(50, 6.0), (100, 2.0)]
+    assert task_loss({**train, 'task_loss': own}) == own
