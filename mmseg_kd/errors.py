@@ -72,7 +72,7 @@ def told(error: KDError) -> str:
 
 def nearest(name: object, choices: Iterable[str], n: int = 3) -> str:
     """The `n` choices most like `name`, as the end of a sentence ('nearest: a, b')."""
-    pool = list(choices)
+    pool = list(dict.fromkeys(choices))
     found = difflib.get_close_matches(str(name), pool, n=n, cutoff=0.0)
     return f'nearest: {", ".join(found)}' if found else 'there is none'
 

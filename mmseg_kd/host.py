@@ -32,6 +32,8 @@ _WARNING_NOISE = (
     r'The draw is False',
     # mmengine's own way to its visualiser.
     r'.*instance named of visualizer has been created',
+    # mmengine wraps the optimiser's step after the schedules have.
+    r'Seems like `optimizer\.step\(\)` has been overridden',
 )
 
 # Printed by mmseg's import where an optional data service is not installed.

@@ -94,6 +94,8 @@ def main(args: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(args)
     if parsed.gpus < 1 or parsed.max_restarts < 0:
         parser.error('expected GPUS >= 1 and --max-restarts >= 0')
+    if not parsed.arguments:
+        parser.error(f'expected the arguments of {parsed.command}, got none')
     # torchrun's own default, set here so that it does not warn of it.
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     return torchrun(options_of(parsed))

@@ -34,7 +34,6 @@ def _parser() -> argparse.ArgumentParser:
         'arguments, 75 a training was stopped and can be resumed, 130 Ctrl-C',
     )
     parser.add_argument('--version', action='store_true', help="show the package's version")
-    parser.add_argument('command', nargs='?', help=argparse.SUPPRESS)
     return parser
 
 
@@ -61,16 +60,16 @@ def _run(name: str, args: Sequence[str]) -> int:
 
 def _help(args: Sequence[str]) -> int:
     parser = _parser()
-    parsed, unknown = parser.parse_known_args(args)
+    if args and not args[0].startswith('-'):
+        [close] = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.0)
+        parser.error(f'there is no command {args[0]!r}; nearest: {close}')
+    parsed, _ = parser.parse_known_args(args)
     if parsed.version:
         from mmseg_kd import __version__
 
         print(__version__)
         return 0
-    if unknown and unknown[0] == args[0]:
+    if args:
         parser.error(f'expected a command, got {args[0]!r}')
-    if parsed.command is not None:
-        [close] = difflib.get_close_matches(parsed.command, COMMANDS, n=1, cutoff=0.0)
-        parser.error(f'there is no command {parsed.command!r}; nearest: {close}')
     parser.print_help(sys.stderr)
     return USAGE

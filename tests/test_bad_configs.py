@@ -200,6 +200,14 @@ def test_an_option_without_a_value(
     assert f'--cfg-options: expected KEY=VALUE, got {option!r}\n' in capsys.readouterr().err
 
 
+def test_dicts_as_options(capsys: pytest.CaptureFixture[str]) -> None:
+    option = 'custom_hooks=[dict(type="ReferenceHook", mIoU=dict(teacher=64.65, baseline="a"))]'
+    with pytest.raises(SystemExit) as end:
+        train_command.main(['config.py', '--cfg-options', option])
+    assert end.value.code == 2
+    assert 'put dicts into a config' in capsys.readouterr().err
+
+
 EXPERIMENTS = """
 model = dict(type='A', terms=[1])
 experiments = {

@@ -123,6 +123,8 @@ def test_a_misspelt_command_gets_the_nearest(
 ) -> None:
     text = output_of([wrong, 'config.py', '--amp'], capsys, code=2)
     assert f'there is no command {wrong!r}; nearest: {right}\n' in text
+    # Not the general help, which would look like that of the command.
+    assert output_of([wrong, '--help'], capsys, code=2) == text
 
 
 def test_an_option_before_the_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,12 @@ class Options(DictAction):
         except (AssertionError, ValueError):  # no '=', or brackets that do not match
             text = ' '.join(values)
             parser.error(f'{option_string}: expected KEY=VALUE, got {text!r}')
+        except RecursionError:  # the host's parser goes round in circles
+            text = ' '.join(values)
+            parser.error(
+                f'{option_string}: expected numbers, words and lists of them for values, got '
+                f'{text!r}; put dicts into a config'
+            )
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,11 +16,19 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         epilog='example: python tools/generate_toy_scenes.py data/toy_scenes --train 400',
     )
-    parser.add_argument('root', nargs='?', default='data/toy_scenes', help='folder to make')
-    parser.add_argument('--train', type=int, default=400, help='images for training')
-    parser.add_argument('--val', type=int, default=100, help='images for validation')
-    parser.add_argument('--size', type=int, nargs=2, default=(128, 128), metavar=('H', 'W'))
-    parser.add_argument('--seed', type=int, default=0)
+    root = 'data/toy_scenes'
+    parser.add_argument('root', nargs='?', default=root, help=f'folder to make; default: {root}')
+    parser.add_argument('--train', type=int, default=400, help='images to train on; default: 400')
+    parser.add_argument('--val', type=int, default=100, help='images to validate on; default: 100')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=(128, 128),
+        metavar=('H', 'W'),
+        help='of an image, in pixels; default: 128 128',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the scenes; default: 0')
     return parser
 
 

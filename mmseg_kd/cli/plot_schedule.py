@@ -54,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f'expected train_cfg.max_iters >= 1 in the config, got {max_iters!r}.')
     name = run_name(args.config)
     path = Path(args.out) if args.out else Path('work_dirs') / name / 'schedule.png'
-    path.parent.mkdir(parents=True, exist_ok=True)
     iterations = range(max_iters)
     weights = {term.name: mean_weights(term, iterations) for term in terms_of(cfg)}
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         draw_weights(weights, name, path)
-    except ValueError as error:  # an ending that matplotlib does not know
+    except (OSError, ValueError) as error:  # the second: an ending that matplotlib does not know
         raise ConfigError(f'--out {path}: {error}') from error
     for term, values in weights.items():
         on = [i for i, value in enumerate(values) if value > 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from inspect import signature
 from typing import Any
 
@@ -36,10 +36,11 @@ def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool 
         sys.path.append(os.getcwd())
     with building(str(name)):
         cfg = read_config(name)
+        own = set(cfg.keys())
         apply_options(cfg, options or {}, '--cfg-options')
     problems = Problems()
     with problems:
-        check_keys(cfg)
+        check_keys(cfg, added=cfg.keys() - own)
     model = cfg.get('model')
     if (needs_model or model is not None) and not (isinstance(model, Mapping) and 'type' in model):
         problems.add(
@@ -49,11 +50,15 @@ def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool 
     return cfg
 
 
-def check_keys(cfg: Config) -> None:
+def check_keys(cfg: Config, added: Collection[str] = ()) -> None:
     """Find misspelt keys at the top of a config, which the runner would pass over.
 
     A config may define variables of its own, so only names that are nearly, but not quite, one
     of the runner's are refused; very nearly, where the config has the runner's name as well.
+
+    Args:
+        cfg: The config.
+        added: Keys that options have added: variables of a config's own are not among them.
 
     Raises:
         ConfigError: There is such a key; `ManyErrors` where there are more.
@@ -66,7 +71,8 @@ def check_keys(cfg: Config) -> None:
     problems = Problems()
     for key in sorted(cfg.keys() - known - variables):
         close = difflib.get_close_matches(key, known - cfg.keys(), n=1, cutoff=0.85)
-        close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.92)
+        cutoff = 0.85 if key in added else 0.92
+        close = close or difflib.get_close_matches(key, known, n=1, cutoff=cutoff)
         if close:
             problems.add(
                 ConfigError(f'unknown key {key!r} in the config; did you mean {close[0]!r}?')

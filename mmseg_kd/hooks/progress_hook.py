@@ -100,8 +100,11 @@ class ProgressHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Show this iteration, if it is time."""
-        if self._live is not None and time.monotonic() >= self._next:
-            self._seconds_left = runner.message_hub.runtime_info.get('eta')
+        if self._live is None:
+            return
+        # Now: a validation puts its own time left in the same place, and draws.
+        self._seconds_left = runner.message_hub.runtime_info.get('eta')
+        if time.monotonic() >= self._next:
             self._draw(runner, runner.iter + 1)
 
     def before_val_epoch(self, runner: Runner) -> None:

@@ -273,6 +273,24 @@ def test_other_ranks_show_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sys.stdout is before
 
 
+def test_the_time_left_is_that_of_the_last_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where validations, which draw and have a time left of their own, come in quickly."""
+    shown: list[Any] = []
+    live = SimpleNamespace(update=lambda progress, refresh: shown.append(progress))
+    monkeypatch.setattr(progress_hook, '_entries', lambda _: [])
+    hook = ProgressHook(interval=1000)
+    hook._live, hook._next = live, float('inf')  # type: ignore[assignment]
+    info = dict(eta=9.0)
+    hub = SimpleNamespace(runtime_info=info)
+    runner = SimpleNamespace(message_hub=hub, iter=0, max_iters=4, val_dataloader=[0])
+    for runner.iter, info['eta'] in ((0, 9.0), (1, 6.0)):
+        hook.after_train_iter(runner, runner.iter)
+        info['eta'] = 0.5
+        hook.before_val_epoch(runner)
+        hook.after_val_epoch(runner)
+    assert [progress.stages[0].seconds_left for progress in shown] == [9.0, 9.0, 6.0, 6.0]
+
+
 @pytest.mark.parametrize('arguments', [dict(enabled='no'), dict(interval=0), dict(interval='1')])
 def test_wrong_arguments(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f'expected {next(iter(arguments))}'):
