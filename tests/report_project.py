@@ -71,6 +71,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         yield trained(tmp_path_factory.mktemp('project'))
 
 
+def forget_runs() -> None:
+    """Otherwise what a run made, of any test, is used again by the next, with its folder."""
+    for shared in (MessageHub, MMLogger, SegLocalVisualizer):
+        shared._instance_dict.clear()
+
+
 def trained(folder: Path) -> Project:
     """Train all three, and write the page about them."""
     init_default_scope('mmseg')
@@ -90,10 +96,9 @@ def trained(folder: Path) -> Project:
     }
     for name, model in models.items():
         config = write_project_config(folder, name, model, data)
+        forget_runs()
         assert train.main([config, '--work-dir', str(folder / name)]) == 0
-        # Otherwise what this run made is used again by the next, with its folder.
-        for shared in (MessageHub, MMLogger, SegLocalVisualizer):
-            shared._instance_dict.clear()
+    forget_runs()
     MMLogger.get_current_instance().setLevel(logging.WARNING)
     work = [folder / name for name in ('student', 'baseline', 'teacher')]
     page = folder / 'report.html'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.evaluation.metrics import IoUMetric
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import FastIoUMetric
 from mmseg_kd.evaluation.prediction import use_lean_prediction
 from mmseg_kd.export.latency import measure_latency
+from mmseg_kd.host import explain
 from mmseg_kd.preflight import check_dataset
 from mmseg_kd.probe import evaluating
 
@@ -175,7 +178,8 @@ def operations(network: Any, size: list[int]) -> int | None:
     """
     try:
         return complexity(network, (size[0], size[1])).whole.flops
-    except Exception:  # whatever tracing a network of the user's raises
+    except Exception as error:  # whatever tracing a network of the user's raises
+        print_log(f'Operations not counted: {explain(error)}', 'current', logging.WARNING)
         return None
 
 
