@@ -6,7 +6,7 @@ checkpoints as data alone.
 """
 
 from mmseg_kd.checkpoints.host_loader import take_over_loading
-from mmseg_kd.host import import_quietly, name_distribution
+from mmseg_kd.host.quiet import import_quietly, name_distribution
 
 name_distribution()
 take_over_loading()

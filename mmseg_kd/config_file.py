@@ -16,7 +16,7 @@ import mmseg
 from mmengine.config import Config
 
 from mmseg_kd.errors import ConfigError, Problems, nearest, shown
-from mmseg_kd.host import explain
+from mmseg_kd.host.quiet import explain
 
 _ZOO = 'mmseg::'
 

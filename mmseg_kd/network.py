@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mmseg_kd.config_file import apply_options, config_path, read_config_file
 from mmseg_kd.errors import ConfigError, Problems, nearest, shown
 from mmseg_kd.fields import NetworkFields, TeacherFields, keys_of
-from mmseg_kd.host import explain
+from mmseg_kd.host.quiet import explain
 from mmseg_kd.recorder import ForwardStopped, Recorder
 from mmseg_kd.registry import look_up
 from mmseg_kd.teacher_options import OPTION_NAMES, TeacherOptions, parse_teacher_options

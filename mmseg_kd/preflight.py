@@ -22,7 +22,7 @@ from mmseg_kd.datasets.loading import (
     role_of,
 )
 from mmseg_kd.errors import ConfigError, DatasetError
-from mmseg_kd.host import explain
+from mmseg_kd.host.quiet import explain
 
 # Samples that are read of each data set: enough to find a wrong convention, not to find every
 # broken file, and a matter of a second. tools/check_dataset.py reads them all.

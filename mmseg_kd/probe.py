@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError, KDError
-from mmseg_kd.host import explain
+from mmseg_kd.host.quiet import explain
 from mmseg_kd.network import PROBE_SIZE, is_auxiliary, run_to_layers, run_whole
 from mmseg_kd.recorder import Recorder
 

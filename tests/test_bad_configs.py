@@ -34,7 +34,7 @@ from mmseg_kd.engine.config import load_config
 from mmseg_kd.engine.training import check_config
 from mmseg_kd.errors import ConfigError, KDError, ManyErrors, Problems
 from mmseg_kd.experiments import read_config
-from mmseg_kd.host import building
+from mmseg_kd.host.quiet import building
 from mmseg_kd.preflight import check_dataset
 from mmseg_kd.runner_config import check_runner_config
 

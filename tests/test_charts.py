@@ -9,8 +9,8 @@ import pytest
 from builders import ROOT
 from mmseg.registry import LOG_PROCESSORS
 
-from mmseg_kd.charts import add_picture, add_references
 from mmseg_kd.engine.config import load_config
+from mmseg_kd.host.visualizer import add_picture, add_references
 
 
 class Full:
@@ -31,7 +31,7 @@ def visualizer(number: int) -> Any:
 
 def test_a_full_disk_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr('mmseg_kd.charts.print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr('mmseg_kd.host.visualizer.print_log', lambda text, **_: said.append(text))
     add_references(visualizer(errno.ENOSPC), 'mIoU', dict(teacher=1.0), 0)
     add_picture(visualizer(errno.ENOSPC), 'validation', np.zeros((2, 2, 3), np.uint8), 0)
     assert said == [f'Not logged: [Errno {errno.ENOSPC}] the disk'] * 2

@@ -12,7 +12,7 @@ from mmengine.config import utils as config_utils
 
 from mmseg_kd.config_file import config_path
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.host import HostNoise, import_quietly, name_distribution
+from mmseg_kd.host.quiet import HostNoise, import_quietly, name_distribution
 from mmseg_kd.network import parse_network
 
 

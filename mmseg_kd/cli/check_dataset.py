@@ -27,7 +27,7 @@ from mmseg_kd.datasets.findings import KINDS, Finding
 from mmseg_kd.engine.config import load_config
 from mmseg_kd.engine.networks import trained_network_of
 from mmseg_kd.errors import ConfigError, KDError, Problems
-from mmseg_kd.host import building
+from mmseg_kd.host.quiet import building
 from mmseg_kd.preflight import build_dataset
 
 SPLITS = ('train', 'val', 'test')

@@ -15,7 +15,7 @@ from mmseg_kd.cli.common import add_config_arguments, run_command
 from mmseg_kd.engine.config import load_config
 from mmseg_kd.engine.networks import networks_of
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.host import building
+from mmseg_kd.host.quiet import building
 from mmseg_kd.network import NetworkSpec, build_network, without_initialisation
 
 HEAD = ('network', 'params', 'GFLOPs')

@@ -12,7 +12,7 @@ from typing import Any
 from mmseg_kd.cli.common import run_command
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.experiments import Experiment, experiments_of, split_name
-from mmseg_kd.host import building
+from mmseg_kd.host.quiet import building
 
 
 def _parser() -> argparse.ArgumentParser:

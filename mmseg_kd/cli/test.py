@@ -24,7 +24,7 @@ from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import BadDataHook
 from mmseg_kd.hooks.of_runner import hook_of
-from mmseg_kd.host import building
+from mmseg_kd.host.quiet import building
 from mmseg_kd.network import student_of, without_initialisation
 from mmseg_kd.preflight import check_dataset
 from mmseg_kd.runner_config import check_runner_config

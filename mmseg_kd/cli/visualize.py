@@ -31,7 +31,7 @@ from mmseg_kd.cli.named_networks import (
 )
 from mmseg_kd.errors import ConfigError, DatasetError, DeviceError, Problems, nearest
 from mmseg_kd.export.pictures import leaf
-from mmseg_kd.host import HostNoise, building
+from mmseg_kd.host.quiet import HostNoise, building
 from mmseg_kd.preflight import build_dataset, check_dataset
 
 EXAMPLES = """

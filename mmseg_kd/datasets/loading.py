@@ -19,7 +19,7 @@ from PIL import UnidentifiedImageError
 
 from mmseg_kd.datasets.findings import Finding
 from mmseg_kd.datasets.image_file import depth_finding, file_finding, impostor
-from mmseg_kd.host import explain
+from mmseg_kd.host.quiet import explain
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmseg_kd.config_file import apply_options
 from mmseg_kd.errors import ConfigError, Problems, shown
 from mmseg_kd.experiments import read_config
-from mmseg_kd.host import building
+from mmseg_kd.host.quiet import building
 
 
 def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool = True) -> Config:

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmseg_kd.errors import ConfigError, DeviceError
-from mmseg_kd.host import HostNoise, building
+from mmseg_kd.host.quiet import HostNoise, building
 from mmseg_kd.network import replace_sync_bn
 
 # How long a rank waits for one that neither works nor is gone: a machine without power, a process

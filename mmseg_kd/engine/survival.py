@@ -15,13 +15,13 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmseg_kd.charts import unless_full
 from mmseg_kd.checkpoints.newest import POINTER, newest_whole
 from mmseg_kd.checkpoints.seal import check_whole
 from mmseg_kd.errors import CheckpointError
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook
 from mmseg_kd.hooks.durable_checkpoint_hook import folder_of
 from mmseg_kd.hooks.of_runner import hook_of, hooks_of
+from mmseg_kd.host.visualizer import unless_full
 
 # Set by tools/launch.py: when the job began, in nanoseconds since 1970.
 JOB_START = 'MMSEG_KD_JOB_START'

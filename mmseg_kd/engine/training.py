@@ -36,7 +36,7 @@ from mmseg_kd.hooks import (
     ValidationPicturesHook,
 )
 from mmseg_kd.hooks.of_runner import hook_of, hooks_of
-from mmseg_kd.host import building
+from mmseg_kd.host.quiet import building
 from mmseg_kd.network import student_of
 from mmseg_kd.preflight import check_dataset
 from mmseg_kd.runner_config import check_runner_config

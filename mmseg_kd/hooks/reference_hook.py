@@ -14,9 +14,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmseg_kd.analysis.log import read_log, scalar_files
-from mmseg_kd.charts import add_references
 from mmseg_kd.errors import ConfigError, LogError, nearest, shown
 from mmseg_kd.hooks.of_runner import hooks_of
+from mmseg_kd.host.visualizer import add_references
 from mmseg_kd.values import is_name, is_number
 
 

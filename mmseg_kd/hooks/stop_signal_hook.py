@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks.durable_checkpoint_hook import DurableCheckpointHook
 from mmseg_kd.hooks.of_runner import hooks_of
-from mmseg_kd.ranks import leave_together
+from mmseg_kd.host.ranks import leave_together
 
 # A run that stopped on request ends with this code, 75: 'try again later', which neither an error
 # (1) nor the death by a signal (128 + its number) can be taken for.

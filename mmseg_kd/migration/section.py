@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from mmseg_kd.host import explain
+from mmseg_kd.host.quiet import explain
 from mmseg_kd.migration.report import Report
 from mmseg_kd.migration.source import KeyPath
 

@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.host import explain
+from mmseg_kd.host.quiet import explain
 
 # The keys and indices that lead to a value, from the top of the config.
 KeyPath = tuple[str | int, ...]

@@ -24,7 +24,7 @@ from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import FastIoUMetric
 from mmseg_kd.evaluation.prediction import use_lean_prediction
 from mmseg_kd.export.latency import measure_latency
-from mmseg_kd.host import explain
+from mmseg_kd.host.quiet import explain
 from mmseg_kd.preflight import check_dataset
 from mmseg_kd.probe import evaluating
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmseg_kd.assembly import assemble
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.errors import CheckpointError
-from mmseg_kd.iteration import current_iteration
+from mmseg_kd.host.iteration import current_iteration
 from mmseg_kd.losses.cross_entropy import fuse_task_loss
 from mmseg_kd.recorder import Recorder
 from mmseg_kd.taps import Taps, no_gradient

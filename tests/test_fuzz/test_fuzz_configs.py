@@ -19,7 +19,7 @@ from mmseg_kd.assembly import parse_distillation
 from mmseg_kd.config_file import apply_options, read_config_file
 from mmseg_kd.engine.config import check_keys
 from mmseg_kd.errors import ConfigError, KDError, Problems
-from mmseg_kd.host import building
+from mmseg_kd.host.quiet import building
 from mmseg_kd.runner_config import check_runner_config
 from mmseg_kd.term import Term
 

@@ -14,9 +14,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import tensors, train_to_the_end, variant, write_project
 
-from mmseg_kd.charts import add_picture
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks import ValidationPicturesHook, validation_pictures_hook
+from mmseg_kd.host.visualizer import add_picture
 
 PALETTE = [[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0], [0, 200, 200]]
 CELL = 64

@@ -1,0 +1,1 @@
+"""What concerns mmengine and mmseg themselves: noise, iteration, ranks, charts."""
