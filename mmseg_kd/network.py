@@ -17,6 +17,7 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_kd.checks import is_name, is_whole
 from mmseg_kd.config_file import apply_options, config_path, read_config_file
 from mmseg_kd.errors import ConfigError, Problems, nearest, shown
 from mmseg_kd.fields import NetworkFields, TeacherFields, keys_of
@@ -24,7 +25,6 @@ from mmseg_kd.host.quiet import explain
 from mmseg_kd.recorder import ForwardStopped, Recorder
 from mmseg_kd.registry import look_up
 from mmseg_kd.teacher_options import OPTION_NAMES, TeacherOptions, parse_teacher_options
-from mmseg_kd.values import is_name, is_whole
 
 # Large enough for every backbone's total stride, small enough to cost nothing.
 PROBE_SIZE = (128, 128)

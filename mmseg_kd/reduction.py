@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmseg_kd.checks import is_number, is_whole
 from mmseg_kd.errors import ConfigError, nearest, shown
-from mmseg_kd.values import is_number, is_whole
 
 REDUCTIONS = ('sum', 'mean', 'random')
 

@@ -28,9 +28,9 @@ from mmseg.registry import (
 )
 from torch.utils.data import DataLoader
 
+from mmseg_kd.checks import is_whole
 from mmseg_kd.errors import ConfigError, Problems, nearest, shown
 from mmseg_kd.registry import look_up
-from mmseg_kd.values import is_whole
 
 Split = Literal['train', 'val', 'test']
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import nn
 
+from mmseg_kd.checks import is_name
 from mmseg_kd.errors import ConfigError, Problems, nearest, shown
 from mmseg_kd.fields import TermFields, keys_of
 from mmseg_kd.reduction import is_weight, spread
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build, look_up
-from mmseg_kd.values import is_name
 
 Schedule = Callable[[int], float]
 

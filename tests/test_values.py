@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mmseg_kd.values import is_name, is_number, is_whole
+from mmseg_kd.checks import is_name, is_number, is_whole
 
 
 @pytest.mark.parametrize('value', [0, -1, 2.5, 1e308, 10**308])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmseg_kd.checks import is_whole
 from mmseg_kd.errors import shown
 from mmseg_kd.registry import CONNECTORS
-from mmseg_kd.values import is_whole
 
 
 @CONNECTORS.register_module()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.losses.arguments import at_least_one, non_negative
+from mmseg_kd.checks import at_least_one, non_negative
 from mmseg_kd.losses.functional import at_least_float32, softmax_divergence
 from mmseg_kd.registry import KD_LOSSES
 

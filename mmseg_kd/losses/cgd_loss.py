@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmseg_kd.checks import at_least_one
 from mmseg_kd.host.iteration import current_iteration
-from mmseg_kd.losses.arguments import at_least_one
 from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
 from mmseg_kd.losses.resolution import group_divergence_at
 from mmseg_kd.registry import KD_LOSSES

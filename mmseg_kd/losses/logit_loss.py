@@ -9,10 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from mmseg_kd.checks import is_whole, positive, true_or_false
 from mmseg_kd.errors import shown
-from mmseg_kd.losses.arguments import positive, true_or_false
 from mmseg_kd.losses.functional import at_least_float32, resize_label
-from mmseg_kd.values import is_whole
 
 Resolution = Literal['label', 'student', 'teacher']
 

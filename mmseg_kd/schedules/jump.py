@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from mmseg_kd.checks import check_interval, is_whole
 from mmseg_kd.errors import shown
 from mmseg_kd.registry import SCHEDULES
-from mmseg_kd.schedules.interval import check_interval
-from mmseg_kd.values import is_whole
 
 
 @SCHEDULES.register_module()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mmseg_kd.checks import check_interval
 from mmseg_kd.registry import SCHEDULES
-from mmseg_kd.schedules.interval import check_interval
 
 
 @SCHEDULES.register_module()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mmseg_kd.checks import is_whole
 from mmseg_kd.registry import SCHEDULES
-from mmseg_kd.values import is_whole
 
 
 @SCHEDULES.register_module()
