@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from turns import Measured, device_name, measure
 
 import mmseg_kd
-from mmseg_kd.engine.config import load_config
+from mmseg_kd.config.load import load_config
 from mmseg_kd.evaluation import FastIoUMetric, use_lean_prediction
 from mmseg_kd.network import replace_sync_bn, without_initialisation
 

@@ -30,7 +30,8 @@ from torch import Tensor
 from turns import device_name, measure
 
 import mmseg_kd
-from mmseg_kd.network import build_network, parse_network, without_initialisation
+from mmseg_kd.config.network_spec import parse_network
+from mmseg_kd.network import build_network, without_initialisation
 from mmseg_kd.probe import probe
 from mmseg_kd.teacher import Teacher
 

@@ -10,20 +10,20 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
-from mmseg_kd.errors import ConfigError, Problems, ShapeError
-from mmseg_kd.network import (
-    PROBE_SIZE,
-    NetworkSpec,
-    build_segmentor,
-    parse_network,
-    parse_teachers,
-    teacher_label,
+from mmseg_kd.config.distillation_spec import parse_distillation
+from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
+from mmseg_kd.config.term_spec import (
+    TermSpec,
+    parse_layers,
+    student_layers,
+    teacher_layers,
 )
+from mmseg_kd.errors import ConfigError, Problems, ShapeError
+from mmseg_kd.network import PROBE_SIZE, build_segmentor
 from mmseg_kd.probe import Probe, probe
 from mmseg_kd.taps import Taps, find_tap, no_gradient
 from mmseg_kd.teacher import Teacher
-from mmseg_kd.term import Term, make_term, student_layers, teacher_layers
-from mmseg_kd.term_spec import TermSpec, parse_layers, parse_terms
+from mmseg_kd.term import Term, make_term
 
 
 @dataclass(frozen=True)
@@ -43,44 +43,6 @@ class Parts:
     teachers: Mapping[str, Teacher]
     terms: Sequence[Term]
     changed: set[str]
-
-
-@dataclass(frozen=True)
-class DistillationSpec:
-    """What a config says of a distillation: all of it that can be read.
-
-    Attributes:
-        student: None where it cannot be read.
-        teachers: By name.
-        names: Of all teachers, in the order of the config.
-        terms: In the order of the config.
-    """
-
-    student: NetworkSpec | None
-    teachers: Mapping[str, NetworkSpec]
-    names: Sequence[str]
-    terms: Sequence[TermSpec]
-
-
-def parse_distillation(
-    student: Any, teacher: Any, distillation: Any, data_preprocessor: Any, problems: Problems
-) -> DistillationSpec:
-    """Read a distillation; no network is built.
-
-    Args:
-        student, teacher, distillation, data_preprocessor: As in `DistillationWrapper`.
-        problems: Gets all that is wrong with them.
-    """
-    student_spec: NetworkSpec | None = None
-    with problems:
-        student_spec = parse_network(student, 'student')
-        if data_preprocessor is not None:
-            student_spec.model['data_preprocessor'] = data_preprocessor
-    names, teachers = parse_teachers(teacher, problems)
-    terms = parse_terms(distillation, names, problems)
-    if distillation and not names:
-        problems.add(ConfigError('teacher: there are terms in distillation, but no teacher.'))
-    return DistillationSpec(student_spec, teachers, names, terms)
 
 
 def assemble(student: Any, teacher: Any, distillation: Any, data_preprocessor: Any = None) -> Parts:

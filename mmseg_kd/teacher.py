@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves
 from mmseg_kd.attention import use_fused_attention
 from mmseg_kd.checkpoints import LoadReport, load_weights
 from mmseg_kd.compiled import CompiledTaps
+from mmseg_kd.config.network_spec import NetworkSpec
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.folding import fold_batchnorm
 from mmseg_kd.network import (
-    NetworkSpec,
     build_segmentor,
     is_auxiliary,
     run_to_layers,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmseg_kd.config.term_spec import TermSpec
 from mmseg_kd.connectors import ConvConnector
 from mmseg_kd.errors import ShapeError
 from mmseg_kd.probe import evaluating
 from mmseg_kd.registry import CONNECTORS, build
 from mmseg_kd.taps import Taps
-from mmseg_kd.term_spec import TermSpec
 
 
 class Term(nn.Module):
@@ -161,14 +161,3 @@ def _checked(term: Term, spec: TermSpec, student: Taps, teachers: Mapping[str, T
         shape = f'of shape {tuple(value.shape)}' if isinstance(value, Tensor) else repr(value)
         raise ShapeError(f'{spec.where}: {kind}: expected a scalar tensor, got one {shape}.')
     return term
-
-
-def student_layers(terms: Iterable[Term | TermSpec]) -> list[str]:
-    """The student's layers that `terms` tap, each once."""
-    return list(dict.fromkeys(layer for term in terms for layer in term.layers.student))
-
-
-def teacher_layers(terms: Iterable[Term | TermSpec], teacher: str) -> list[str]:
-    """The layers of one teacher that `terms` tap, each once."""
-    names = (term.layers.teachers.get(teacher, ()) for term in terms)
-    return list(dict.fromkeys(layer for layers in names for layer in layers))

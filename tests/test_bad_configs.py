@@ -28,15 +28,15 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from mmseg_kd.assembly import parse_distillation
 from mmseg_kd.cli import train as train_command
-from mmseg_kd.engine.config import load_config
+from mmseg_kd.config.distillation_spec import parse_distillation
+from mmseg_kd.config.experiments import read_config
+from mmseg_kd.config.load import load_config
+from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.engine.training import check_config
 from mmseg_kd.errors import ConfigError, KDError, ManyErrors, Problems
-from mmseg_kd.experiments import read_config
 from mmseg_kd.host.quiet import building
 from mmseg_kd.preflight import check_dataset
-from mmseg_kd.runner_config import check_runner_config
 
 NAN = float('nan')
 # What a value in the table may be made of.

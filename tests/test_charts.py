@@ -9,7 +9,7 @@ import pytest
 from builders import ROOT
 from mmseg.registry import LOG_PROCESSORS
 
-from mmseg_kd.engine.config import load_config
+from mmseg_kd.config.load import load_config
 from mmseg_kd.host.visualizer import add_picture, add_references
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from mmseg_kd.config_text import WIDTH, Name, resolve, write
+from mmseg_kd.config.text import WIDTH, Name, resolve, write
 from mmseg_kd.errors import ConfigError
 
 VALUES: dict[str, Any] = dict(

@@ -11,11 +11,11 @@ import pytest
 import torch
 from mmseg.registry import HOOKS, VISBACKENDS
 
+from mmseg_kd.config.experiments import experiments_of
+from mmseg_kd.config.network_spec import parse_teachers
+from mmseg_kd.config.term_spec import parse_terms
 from mmseg_kd.errors import Problems
-from mmseg_kd.experiments import experiments_of
-from mmseg_kd.network import parse_teachers
 from mmseg_kd.registry import KD_LOSSES, build, look_up
-from mmseg_kd.term_spec import parse_terms
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path.name: path for path in (*ROOT.glob('*.md'), *sorted((ROOT / 'docs').glob('*.md')))}

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from mmseg_kd.engine.config import load_config
+from mmseg_kd.config.experiments import experiments_of, read_config, run_name, split_name
+from mmseg_kd.config.load import load_config
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.experiments import experiments_of, read_config, run_name, split_name
 
 CONFIG = """
 model = dict(type='A', terms=[dict(weight=1.0, loss='x')])

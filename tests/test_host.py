@@ -10,10 +10,10 @@ import pytest
 from mmengine.config import Config
 from mmengine.config import utils as config_utils
 
-from mmseg_kd.config_file import config_path
+from mmseg_kd.config.file import config_path
+from mmseg_kd.config.network_spec import parse_network
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.host.quiet import HostNoise, import_quietly, name_distribution
-from mmseg_kd.network import parse_network
 
 
 def test_import_prints_nothing(tmp_path: Path) -> None:

@@ -12,19 +12,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmseg_kd.engine.config import check_keys, load_config
+from mmseg_kd.config.experiments import experiments_of
+from mmseg_kd.config.load import check_keys, load_config
+from mmseg_kd.config.network_spec import NetworkSpec, parse_network, parse_teachers
+from mmseg_kd.config.runner import check_runner_config
+from mmseg_kd.config.term_spec import parse_terms
 from mmseg_kd.errors import Problems
-from mmseg_kd.experiments import experiments_of
-from mmseg_kd.network import (
-    NetworkSpec,
-    build_network,
-    parse_network,
-    parse_teachers,
-    without_initialisation,
-)
+from mmseg_kd.network import build_network, without_initialisation
 from mmseg_kd.preflight import check_dataset
-from mmseg_kd.runner_config import check_runner_config
-from mmseg_kd.term_spec import parse_terms
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(

@@ -18,11 +18,11 @@ from mkdocs.exceptions import Abort
 from torch import nn
 
 import mmseg_kd
+from mmseg_kd.config.fields import NetworkFields, TermFields
+from mmseg_kd.config.network_spec import parse_network
+from mmseg_kd.config.term_spec import parse_terms
 from mmseg_kd.errors import Problems
-from mmseg_kd.fields import NetworkFields, TermFields
-from mmseg_kd.network import parse_network
 from mmseg_kd.registry import KD_LOSSES
-from mmseg_kd.term_spec import parse_terms
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'docs' / 'hooks'))

@@ -20,10 +20,10 @@ import mmseg.registry
 from mmengine.registry import Registry
 
 import mmseg_kd
-from mmseg_kd.fields import NetworkFields, TeacherFields, TermFields
+from mmseg_kd.config.fields import NetworkFields, TeacherFields, TermFields
+from mmseg_kd.config.teacher_options import TeacherOptions
+from mmseg_kd.config.term_spec import CHANNELS
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES
-from mmseg_kd.teacher_options import TeacherOptions
-from mmseg_kd.term_spec import CHANNELS
 
 PACKAGE = Path(mmseg_kd.__file__).parent
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_kd.analysis.layers import Pass, run_once
-from mmseg_kd.config_text import write_value
+from mmseg_kd.config.text import write_value
 from mmseg_kd.connectors import as_map
 from mmseg_kd.errors import ConfigError, ShapeError
 from mmseg_kd.network import PROBE_SIZE

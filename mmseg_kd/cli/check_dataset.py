@@ -23,9 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mmseg_kd.analysis.data_check import Split, SplitCheck, shared_findings
 from mmseg_kd.cli.common import add_config_arguments, run_command
+from mmseg_kd.config.load import load_config
+from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.datasets.findings import KINDS, Finding
-from mmseg_kd.engine.config import load_config
-from mmseg_kd.engine.networks import trained_network_of
 from mmseg_kd.errors import ConfigError, KDError, Problems
 from mmseg_kd.host.quiet import building
 from mmseg_kd.preflight import build_dataset

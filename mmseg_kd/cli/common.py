@@ -13,10 +13,9 @@ from mmengine.config import Config, DictAction
 
 from mmseg_kd.checkpoints import checkpoint_trust
 from mmseg_kd.cli.calling import ending_quietly, finish
-from mmseg_kd.engine.networks import is_distillation, teachers_of
+from mmseg_kd.config.experiments import run_name
+from mmseg_kd.config.network_spec import NetworkSpec, is_distillation, teachers_of
 from mmseg_kd.errors import ConfigError, KDError, told
-from mmseg_kd.experiments import run_name
-from mmseg_kd.network import NetworkSpec
 
 
 def run_command(

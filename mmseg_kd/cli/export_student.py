@@ -19,9 +19,9 @@ from torch import Tensor
 from mmseg_kd.checkpoints import load_weights, read_state_dict
 from mmseg_kd.checkpoints.save import written_whole
 from mmseg_kd.cli.common import add_config_arguments, add_trust_argument, run_command
-from mmseg_kd.config_text import write
-from mmseg_kd.engine.config import load_config
-from mmseg_kd.engine.networks import networks_of, trained_network_of
+from mmseg_kd.config.load import load_config
+from mmseg_kd.config.network_spec import networks_of, trained_network_of
+from mmseg_kd.config.text import write
 from mmseg_kd.errors import CheckpointError, ConfigError, DatasetError
 from mmseg_kd.export.agreement import compare
 from mmseg_kd.export.deployed import COLOURS, Deployed

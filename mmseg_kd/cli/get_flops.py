@@ -12,11 +12,11 @@ from mmengine.registry import init_default_scope
 from mmseg_kd.analysis.complexity import COUNTED, Complexity, Part, complexity
 from mmseg_kd.analysis.markdown import markdown_table
 from mmseg_kd.cli.common import add_config_arguments, run_command
-from mmseg_kd.engine.config import load_config
-from mmseg_kd.engine.networks import networks_of
+from mmseg_kd.config.load import load_config
+from mmseg_kd.config.network_spec import NetworkSpec, networks_of
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.host.quiet import building
-from mmseg_kd.network import NetworkSpec, build_network, without_initialisation
+from mmseg_kd.network import build_network, without_initialisation
 
 HEAD = ('network', 'params', 'GFLOPs')
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmseg_kd.cli.common import run_command
+from mmseg_kd.config.experiments import Experiment, experiments_of, split_name
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.experiments import Experiment, experiments_of, split_name
 from mmseg_kd.host.quiet import building
 
 

@@ -17,22 +17,17 @@ from mmengine.registry import init_default_scope
 from mmseg_kd.analysis.layers import Layer, list_layers
 from mmseg_kd.analysis.pairing import Proposal, as_text, propose
 from mmseg_kd.cli.common import add_config_arguments, run_command
-from mmseg_kd.engine.config import load_config
-from mmseg_kd.engine.networks import (
+from mmseg_kd.config.load import load_config
+from mmseg_kd.config.network_spec import (
+    NetworkSpec,
     is_distillation,
     networks_of,
+    teacher_label,
     teachers_of,
     trained_network_of,
 )
 from mmseg_kd.errors import ConfigError, nearest
-from mmseg_kd.network import (
-    PROBE_SIZE,
-    NetworkSpec,
-    build_network,
-    build_segmentor,
-    teacher_label,
-    without_initialisation,
-)
+from mmseg_kd.network import PROBE_SIZE, build_network, build_segmentor, without_initialisation
 
 
 def _parser() -> argparse.ArgumentParser:

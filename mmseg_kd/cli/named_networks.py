@@ -14,12 +14,17 @@ from mmengine.config import Config
 from mmseg_kd.analysis.work_dir import read_work_dir, split_title, title_of
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import teacher_of
-from mmseg_kd.engine.config import load_config
-from mmseg_kd.engine.networks import is_distillation, trained_network_of
+from mmseg_kd.config.experiments import run_name
+from mmseg_kd.config.load import load_config
+from mmseg_kd.config.network_spec import (
+    NetworkSpec,
+    is_distillation,
+    parse_teachers,
+    trained_network_of,
+)
+from mmseg_kd.config.term_spec import parse_layers
 from mmseg_kd.errors import CheckpointError, ConfigError, Problems
-from mmseg_kd.experiments import run_name
-from mmseg_kd.network import NetworkSpec, build_segmentor, parse_teachers, without_initialisation
-from mmseg_kd.term_spec import parse_layers
+from mmseg_kd.network import build_segmentor, without_initialisation
 
 NETWORK_HELP = (
     '[TITLE=]WORK_DIR, the folder of a run (its best checkpoint, or the newest where it kept no '

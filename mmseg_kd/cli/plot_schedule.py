@@ -10,12 +10,12 @@ from mmengine.config import Config
 
 from mmseg_kd.analysis.schedule import draw_weights, mean_weights
 from mmseg_kd.cli.common import add_config_arguments, run_command
-from mmseg_kd.engine.config import load_config
+from mmseg_kd.config.experiments import run_name
+from mmseg_kd.config.load import load_config
+from mmseg_kd.config.network_spec import parse_teachers
+from mmseg_kd.config.term_spec import parse_terms
 from mmseg_kd.errors import ConfigError, Problems
-from mmseg_kd.experiments import run_name
-from mmseg_kd.network import parse_teachers
 from mmseg_kd.term import Term
-from mmseg_kd.term_spec import parse_terms
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mmseg_kd.cli.common import add_config_arguments, run_command
-from mmseg_kd.config_text import write
-from mmseg_kd.engine.config import load_config
-from mmseg_kd.engine.networks import is_distillation
+from mmseg_kd.config.load import load_config
+from mmseg_kd.config.network_spec import is_distillation, parse_network
+from mmseg_kd.config.text import write
 from mmseg_kd.errors import ConfigError, Problems
-from mmseg_kd.network import parse_network
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,9 +27,9 @@ from mmseg_kd.analysis.markdown import markdown_table
 from mmseg_kd.analysis.prediction import image_and_label, predict_labels
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import run_command
+from mmseg_kd.config.load import load_config
+from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.datasets.toy_scenes import generate
-from mmseg_kd.engine.config import load_config
-from mmseg_kd.engine.networks import trained_network_of
 from mmseg_kd.errors import ConfigError, DatasetError, KDError
 from mmseg_kd.network import build_network, without_initialisation
 

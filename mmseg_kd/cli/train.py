@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmseg_kd.cli.common import add_config_arguments, add_run_arguments, place_run, run_command
-from mmseg_kd.engine.config import load_config
+from mmseg_kd.config.load import load_config
 from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
 from mmseg_kd.host.ranks import leave_together
 

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from torch import nn
 
 from mmseg_kd.checks import is_number, is_whole
-from mmseg_kd.config_file import apply_options, read_config_file
-from mmseg_kd.engine.config import load_config
+from mmseg_kd.config.file import apply_options, read_config_file
+from mmseg_kd.config.load import load_config
 from mmseg_kd.errors import ConfigError, Problems, nearest, shown
 from mmseg_kd.export.stock_checkpoint import save_student
 from mmseg_kd.network import without_initialisation

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mmseg_kd.checkpoints.trust import checkpoint_trust, checkpoints_are_trusted
+from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.engine.arguments import (
     data_config,
     model_config,
@@ -31,7 +32,6 @@ from mmseg_kd.engine.arguments import (
     schedule_config,
 )
 from mmseg_kd.engine.isolation import isolated
-from mmseg_kd.engine.networks import trained_network_of
 from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
 from mmseg_kd.errors import ConfigError, DeviceError, Problems
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, StudentCheckpointHook

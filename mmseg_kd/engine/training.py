@@ -13,7 +13,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
-from mmseg_kd.engine.networks import is_distillation
+from mmseg_kd.config.network_spec import is_distillation
+from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.engine.survival import (
     log_without_room,
@@ -39,7 +40,6 @@ from mmseg_kd.hooks.of_runner import hook_of, hooks_of
 from mmseg_kd.host.quiet import building
 from mmseg_kd.network import student_of
 from mmseg_kd.preflight import check_dataset
-from mmseg_kd.runner_config import check_runner_config
 
 
 @dataclass(frozen=True)

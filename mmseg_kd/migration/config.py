@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmseg_kd.config_text import Name, resolve, write
+from mmseg_kd.config.text import Name, resolve, write
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.migration.data import Data
 from mmseg_kd.migration.networks import Network, convert_network

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmseg_kd.config_text import Name
+from mmseg_kd.config.text import Name
 from mmseg_kd.migration.datasets import convert_dataset, join, packed
 from mmseg_kd.migration.section import Section
 from mmseg_kd.migration.transforms import Pipeline, Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmseg_kd.config_text import Name
+from mmseg_kd.config.text import Name
 from mmseg_kd.migration.section import Section
 
 # Keys of the old world that mean nothing today, and why.

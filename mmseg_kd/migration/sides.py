@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from mmseg_kd.config_text import Name
+from mmseg_kd.config.text import Name
 from mmseg_kd.migration.layers import MIT, SWIN
 from mmseg_kd.migration.networks import Network
 from mmseg_kd.migration.report import Report

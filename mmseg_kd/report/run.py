@@ -9,13 +9,13 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmseg_kd.analysis.work_dir import find_checkpoint, find_config, split_title, title_of
-from mmseg_kd.assembly import DistillationSpec, parse_distillation
 from mmseg_kd.checkpoints import read_checkpoint
 from mmseg_kd.checkpoints.digest import sha256_of
 from mmseg_kd.checkpoints.trust import checkpoints_are_trusted
-from mmseg_kd.config_file import read_config_file
+from mmseg_kd.config.distillation_spec import DistillationSpec, parse_distillation
+from mmseg_kd.config.file import read_config_file
+from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
 from mmseg_kd.errors import CheckpointError, ConfigError, KDError, Problems, told
-from mmseg_kd.network import NetworkSpec, teacher_label
 from mmseg_kd.report.logs import Logged, read_logs
 from mmseg_kd.report.measurement import Measurement
 

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from mmseg_kd.checkpoints.convert import Conversion, convert_checkpoint, save_conversion
 from mmseg_kd.checkpoints.segformer_keys import segformer_model
 from mmseg_kd.checkpoints.swin_keys import swin_model
-from mmseg_kd.config_file import config_path
+from mmseg_kd.config.file import config_path
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.network import build_network
 

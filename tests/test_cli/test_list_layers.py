@@ -23,7 +23,7 @@ from builders import (
 from mmseg_kd.analysis.layers import list_layers
 from mmseg_kd.cli.common import teacher_of
 from mmseg_kd.cli.list_layers import main
-from mmseg_kd.engine.config import load_config
+from mmseg_kd.config.load import load_config
 from mmseg_kd.errors import ConfigError
 
 STUDENT = resnet(4, auxiliary_head=fcn_head(4, 0))

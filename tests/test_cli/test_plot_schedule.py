@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmseg_kd.analysis.schedule import draw_weights, mean_weights
 from mmseg_kd.cli.plot_schedule import main, terms_of
-from mmseg_kd.engine.config import load_config
+from mmseg_kd.config.load import load_config
 
 
 def config(tmp_path: Path, *terms: object, iterations: int = 100) -> str:

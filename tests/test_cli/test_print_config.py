@@ -8,8 +8,8 @@ import pytest
 from builders import ROOT, resnet, write_config
 
 from mmseg_kd.cli.print_config import main
-from mmseg_kd.engine.config import load_config
-from mmseg_kd.engine.networks import networks_of
+from mmseg_kd.config.load import load_config
+from mmseg_kd.config.network_spec import networks_of
 
 DISTILLATIONS = (
     'distillation_configs/example_config.py',

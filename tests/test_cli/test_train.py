@@ -33,7 +33,7 @@ from PIL import Image
 
 from mmseg_kd.cli import test as test_command
 from mmseg_kd.cli import train as train_command
-from mmseg_kd.engine.config import load_config
+from mmseg_kd.config.load import load_config
 from mmseg_kd.errors import ConfigError
 
 WAIT_S = 240

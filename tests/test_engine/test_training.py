@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 from training_runs import write_project
 
-from mmseg_kd.engine.config import load_config
+from mmseg_kd.config.load import load_config
 from mmseg_kd.engine.training import TrainingOptions, apply_options, prepare_training
 from mmseg_kd.hooks import (
     BadDataHook,

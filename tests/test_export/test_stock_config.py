@@ -12,10 +12,10 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
-from mmseg_kd.config_text import write
+from mmseg_kd.config.load import load_config
+from mmseg_kd.config.network_spec import trained_network_of
+from mmseg_kd.config.text import write
 from mmseg_kd.datasets.camvid import CLASSES, PALETTE
-from mmseg_kd.engine.config import load_config
-from mmseg_kd.engine.networks import trained_network_of
 from mmseg_kd.errors import ConfigError, ManyErrors
 from mmseg_kd.export.stock_config import stock_config
 

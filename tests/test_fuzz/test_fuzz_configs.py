@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from mmseg_kd.assembly import parse_distillation
-from mmseg_kd.config_file import apply_options, read_config_file
-from mmseg_kd.engine.config import check_keys
+from mmseg_kd.config.distillation_spec import parse_distillation
+from mmseg_kd.config.file import apply_options, read_config_file
+from mmseg_kd.config.load import check_keys
+from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.errors import ConfigError, KDError, Problems
 from mmseg_kd.host.quiet import building
-from mmseg_kd.runner_config import check_runner_config
 from mmseg_kd.term import Term
 
 # Values of every kind, few of which belong anywhere.

@@ -27,11 +27,11 @@ from old_configs import (
     write_old,
 )
 
-from mmseg_kd.engine.config import check_keys
+from mmseg_kd.config.load import check_keys
+from mmseg_kd.config.network_spec import parse_network, parse_teachers
+from mmseg_kd.config.term_spec import parse_terms
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.migration import ConvertedConfig, convert_config
-from mmseg_kd.network import parse_network, parse_teachers
-from mmseg_kd.term_spec import parse_terms
 
 B3_B0 = sd_module(
     segformer('b0'),

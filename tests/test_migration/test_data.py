@@ -15,7 +15,7 @@ from old_configs import ADE20K, CITYSCAPES
 from old_sections import notes, problems, section
 from PIL import Image
 
-from mmseg_kd.config_text import resolve
+from mmseg_kd.config.text import resolve
 from mmseg_kd.migration.data import Data
 from mmseg_kd.migration.datasets import convert_pipeline, packed
 from mmseg_kd.migration.transforms import Pipeline

@@ -11,10 +11,10 @@ from mmseg.registry import MODELS
 from old_configs import PSPNET, SWIN, segformer, tiny
 from old_sections import notes, problems, section
 
+from mmseg_kd.config.network_spec import parse_network
 from mmseg_kd.migration.networks import Network, convert_network
 from mmseg_kd.migration.sides import Sides
 from mmseg_kd.migration.zoo import find_reference
-from mmseg_kd.network import parse_network
 
 IMAGES = dict(
     mean=[123.675, 116.28, 103.53],

@@ -11,11 +11,11 @@ import torch
 from conftest import SHARED, needs_shared
 from old_sections import notes, problems, section
 
+from mmseg_kd.config.term_spec import TermSpec, parse_terms
 from mmseg_kd.errors import Problems
 from mmseg_kd.migration.layers import MIT, SEGFORMER_HEAD, SWIN
 from mmseg_kd.migration.networks import Network
 from mmseg_kd.migration.terms import convert_terms
-from mmseg_kd.term_spec import TermSpec, parse_terms
 
 PLAIN = Network({}, None, (), False)
 NVIDIA = Network({}, None, (MIT, SEGFORMER_HEAD), True)

@@ -31,11 +31,11 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_kd.compiled import CompiledTaps
+from mmseg_kd.config.network_spec import parse_network
+from mmseg_kd.config.teacher_options import TeacherOptions
 from mmseg_kd.errors import ConfigError, ManyErrors
 from mmseg_kd.folding import Folding
-from mmseg_kd.network import parse_network
 from mmseg_kd.side_stream import SideStream
-from mmseg_kd.teacher_options import TeacherOptions
 
 Make = Callable[..., Any]
 

@@ -12,9 +12,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmseg_kd.config_file import apply_options
+from mmseg_kd.config.experiments import read_config
+from mmseg_kd.config.file import apply_options
 from mmseg_kd.errors import ConfigError, Problems, shown
-from mmseg_kd.experiments import read_config
 from mmseg_kd.host.quiet import building
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from mmseg_kd.checks import is_name
+from mmseg_kd.config.fields import TermFields, keys_of
+from mmseg_kd.config.reduction import is_weight, spread
 from mmseg_kd.errors import ConfigError, Problems, nearest, shown
-from mmseg_kd.fields import TermFields, keys_of
-from mmseg_kd.reduction import is_weight, spread
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build, look_up
 
 Schedule = Callable[[int], float]
@@ -40,6 +40,14 @@ class Layers:
     student: tuple[str, ...]
     teachers: Mapping[str, tuple[str, ...]]
     is_list: bool
+
+
+class HasLayers(Protocol):
+    """A term, or what the config says of one."""
+
+    @property
+    def layers(self) -> Layers:
+        """What it taps."""
 
 
 @dataclass(frozen=True)
@@ -233,3 +241,14 @@ def _free_name(loss: str, suffix: str, taken: Collection[str]) -> str:
         count += 1
         name = f'{stem}_{count}'
     return name
+
+
+def student_layers(terms: Iterable[HasLayers]) -> list[str]:
+    """The student's layers that `terms` tap, each once."""
+    return list(dict.fromkeys(layer for term in terms for layer in term.layers.student))
+
+
+def teacher_layers(terms: Iterable[HasLayers], teacher: str) -> list[str]:
+    """The layers of one teacher that `terms` tap, each once."""
+    names = (term.layers.teachers.get(teacher, ()) for term in terms)
+    return list(dict.fromkeys(layer for layers in names for layer in layers))

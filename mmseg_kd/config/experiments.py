@@ -21,7 +21,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmseg_kd.checks import is_number
-from mmseg_kd.config_file import apply_options, read_config_file
+from mmseg_kd.config.file import apply_options, read_config_file
 from mmseg_kd.errors import ConfigError, nearest, shown
 
 SEPARATOR = '::'

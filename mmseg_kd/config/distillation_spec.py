@@ -1,0 +1,49 @@
+"""What a config says of a distillation as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmseg_kd.config.network_spec import NetworkSpec, parse_network, parse_teachers
+from mmseg_kd.config.term_spec import TermSpec, parse_terms
+from mmseg_kd.errors import ConfigError, Problems
+
+
+@dataclass(frozen=True)
+class DistillationSpec:
+    """What a config says of a distillation: all of it that can be read.
+
+    Attributes:
+        student: None where it cannot be read.
+        teachers: By name.
+        names: Of all teachers, in the order of the config.
+        terms: In the order of the config.
+    """
+
+    student: NetworkSpec | None
+    teachers: Mapping[str, NetworkSpec]
+    names: Sequence[str]
+    terms: Sequence[TermSpec]
+
+
+def parse_distillation(
+    student: Any, teacher: Any, distillation: Any, data_preprocessor: Any, problems: Problems
+) -> DistillationSpec:
+    """Read a distillation; no network is built.
+
+    Args:
+        student, teacher, distillation, data_preprocessor: As in `DistillationWrapper`.
+        problems: Gets all that is wrong with them.
+    """
+    student_spec: NetworkSpec | None = None
+    with problems:
+        student_spec = parse_network(student, 'student')
+        if data_preprocessor is not None:
+            student_spec.model['data_preprocessor'] = data_preprocessor
+    names, teachers = parse_teachers(teacher, problems)
+    terms = parse_terms(distillation, names, problems)
+    if distillation and not names:
+        problems.add(ConfigError('teacher: there are terms in distillation, but no teacher.'))
+    return DistillationSpec(student_spec, teachers, names, terms)
