@@ -41,7 +41,7 @@ from turns import Measured, device_name, measure
 import mmseg_kd
 from mmseg_kd.config.load import load_config
 from mmseg_kd.evaluation import FastIoUMetric, use_lean_prediction
-from mmseg_kd.network import replace_sync_bn, without_initialisation
+from mmseg_kd.networks.build import replace_sync_bn, without_initialisation
 
 CONFIG = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
 CLASSES = (19, 150, 847)

@@ -37,7 +37,7 @@ from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import parse_network
 from mmseg_kd.losses import functional
 from mmseg_kd.losses.functional import resize_map
-from mmseg_kd.network import replace_sync_bn, without_initialisation
+from mmseg_kd.networks.build import replace_sync_bn, without_initialisation
 
 CONFIG = 'distillation_configs/ade20k/segformer-b3_segformer-b0.py::cgd'
 LAYER = 'decode_head.conv_seg'

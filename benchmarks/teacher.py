@@ -31,8 +31,8 @@ from turns import device_name, measure
 
 import mmseg_kd
 from mmseg_kd.config.network_spec import parse_network
-from mmseg_kd.network import build_network, without_initialisation
-from mmseg_kd.probe import probe
+from mmseg_kd.networks.build import build_network, without_initialisation
+from mmseg_kd.networks.probe import probe
 from mmseg_kd.teacher import Teacher
 
 NETWORKS = {

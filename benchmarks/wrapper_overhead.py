@@ -24,7 +24,7 @@ from mmseg.structures import SegDataSample
 import mmseg_kd
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import parse_network
-from mmseg_kd.network import replace_sync_bn, without_initialisation
+from mmseg_kd.networks.build import replace_sync_bn, without_initialisation
 
 CONFIG = 'distillation_configs/example_config.py'
 

@@ -19,9 +19,10 @@ from mmseg_kd.config.term_spec import (
     teacher_layers,
 )
 from mmseg_kd.errors import ConfigError, Problems, ShapeError
-from mmseg_kd.network import PROBE_SIZE, build_segmentor
-from mmseg_kd.probe import Probe, probe
-from mmseg_kd.taps import Taps, find_tap, no_gradient
+from mmseg_kd.networks.build import build_segmentor
+from mmseg_kd.networks.forward import PROBE_SIZE
+from mmseg_kd.networks.probe import Probe, probe
+from mmseg_kd.networks.taps import Taps, find_tap, is_classifier, no_gradient
 from mmseg_kd.teacher import Teacher
 from mmseg_kd.term import Term, make_term
 
@@ -185,11 +186,3 @@ def _check_that_layers_run(layers: Sequence[str], probed: Probe, where: str) -> 
                 f'{where}: {layer!r} does not run in a forward pass; '
                 'tap a layer that does (tools/list_layers.py prints them).'
             )
-
-
-def is_classifier(layer: str) -> bool:
-    """Whether a layer puts out class scores: a head as a whole, or its `conv_seg`."""
-    path = layer.split('.')
-    return path[0] in ('decode_head', 'auxiliary_head') and (
-        path[-1] == 'conv_seg' or all(part.isdigit() for part in path[1:])
-    )

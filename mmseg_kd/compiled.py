@@ -12,8 +12,13 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.network import is_auxiliary, kept_features, run_auxiliary_heads, run_to_layers
-from mmseg_kd.taps import Tap, find_tap
+from mmseg_kd.networks.forward import (
+    is_auxiliary,
+    kept_features,
+    run_auxiliary_heads,
+    run_to_layers,
+)
+from mmseg_kd.networks.taps import Tap, find_tap
 
 
 class CompiledTaps:

@@ -18,17 +18,12 @@ from mmseg_kd.compiled import CompiledTaps
 from mmseg_kd.config.network_spec import NetworkSpec
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.folding import fold_batchnorm
-from mmseg_kd.network import (
-    build_segmentor,
-    is_auxiliary,
-    run_to_layers,
-    run_whole,
-    without_initialisation,
-)
-from mmseg_kd.probe import evaluating, probe_images
-from mmseg_kd.recorder import Recorder
+from mmseg_kd.networks.build import build_segmentor, without_initialisation
+from mmseg_kd.networks.forward import is_auxiliary, run_to_layers, run_whole
+from mmseg_kd.networks.probe import evaluating, probe_images
+from mmseg_kd.networks.recorder import Recorder
+from mmseg_kd.networks.taps import Taps
 from mmseg_kd.side_stream import SideStream
-from mmseg_kd.taps import Taps
 
 
 class Normalisation:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from mmseg_kd.config.term_spec import TermSpec
 from mmseg_kd.connectors import ConvConnector
 from mmseg_kd.errors import ShapeError
-from mmseg_kd.probe import evaluating
+from mmseg_kd.networks.probe import evaluating
+from mmseg_kd.networks.taps import Taps
 from mmseg_kd.registry import CONNECTORS, build
-from mmseg_kd.taps import Taps
 
 
 class Term(nn.Module):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mmseg_kd.errors import ShapeError
 from mmseg_kd.folding import Folding, fold_batchnorm
-from mmseg_kd.network import is_auxiliary, run_whole
-from mmseg_kd.recorder import Recorder
+from mmseg_kd.networks.forward import is_auxiliary, run_whole
+from mmseg_kd.networks.recorder import Recorder
 
 TOLERANCE = dict(rtol=1e-10, atol=1e-10)
 

@@ -9,8 +9,8 @@ from builders import batch, build, fcn_head, mit, resnet
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError, ShapeError
-from mmseg_kd.probe import evaluating, probe
-from mmseg_kd.recorder import Recorder
+from mmseg_kd.networks.probe import evaluating, probe
+from mmseg_kd.networks.recorder import Recorder
 
 
 def network_with_auxiliary_head() -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ShapeError
-from mmseg_kd.recorder import ForwardStopped, Recorder
+from mmseg_kd.networks.recorder import ForwardStopped, Recorder
 
 
 def make_network() -> nn.Sequential:

@@ -18,7 +18,7 @@ from mmseg_kd.config.network_spec import NetworkSpec, parse_network, parse_teach
 from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.config.term_spec import parse_terms
 from mmseg_kd.errors import Problems
-from mmseg_kd.network import build_network, without_initialisation
+from mmseg_kd.networks.build import build_network, without_initialisation
 from mmseg_kd.preflight import check_dataset
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_kd.errors import LayerNotFoundError, ShapeError
-from mmseg_kd.recorder import Recorder
-from mmseg_kd.taps import Taps, find_tap, tap_names
+from mmseg_kd.networks.recorder import Recorder
+from mmseg_kd.networks.taps import Taps, find_tap, tap_names
 
 
 class Attention(nn.Module):

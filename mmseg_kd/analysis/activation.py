@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmseg_kd.analysis.grid import Picture
-from mmseg_kd.connectors.tokens import grid_of
 from mmseg_kd.errors import ConfigError, Problems, ShapeError
-from mmseg_kd.network import run_to_layers
-from mmseg_kd.probe import evaluating
-from mmseg_kd.taps import Taps, find_tap
+from mmseg_kd.networks.forward import run_to_layers
+from mmseg_kd.networks.probe import evaluating
+from mmseg_kd.networks.taps import Taps, find_tap
+from mmseg_kd.networks.tokens import grid_of
 
 Values = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ import torch
 from mmengine.analysis import FlopAnalyzer
 from torch import nn
 
-from mmseg_kd.probe import evaluating
+from mmseg_kd.networks.probe import evaluating
 
 COUNTED = (
     'A multiply-add is counted once. Counted are convolutions, linear layers, the products of '

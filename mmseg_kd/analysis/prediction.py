@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmseg_kd.probe import evaluating
+from mmseg_kd.networks.probe import evaluating
 
 
 def predict_labels(network: Any, dataset: Any, indices: Iterable[int]) -> list[NDArray[np.uint8]]:

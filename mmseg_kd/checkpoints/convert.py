@@ -22,7 +22,7 @@ from mmseg_kd.checkpoints.save import check_format, save_weights, written_whole
 from mmseg_kd.checkpoints.segformer_keys import rename_segformer, segformer_model
 from mmseg_kd.checkpoints.swin_keys import rename_swin, swin_model
 from mmseg_kd.errors import CheckpointError, ConfigError
-from mmseg_kd.network import build_network, without_initialisation
+from mmseg_kd.networks.build import build_network, without_initialisation
 
 Side = Literal['student', 'teacher']
 

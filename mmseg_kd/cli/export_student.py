@@ -34,7 +34,7 @@ from mmseg_kd.export.quantisation import MODES, quantise
 from mmseg_kd.export.stock_checkpoint import dataset_meta, save_student, stock_meta
 from mmseg_kd.export.stock_config import stock_config
 from mmseg_kd.host.quiet import HostNoise, building
-from mmseg_kd.network import build_network, replace_sync_bn, without_initialisation
+from mmseg_kd.networks.build import build_network, replace_sync_bn, without_initialisation
 
 SUFFIXES = {'mmseg': '.pth', 'safetensors': '.safetensors', 'onnx': '.onnx', 'torch_export': '.pt2'}
 # Which formats an option goes with.

@@ -16,7 +16,7 @@ from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import NetworkSpec, networks_of
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.host.quiet import building
-from mmseg_kd.network import build_network, without_initialisation
+from mmseg_kd.networks.build import build_network, without_initialisation
 
 HEAD = ('network', 'params', 'GFLOPs')
 

@@ -14,7 +14,6 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from mmseg_kd.analysis.layers import Layer, list_layers
 from mmseg_kd.analysis.pairing import Proposal, as_text, propose
 from mmseg_kd.cli.common import add_config_arguments, run_command
 from mmseg_kd.config.load import load_config
@@ -27,7 +26,9 @@ from mmseg_kd.config.network_spec import (
     trained_network_of,
 )
 from mmseg_kd.errors import ConfigError, nearest
-from mmseg_kd.network import PROBE_SIZE, build_network, build_segmentor, without_initialisation
+from mmseg_kd.networks.build import build_network, build_segmentor, without_initialisation
+from mmseg_kd.networks.forward import PROBE_SIZE
+from mmseg_kd.networks.layers import Layer, list_layers
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,7 +24,7 @@ from mmseg_kd.config.network_spec import (
 )
 from mmseg_kd.config.term_spec import parse_layers
 from mmseg_kd.errors import CheckpointError, ConfigError, Problems
-from mmseg_kd.network import build_segmentor, without_initialisation
+from mmseg_kd.networks.build import build_segmentor, without_initialisation
 
 NETWORK_HELP = (
     '[TITLE=]WORK_DIR, the folder of a run (its best checkpoint, or the newest where it kept no '

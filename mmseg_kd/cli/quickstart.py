@@ -31,7 +31,7 @@ from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.datasets.toy_scenes import generate
 from mmseg_kd.errors import ConfigError, DatasetError, KDError
-from mmseg_kd.network import build_network, without_initialisation
+from mmseg_kd.networks.build import build_network, without_initialisation
 
 TEACHER = 'configs/toy_scenes/resnet18_fpn_toy-128x128.py'
 PAIR = 'distillation_configs/toy_scenes/resnet18_mobilenetv2-half_{}_toy-128x128.py'

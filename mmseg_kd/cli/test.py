@@ -26,7 +26,7 @@ from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import BadDataHook
 from mmseg_kd.hooks.of_runner import hook_of
 from mmseg_kd.host.quiet import building
-from mmseg_kd.network import student_of, without_initialisation
+from mmseg_kd.networks.build import student_of, without_initialisation
 from mmseg_kd.preflight import check_dataset
 
 

@@ -14,7 +14,7 @@ from mmseg_kd.config.file import apply_options, read_config_file
 from mmseg_kd.config.load import load_config
 from mmseg_kd.errors import ConfigError, Problems, nearest, shown
 from mmseg_kd.export.stock_checkpoint import save_student
-from mmseg_kd.network import without_initialisation
+from mmseg_kd.networks.build import without_initialisation
 
 # What is taken of a config that is given as data, and of one that is given as schedule.
 DATA_KEYS = (

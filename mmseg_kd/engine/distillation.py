@@ -37,7 +37,7 @@ from mmseg_kd.errors import ConfigError, DeviceError, Problems
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, StudentCheckpointHook
 from mmseg_kd.hooks.of_runner import hooks_of
 from mmseg_kd.hooks.stop_signal_hook import Stopped
-from mmseg_kd.network import student_of
+from mmseg_kd.networks.build import student_of
 
 # Entry of the message hub, which goes into the checkpoint. The host logs all entries whose names
 # begin with 'val'.

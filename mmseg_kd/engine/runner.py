@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from mmseg_kd.errors import ConfigError, DeviceError
 from mmseg_kd.host.quiet import HostNoise, building
-from mmseg_kd.network import replace_sync_bn
+from mmseg_kd.networks.build import replace_sync_bn
 
 # How long a rank waits for one that neither works nor is gone: a machine without power, a process
 # that hangs. A rank that dies is known at once, to torchrun and by its closed connections. Rank 0

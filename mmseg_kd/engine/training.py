@@ -38,7 +38,7 @@ from mmseg_kd.hooks import (
 )
 from mmseg_kd.hooks.of_runner import hook_of, hooks_of
 from mmseg_kd.host.quiet import building
-from mmseg_kd.network import student_of
+from mmseg_kd.networks.build import student_of
 from mmseg_kd.preflight import check_dataset
 
 

@@ -22,7 +22,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.utils import resize
 from torch import Tensor
 
-from mmseg_kd.network import student_of
+from mmseg_kd.networks.build import student_of
 
 # Pixels of all maps that a GPU works on at a time. On a CPU caches count: one class of the scaled
 # maps at a time, and a few of the head's.

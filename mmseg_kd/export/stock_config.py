@@ -16,7 +16,7 @@ from mmseg.registry import DATASETS
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.evaluation import FastIoUMetric
 from mmseg_kd.losses.cross_entropy import FusedCrossEntropyLoss
-from mmseg_kd.network import replace_sync_bn, without_initialisation
+from mmseg_kd.networks.build import replace_sync_bn, without_initialisation
 
 # Packages whose classes stock mmseg builds by name.
 STOCK_PACKAGES = (

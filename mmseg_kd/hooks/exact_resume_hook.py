@@ -14,7 +14,7 @@ from torch import nn
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.hooks.iteration_seed_hook import EPOCH_POSITION
 from mmseg_kd.hooks.of_runner import hooks_of
-from mmseg_kd.network import unwrapped
+from mmseg_kd.networks.build import unwrapped
 
 # Entry of a checkpoint.
 _STATE = 'exact_resume'

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.network import unwrapped
+from mmseg_kd.networks.build import unwrapped
 from mmseg_kd.segmentors import DistillationWrapper
 from mmseg_kd.segmentors.distillation_wrapper import TASK_LOSS, TERM_PREFIX
 

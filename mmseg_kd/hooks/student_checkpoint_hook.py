@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from mmseg_kd.checkpoints import read_checkpoint
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.export.stock_checkpoint import save_student, stock_meta
-from mmseg_kd.network import student_of
+from mmseg_kd.networks.build import student_of
 
 RULES = ('greater', 'less')
 

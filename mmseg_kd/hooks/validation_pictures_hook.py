@@ -27,7 +27,7 @@ from mmseg_kd.checks import is_whole
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import use_lean_prediction
 from mmseg_kd.host.visualizer import add_picture
-from mmseg_kd.network import unwrapped
+from mmseg_kd.networks.build import unwrapped
 from mmseg_kd.segmentors import DistillationWrapper
 
 NAME = 'validation'

@@ -25,8 +25,8 @@ from mmseg_kd.evaluation import FastIoUMetric
 from mmseg_kd.evaluation.prediction import use_lean_prediction
 from mmseg_kd.export.latency import measure_latency
 from mmseg_kd.host.quiet import explain
+from mmseg_kd.networks.probe import evaluating
 from mmseg_kd.preflight import check_dataset
-from mmseg_kd.probe import evaluating
 
 IGNORED = 255
 

@@ -18,8 +18,8 @@ from mmseg_kd.config.term_spec import student_layers, teacher_layers
 from mmseg_kd.errors import CheckpointError
 from mmseg_kd.host.iteration import current_iteration
 from mmseg_kd.losses.cross_entropy import fuse_task_loss
-from mmseg_kd.recorder import Recorder
-from mmseg_kd.taps import Taps, no_gradient
+from mmseg_kd.networks.recorder import Recorder
+from mmseg_kd.networks.taps import Taps, no_gradient
 from mmseg_kd.term import Term
 
 # Entries of the log: the student's own losses in all, each weighted term, and its weight at this

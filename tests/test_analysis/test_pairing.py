@@ -29,7 +29,7 @@ from mmseg_kd.analysis.pairing import Level, Proposal, as_text, pair_levels, pro
 from mmseg_kd.cli.list_layers import main, proposals_of
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import teachers_of, trained_network_of
-from mmseg_kd.network import build_network, without_initialisation
+from mmseg_kd.networks.build import build_network, without_initialisation
 
 ADE = 'distillation_configs/ade20k/segformer-b3_'
 CAMVID = 'distillation_configs/camvid/efficientnet-lite2_'

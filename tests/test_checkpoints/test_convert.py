@@ -38,7 +38,7 @@ from mmseg_kd.checkpoints.segformer_keys import segformer_model
 from mmseg_kd.checkpoints.swin_keys import swin_model
 from mmseg_kd.config.file import config_path
 from mmseg_kd.errors import CheckpointError, ConfigError
-from mmseg_kd.network import build_network
+from mmseg_kd.networks.build import build_network
 
 State = dict[str, Tensor]
 

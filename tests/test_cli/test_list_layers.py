@@ -20,11 +20,11 @@ from builders import (
     write_config,
 )
 
-from mmseg_kd.analysis.layers import list_layers
 from mmseg_kd.cli.common import teacher_of
 from mmseg_kd.cli.list_layers import main
 from mmseg_kd.config.load import load_config
 from mmseg_kd.errors import ConfigError
+from mmseg_kd.networks.layers import list_layers
 
 STUDENT = resnet(4, auxiliary_head=fcn_head(4, 0))
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from mmseg_kd.checkpoints.convert import convert_checkpoint
 from mmseg_kd.migration.layers import MIT, SEGFORMER_HEAD, SWIN, LayerTable, translate
-from mmseg_kd.network import build_network
-from mmseg_kd.recorder import Recorder
+from mmseg_kd.networks.build import build_network
+from mmseg_kd.networks.recorder import Recorder
 
 SEGFORMER = (MIT, SEGFORMER_HEAD)
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError, KDError
 from mmseg_kd.host.quiet import explain
-from mmseg_kd.network import PROBE_SIZE, is_auxiliary, run_to_layers, run_whole
-from mmseg_kd.recorder import Recorder
+from mmseg_kd.networks.forward import PROBE_SIZE, is_auxiliary, run_to_layers, run_whole
+from mmseg_kd.networks.recorder import Recorder
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ShapeError
-from mmseg_kd.network import kept_features, run_auxiliary_heads
-from mmseg_kd.probe import evaluating, probe_images
-from mmseg_kd.taps import Tap, find_tap, tap_names
+from mmseg_kd.networks.forward import kept_features, run_auxiliary_heads
+from mmseg_kd.networks.probe import evaluating, probe_images
+from mmseg_kd.networks.taps import Tap, find_tap, tap_names
 
 
 @dataclass(frozen=True)

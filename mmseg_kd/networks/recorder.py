@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmseg_kd.taps import Tap, find_tap
+from mmseg_kd.networks.taps import Tap, find_tap
 
 
 class ForwardStopped(BaseException):

@@ -1,0 +1,1 @@
+"""Any network, whoever made it: built, run to its taps, looked at."""
