@@ -33,7 +33,7 @@ import mmseg_kd
 from mmseg_kd.config.network_spec import parse_network
 from mmseg_kd.networks.build import build_network, without_initialisation
 from mmseg_kd.networks.probe import probe
-from mmseg_kd.teacher import Teacher
+from mmseg_kd.teacher.teacher import Teacher
 
 NETWORKS = {
     'segformer-b3': 'mmseg::segformer/segformer_mit-b3_8xb2-160k_ade20k-512x512.py',

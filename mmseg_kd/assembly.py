@@ -23,7 +23,7 @@ from mmseg_kd.networks.build import build_segmentor
 from mmseg_kd.networks.forward import PROBE_SIZE
 from mmseg_kd.networks.probe import Probe, probe
 from mmseg_kd.networks.taps import Taps, find_tap, is_classifier, no_gradient
-from mmseg_kd.teacher import Teacher
+from mmseg_kd.teacher.teacher import Teacher
 from mmseg_kd.term import Term, make_term
 
 

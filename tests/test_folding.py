@@ -13,9 +13,9 @@ from timm.layers import BatchNormAct2d, StdConv2d
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ShapeError
-from mmseg_kd.folding import Folding, fold_batchnorm
 from mmseg_kd.networks.forward import is_auxiliary, run_whole
 from mmseg_kd.networks.recorder import Recorder
+from mmseg_kd.teacher.fold_batchnorm import Folding, fold_batchnorm
 
 TOLERANCE = dict(rtol=1e-10, atol=1e-10)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmseg_kd.attention import use_fused_attention
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import (
     add_config_arguments,
@@ -28,6 +27,7 @@ from mmseg_kd.hooks.of_runner import hook_of
 from mmseg_kd.host.quiet import building
 from mmseg_kd.networks.build import student_of, without_initialisation
 from mmseg_kd.preflight import check_dataset
+from mmseg_kd.teacher.fused_attention import use_fused_attention
 
 
 def _parser() -> argparse.ArgumentParser:

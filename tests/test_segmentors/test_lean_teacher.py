@@ -30,12 +30,12 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_kd.compiled import CompiledTaps
 from mmseg_kd.config.network_spec import parse_network
 from mmseg_kd.config.teacher_options import TeacherOptions
 from mmseg_kd.errors import ConfigError, ManyErrors
-from mmseg_kd.folding import Folding
-from mmseg_kd.side_stream import SideStream
+from mmseg_kd.teacher.compiled import CompiledTaps
+from mmseg_kd.teacher.fold_batchnorm import Folding
+from mmseg_kd.teacher.side_stream import SideStream
 
 Make = Callable[..., Any]
 
@@ -252,7 +252,9 @@ def test_what_was_folded_is_said_once(make: Make, said: list[str]) -> None:
 def test_what_cannot_be_folded_is_said(
     make: Make, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('mmseg_kd.teacher.fold_batchnorm', lambda *args: Folding([], ['a', 'b']))
+    monkeypatch.setattr(
+        'mmseg_kd.teacher.teacher.fold_batchnorm', lambda *args: Folding([], ['a', 'b'])
+    )
     make(term())
     assert said[-1] == (
         'Teacher: BatchNorm is not folded where that would change the outputs: a, b.'
@@ -265,7 +267,7 @@ def test_a_teacher_that_cannot_be_watched_runs_as_it_is(
     def fail(*args: Any) -> None:
         raise NotImplementedError('an operator of its own')
 
-    monkeypatch.setattr('mmseg_kd.teacher.fold_batchnorm', fail)
+    monkeypatch.setattr('mmseg_kd.teacher.teacher.fold_batchnorm', fail)
     wrapper = make(term())
     assert said[-1] == (
         'Teacher: BatchNorm is not folded: NotImplementedError: an operator of its own'
