@@ -1,6 +1,6 @@
 """Distil large semantic segmentation networks into small ones.
 
-Importing this package registers its segmentors, losses, connectors, schedules and data sets:
+Importing this package registers its distillation, losses, connectors, schedules and data sets:
 a config needs only `custom_imports = dict(imports=['mmseg_kd'])`. From then on mmengine reads
 checkpoints as data alone.
 """
@@ -13,7 +13,7 @@ take_over_loading()
 import_quietly('mmseg.models', 'mmseg.datasets', 'mmseg.engine', 'mmseg.visualization')
 
 # Registration happens on import, after the hosts are in.
-from mmseg_kd import connectors, datasets, hooks, losses, schedules, segmentors  # noqa: E402
+from mmseg_kd import connectors, datasets, distillation, hooks, losses, schedules  # noqa: E402
 from mmseg_kd.engine.distillation import Distilled, distill  # noqa: E402
 
 __version__ = '0.1.0'
@@ -26,5 +26,5 @@ __all__ = [
     'hooks',
     'losses',
     'schedules',
-    'segmentors',
+    'distillation',
 ]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from mmseg_kd.distillation.term import Term
 from mmseg_kd.schedules import RandomTurn
-from mmseg_kd.term import Term
 
 
 def mean_weights(term: Term, iterations: Sequence[int]) -> list[float]:

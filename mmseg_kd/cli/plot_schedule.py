@@ -14,8 +14,8 @@ from mmseg_kd.config.experiments import run_name
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import parse_teachers
 from mmseg_kd.config.term_spec import parse_terms
+from mmseg_kd.distillation.term import Term
 from mmseg_kd.errors import ConfigError, Problems
-from mmseg_kd.term import Term
 
 
 def _parser() -> argparse.ArgumentParser:

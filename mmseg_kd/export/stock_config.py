@@ -13,9 +13,9 @@ from mmengine.registry import Registry
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from mmseg_kd.distillation.task_loss import FusedCrossEntropyLoss
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.evaluation import FastIoUMetric
-from mmseg_kd.losses.cross_entropy import FusedCrossEntropyLoss
 from mmseg_kd.networks.build import replace_sync_bn, without_initialisation
 
 # Packages whose classes stock mmseg builds by name.

@@ -14,10 +14,10 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmseg_kd.distillation import DistillationWrapper
+from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.networks.build import unwrapped
-from mmseg_kd.segmentors import DistillationWrapper
-from mmseg_kd.segmentors.distillation_wrapper import TASK_LOSS, TERM_PREFIX
 
 
 @HOOKS.register_module()

@@ -4,7 +4,6 @@ from mmseg_kd.losses.at_loss import ATLoss
 from mmseg_kd.losses.attention_value_loss import AttentionValueLoss
 from mmseg_kd.losses.cd_loss import CDLoss
 from mmseg_kd.losses.cgd_loss import CGDLoss
-from mmseg_kd.losses.cross_entropy import FusedCrossEntropyLoss
 from mmseg_kd.losses.ifvd_loss import IFVDLoss
 from mmseg_kd.losses.kl_loss import KLLoss
 
@@ -13,7 +12,6 @@ __all__ = [
     'AttentionValueLoss',
     'CDLoss',
     'CGDLoss',
-    'FusedCrossEntropyLoss',
     'IFVDLoss',
     'KLLoss',
 ]

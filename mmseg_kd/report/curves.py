@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mmseg_kd.analysis.schedule import mean_weights
+from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
+from mmseg_kd.distillation.term import Term
 from mmseg_kd.report.chart import Chart, Reference, Series, line_chart
 from mmseg_kd.report.logs import Points
 from mmseg_kd.report.run import STUDENT, TEACHER, Run
-from mmseg_kd.segmentors.distillation_wrapper import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
-from mmseg_kd.term import Term
 
 # Points of a planned weight: schedules bend at few iterations.
 PLANNED = 250

@@ -19,9 +19,9 @@ from mmseg_kd.config.distillation_spec import parse_distillation
 from mmseg_kd.config.file import apply_options, read_config_file
 from mmseg_kd.config.load import check_keys
 from mmseg_kd.config.runner import check_runner_config
+from mmseg_kd.distillation.term import Term
 from mmseg_kd.errors import ConfigError, KDError, Problems
 from mmseg_kd.host.quiet import building
-from mmseg_kd.term import Term
 
 # Values of every kind, few of which belong anywhere.
 SMALL_JUNK: list[Any] = [

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mmseg_kd.config.term_spec import parse_terms
+from mmseg_kd.distillation.term import Term
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.registry import SCHEDULES
 from mmseg_kd.schedules import (
@@ -20,7 +21,6 @@ from mmseg_kd.schedules import (
     LinearWarmup,
     RandomTurn,
 )
-from mmseg_kd.term import Term
 
 # SegDistill's factors times its alpha of 3: warm-up over 2000 iterations, decay from 110000 to
 # 120000, or a jump at the end of the one and at the start of the other.

@@ -12,21 +12,16 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_kd.assembly import assemble
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.term_spec import student_layers, teacher_layers
+from mmseg_kd.distillation.assemble import assemble
+from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
+from mmseg_kd.distillation.task_loss import fuse_task_loss
+from mmseg_kd.distillation.term import Term
 from mmseg_kd.errors import CheckpointError
 from mmseg_kd.host.iteration import current_iteration
-from mmseg_kd.losses.cross_entropy import fuse_task_loss
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.networks.taps import Taps, no_gradient
-from mmseg_kd.term import Term
-
-# Entries of the log: the student's own losses in all, each weighted term, and its weight at this
-# iteration.
-TASK_LOSS = 'task_loss'
-TERM_PREFIX = 'kd.'
-WEIGHT_PREFIX = 'kd_weight.'
 
 
 @MODELS.register_module()

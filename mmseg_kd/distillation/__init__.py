@@ -1,5 +1,5 @@
 """Segmentors for mmseg's registry."""
 
-from mmseg_kd.segmentors.distillation_wrapper import DistillationWrapper
+from mmseg_kd.distillation.wrapper import DistillationWrapper
 
 __all__ = ['DistillationWrapper']

@@ -18,13 +18,13 @@ from mmseg_kd.config.term_spec import (
     student_layers,
     teacher_layers,
 )
+from mmseg_kd.distillation.term import Term, make_term
 from mmseg_kd.errors import ConfigError, Problems, ShapeError
 from mmseg_kd.networks.build import build_segmentor
 from mmseg_kd.networks.forward import PROBE_SIZE
 from mmseg_kd.networks.probe import Probe, probe
 from mmseg_kd.networks.taps import Taps, find_tap, is_classifier, no_gradient
 from mmseg_kd.teacher.teacher import Teacher
-from mmseg_kd.term import Term, make_term
 
 
 @dataclass(frozen=True)
