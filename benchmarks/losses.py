@@ -25,7 +25,7 @@ import mmseg_kd
 from mmseg_kd.losses import functional
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
 from mmseg_kd.losses.functional import resize_map
-from mmseg_kd.losses.resolution import group_divergence_at, pixel_divergence_at
+from mmseg_kd.losses.kernels.dispatch import group_divergence_at, pixel_divergence_at
 
 Loss = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
 

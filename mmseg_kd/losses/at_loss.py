@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mmseg_kd.checks import non_negative
 from mmseg_kd.losses.functional import masked_mean, resize_map
+from mmseg_kd.losses.kernels.dispatch import pixel_divergence_at
 from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
-from mmseg_kd.losses.resolution import pixel_divergence_at
 from mmseg_kd.registry import KD_LOSSES
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mmseg_kd.checks import at_least_one
 from mmseg_kd.host.iteration import current_iteration
+from mmseg_kd.losses.kernels.dispatch import group_divergence_at
 from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
-from mmseg_kd.losses.resolution import group_divergence_at
 from mmseg_kd.registry import KD_LOSSES
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.losses.functional import at_least_float32
-from mmseg_kd.losses.interpolation import Resizing, full_precision
-from mmseg_kd.losses.piecewise import OnceDifferentiable, piece_values, pieces, to_wCh
+from mmseg_kd.losses.kernels.interpolation import Resizing, full_precision
+from mmseg_kd.losses.kernels.piecewise import OnceDifferentiable, piece_values, pieces, to_wCh
 
 
 class _CrossEntropy(torch.autograd.Function):

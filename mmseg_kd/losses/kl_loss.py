@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mmseg_kd.losses.kernels.dispatch import pixel_divergence_at
 from mmseg_kd.losses.logit_loss import LogitLoss
-from mmseg_kd.losses.resolution import pixel_divergence_at
 from mmseg_kd.registry import KD_LOSSES
 
 

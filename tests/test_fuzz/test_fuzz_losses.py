@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from maps import DTYPES, KINDS, LAYOUTS, laid_out, values
 from torch import Tensor
 
-from mmseg_kd.losses import ATLoss, AttentionValueLoss, CDLoss, CGDLoss, IFVDLoss, KLLoss, piecewise
+from mmseg_kd.losses import ATLoss, AttentionValueLoss, CDLoss, CGDLoss, IFVDLoss, KLLoss
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
 from mmseg_kd.losses.functional import group_divergence, pixel_divergence, resize_label
+from mmseg_kd.losses.kernels import piecewise
 
 Size = tuple[int, int]
 

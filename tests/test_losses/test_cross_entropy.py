@@ -15,8 +15,9 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from mmseg_kd.distillation.task_loss import fuse_task_loss
-from mmseg_kd.losses import FusedCrossEntropyLoss, piecewise
+from mmseg_kd.losses import FusedCrossEntropyLoss
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
+from mmseg_kd.losses.kernels import piecewise
 
 CLASSES = 5
 WEIGHTS = [0.5, 2.0, 1.0, 0.0, 3.0]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_kd.losses.interpolation import TILE, Resizing, interpolation_matrix
+from mmseg_kd.losses.kernels.interpolation import TILE, Resizing, interpolation_matrix
 
 # Height and width before and after: whole ratios and others, up and down, one pixel, equal sizes.
 SIZES = [

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmseg_kd.losses import functional, piecewise
+from mmseg_kd.losses import functional
+from mmseg_kd.losses.kernels import piecewise
 
 CHANNELS = 7
 # A group size that divides the channels, one that does not, one channel, more than there are.

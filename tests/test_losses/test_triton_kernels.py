@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from conftest import value_and_gradient
 from torch import Tensor
 
-from mmseg_kd.losses import functional, piecewise, triton_divergence, triton_kernels
+from mmseg_kd.losses import functional
+from mmseg_kd.losses.kernels import piecewise, triton_divergence, triton_kernels
 
 triton = pytest.importorskip('triton', reason='Triton is not installed')
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmseg_kd.losses import piecewise, triton_kernels
-from mmseg_kd.losses.interpolation import interpolation_matrix
-from mmseg_kd.losses.piecewise import OnceDifferentiable
+from mmseg_kd.losses.kernels import piecewise, triton_kernels
+from mmseg_kd.losses.kernels.interpolation import interpolation_matrix
+from mmseg_kd.losses.kernels.piecewise import OnceDifferentiable
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 

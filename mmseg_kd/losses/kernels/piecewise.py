@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmseg_kd.losses.interpolation import TILE, Resizing, full_precision
+from mmseg_kd.losses.kernels.interpolation import TILE, Resizing, full_precision
 
 # Values of a piece: 2 MiB of float32, so that the three copies needed stay near the cores; on a
 # GPU as many as keep it busy.

@@ -9,8 +9,9 @@ from types import ModuleType
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmseg_kd.losses import functional, piecewise, triton_divergence
+from mmseg_kd.losses import functional
 from mmseg_kd.losses.functional import resize_map
+from mmseg_kd.losses.kernels import piecewise, triton_divergence
 
 
 def pixel_divergence_at(
