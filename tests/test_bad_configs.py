@@ -33,10 +33,10 @@ from mmseg_kd.config.distillation_spec import parse_distillation
 from mmseg_kd.config.experiments import read_config
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.runner import check_runner_config
+from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.engine.training import check_config
 from mmseg_kd.errors import ConfigError, KDError, ManyErrors, Problems
 from mmseg_kd.host.quiet import building
-from mmseg_kd.preflight import check_dataset
 
 NAN = float('nan')
 # What a value in the table may be made of.

@@ -9,9 +9,9 @@ import pytest
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
-from mmseg_kd import preflight
+from mmseg_kd.data_checks import preflight
+from mmseg_kd.data_checks.preflight import SAMPLED, check_dataset
 from mmseg_kd.errors import ConfigError, DatasetError
-from mmseg_kd.preflight import SAMPLED, check_dataset
 
 MASK = np.array([[0, 1, 2], [2, 1, 255]], dtype=np.uint8)
 

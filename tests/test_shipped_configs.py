@@ -17,9 +17,9 @@ from mmseg_kd.config.load import check_keys, load_config
 from mmseg_kd.config.network_spec import NetworkSpec, parse_network, parse_teachers
 from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.config.term_spec import parse_terms
+from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.errors import Problems
 from mmseg_kd.networks.build import build_network, without_initialisation
-from mmseg_kd.preflight import check_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(

@@ -21,14 +21,14 @@ from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmseg_kd.analysis.data_check import Split, SplitCheck, shared_findings
 from mmseg_kd.cli.common import add_config_arguments, run_command
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import trained_network_of
-from mmseg_kd.datasets.findings import KINDS, Finding
+from mmseg_kd.data_checks.findings import KINDS, Finding
+from mmseg_kd.data_checks.full_check import Split, SplitCheck, shared_findings
+from mmseg_kd.data_checks.preflight import build_dataset
 from mmseg_kd.errors import ConfigError, KDError, Problems
 from mmseg_kd.host.quiet import building
-from mmseg_kd.preflight import build_dataset
 
 SPLITS = ('train', 'val', 'test')
 

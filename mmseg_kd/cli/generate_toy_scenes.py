@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmseg_kd.cli.common import run_command
-from mmseg_kd.datasets.toy_scenes import generate
+from mmseg_kd.datasets.toy_scenes.dataset import generate
 from mmseg_kd.errors import DatasetError
 
 

@@ -29,7 +29,7 @@ from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import run_command
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import trained_network_of
-from mmseg_kd.datasets.toy_scenes import generate
+from mmseg_kd.datasets.toy_scenes.dataset import generate
 from mmseg_kd.errors import ConfigError, DatasetError, KDError
 from mmseg_kd.networks.build import build_network, without_initialisation
 

@@ -19,6 +19,7 @@ from mmseg_kd.cli.common import (
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.config.runner import check_runner_config
+from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
@@ -26,7 +27,6 @@ from mmseg_kd.hooks import BadDataHook
 from mmseg_kd.hooks.of_runner import hook_of
 from mmseg_kd.host.quiet import building
 from mmseg_kd.networks.build import student_of, without_initialisation
-from mmseg_kd.preflight import check_dataset
 from mmseg_kd.teacher.fused_attention import use_fused_attention
 
 

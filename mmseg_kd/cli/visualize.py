@@ -17,7 +17,6 @@ from mmseg_kd.analysis.activation_figure import ActivationFigure
 from mmseg_kd.analysis.comparison import comparison_figure
 from mmseg_kd.analysis.differences import choose_images, evenly_spaced
 from mmseg_kd.analysis.error_map import error_figure
-from mmseg_kd.analysis.image_files import ImageFiles
 from mmseg_kd.analysis.scene import make_scenes
 from mmseg_kd.checkpoints.save import written_whole
 from mmseg_kd.cli.common import Options, add_trust_argument, run_command
@@ -29,10 +28,11 @@ from mmseg_kd.cli.named_networks import (
     read_teacher,
     term_layers,
 )
+from mmseg_kd.data_checks.image_folder import ImageFiles
+from mmseg_kd.data_checks.loading import leaf
+from mmseg_kd.data_checks.preflight import build_dataset, check_dataset
 from mmseg_kd.errors import ConfigError, DatasetError, DeviceError, Problems, nearest
-from mmseg_kd.export.pictures import leaf
 from mmseg_kd.host.quiet import HostNoise, building
-from mmseg_kd.preflight import build_dataset, check_dataset
 
 EXAMPLES = """
 example: python tools/visualize.py compare work_dirs/baseline work_dirs/cgd --teacher

@@ -1,6 +1,6 @@
 """Data sets for mmseg's registry."""
 
 from mmseg_kd.datasets.camvid import CamVidDataset
-from mmseg_kd.datasets.toy_scenes import ToyScenesDataset
+from mmseg_kd.datasets.toy_scenes.dataset import ToyScenesDataset
 
 __all__ = ['CamVidDataset', 'ToyScenesDataset']

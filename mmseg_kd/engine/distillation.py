@@ -139,7 +139,7 @@ def distill(
 
     Example:
         >>> import mmseg_kd
-        >>> from mmseg_kd.datasets.toy_scenes import generate
+        >>> from mmseg_kd.datasets.toy_scenes.dataset import generate
         >>> generate('data/scenes', train=8, val=4, size=(64, 64))
         >>> def scenes(split, *augmentations):
         ...     load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]

@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 
 from mmseg_kd.config.network_spec import is_distillation
 from mmseg_kd.config.runner import check_runner_config
+from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.engine.survival import (
     log_without_room,
@@ -39,7 +40,6 @@ from mmseg_kd.hooks import (
 from mmseg_kd.hooks.of_runner import hook_of, hooks_of
 from mmseg_kd.host.quiet import building
 from mmseg_kd.networks.build import student_of
-from mmseg_kd.preflight import check_dataset
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from mmengine.runner import Runner
 from mmseg.models import SegDataPreProcessor
 from torch import Tensor
 
+from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.evaluation import use_fast_metrics
 from mmseg_kd.export.deployed import Deployed
 from mmseg_kd.networks.probe import evaluating
-from mmseg_kd.preflight import check_dataset
 
 
 def miou(cfg: Config, deployed: Deployed, exported: Callable[[Tensor], Tensor]) -> float:

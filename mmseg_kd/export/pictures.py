@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +10,9 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from torch import Tensor
 
+from mmseg_kd.data_checks.loading import leaf
+from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.errors import DatasetError
-from mmseg_kd.preflight import check_dataset
 
 # Of random pictures: the second is no multiple of any stride.
 RANDOM_SIZES = ((128, 160), (117, 147))
@@ -59,10 +59,3 @@ def scaled(picture_3HW: Tensor, size: Sequence[int] | None) -> Tensor:
         return picture_3HW
     values = F.interpolate(picture_3HW[None].float(), tuple(size), mode='bilinear')[0]
     return values.round().to(torch.uint8)
-
-
-def leaf(dataset: Any) -> Any:
-    """The data set inside wrappers; of several the first."""
-    while 'dataset' in dataset or 'datasets' in dataset:
-        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
-    return dataset

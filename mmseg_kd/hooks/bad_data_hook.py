@@ -10,9 +10,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmseg_kd.datasets.checked_loading import ReportingCollate, Skips, check_loading
-from mmseg_kd.datasets.findings import SEE_ALL
-from mmseg_kd.datasets.loading import leaves
+from mmseg_kd.data_checks.checked_loading import ReportingCollate, Skips, check_loading
+from mmseg_kd.data_checks.findings import SEE_ALL
+from mmseg_kd.data_checks.loading import leaves
 from mmseg_kd.errors import ConfigError, DatasetError
 
 # Entry of the message hub, which goes into the checkpoint.

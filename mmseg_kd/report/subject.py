@@ -27,10 +27,10 @@ from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.checkpoints.digest import sha256_of
 from mmseg_kd.checkpoints.durable import write_durably
 from mmseg_kd.checkpoints.source import local_file
+from mmseg_kd.data_checks.preflight import build_dataset
 from mmseg_kd.errors import CheckpointError, ConfigError, KDError
 from mmseg_kd.host.quiet import explain
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
-from mmseg_kd.preflight import build_dataset
 from mmseg_kd.report.measurement import Measurement, ignored_label, measure, test_loader
 from mmseg_kd.report.run import Run
 

@@ -14,7 +14,7 @@ from builders import CLASSES, resnet, write_config, write_dataset
 from PIL import Image
 
 from mmseg_kd.cli import check_dataset
-from mmseg_kd.datasets.findings import KINDS
+from mmseg_kd.data_checks.findings import KINDS
 
 WAYS = {**ERRORS, **WARNINGS, 'damaged mask': ('damaged', damage_mask)}
 

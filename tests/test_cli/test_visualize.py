@@ -30,7 +30,7 @@ from mmseg_kd.analysis import activation_figure, comparison, error_map, grid
 from mmseg_kd.analysis.activation import TappedNetwork, tap
 from mmseg_kd.analysis.grid import Cell
 from mmseg_kd.cli.visualize import main
-from mmseg_kd.preflight import build_dataset
+from mmseg_kd.data_checks.preflight import build_dataset
 
 SIZE = (40, 48)
 BLOCK = 'backbone.layers.1.1.0.attn.attn.weights'

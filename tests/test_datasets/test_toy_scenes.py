@@ -10,7 +10,13 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_kd.datasets import toy_scenes
-from mmseg_kd.datasets.toy_scenes import CLASSES, PALETTE, ToyScenesDataset, draw_scene, generate
+from mmseg_kd.datasets.toy_scenes.dataset import (
+    CLASSES,
+    PALETTE,
+    ToyScenesDataset,
+    draw_scene,
+    generate,
+)
 
 SIZE = (48, 64)
 

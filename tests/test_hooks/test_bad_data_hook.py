@@ -16,10 +16,10 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from torch import distributed, multiprocessing
 
-from mmseg_kd import preflight
 from mmseg_kd.cli import test as test_command
 from mmseg_kd.cli import train
-from mmseg_kd.datasets.checked_loading import ReportingCollate
+from mmseg_kd.data_checks import preflight
+from mmseg_kd.data_checks.checked_loading import ReportingCollate
 from mmseg_kd.errors import ConfigError, DatasetError
 from mmseg_kd.hooks import BadDataHook
 

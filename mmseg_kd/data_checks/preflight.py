@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from mmseg.registry import DATASETS
 
-from mmseg_kd.datasets.findings import SEE_ALL, Finding
-from mmseg_kd.datasets.image_file import file_finding
-from mmseg_kd.datasets.loading import (
+from mmseg_kd.data_checks.findings import SEE_ALL, Finding
+from mmseg_kd.data_checks.image_file import file_finding
+from mmseg_kd.data_checks.loading import (
     Expected,
     is_local,
     leaves,

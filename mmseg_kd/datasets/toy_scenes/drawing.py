@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mmseg_kd.datasets.scene_canvas import (
+from mmseg_kd.datasets.toy_scenes.canvas import (
     BUILDING,
     FAR,
     GRASS,
@@ -32,7 +32,7 @@ from mmseg_kd.datasets.scene_canvas import (
     pick,
     stripes,
 )
-from mmseg_kd.datasets.scene_things import (
+from mmseg_kd.datasets.toy_scenes.things import (
     ASPHALT,
     LEAVES,
     MEADOW,

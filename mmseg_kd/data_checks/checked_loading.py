@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mmseg_kd.datasets.findings import SEE_ALL, Finding
-from mmseg_kd.datasets.loading import Expected, leaves, read, role_of
+from mmseg_kd.data_checks.findings import SEE_ALL, Finding
+from mmseg_kd.data_checks.loading import Expected, leaves, read, role_of
 from mmseg_kd.errors import DatasetError
 
 # Bad samples while one batch is made, after which there is no hope: mmengine's data sets give up

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mmseg_kd.datasets.scene_canvas import (
+from mmseg_kd.datasets.toy_scenes.canvas import (
     ANIMAL,
     BUILDING,
     CAR,

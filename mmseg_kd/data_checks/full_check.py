@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
 
-from mmseg_kd.datasets.findings import Finding
-from mmseg_kd.datasets.image_file import damage_finding, picture_findings
-from mmseg_kd.datasets.loading import (
+from mmseg_kd.data_checks.findings import Finding
+from mmseg_kd.data_checks.image_file import damage_finding, picture_findings
+from mmseg_kd.data_checks.loading import (
     Expected,
     is_local,
     leaves,
@@ -25,8 +25,8 @@ from mmseg_kd.datasets.loading import (
     read,
     role_of,
 )
+from mmseg_kd.data_checks.preflight import check_list
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.preflight import check_list
 
 # Values of a mask of 8 bits.
 _VALUES = 256

@@ -17,8 +17,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import UnidentifiedImageError
 
-from mmseg_kd.datasets.findings import Finding
-from mmseg_kd.datasets.image_file import depth_finding, file_finding, impostor
+from mmseg_kd.data_checks.findings import Finding
+from mmseg_kd.data_checks.image_file import depth_finding, file_finding, impostor
 from mmseg_kd.host.quiet import explain
 
 
@@ -170,3 +170,10 @@ def _is_foreign(values: npt.NDArray[Any], expected: Expected) -> npt.NDArray[np.
     foreign: npt.NDArray[np.bool_] = values >= (expected.num_classes or 0)
     foreign &= values != expected.ignored
     return foreign
+
+
+def leaf(dataset: Any) -> Any:
+    """The data set inside wrappers; of several the first."""
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    return dataset

@@ -2,7 +2,7 @@
 
 It trains a teacher and a student on a CPU in minutes and needs no download::
 
-    from mmseg_kd.datasets.toy_scenes import generate
+    from mmseg_kd.datasets.toy_scenes.dataset import generate
     generate('data/toy_scenes')
 """
 
@@ -19,8 +19,8 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_kd.datasets.scene_canvas import CLASSES
-from mmseg_kd.datasets.scene_drawing import draw_scene
+from mmseg_kd.datasets.toy_scenes.canvas import CLASSES
+from mmseg_kd.datasets.toy_scenes.drawing import draw_scene
 
 __all__ = ['CLASSES', 'PALETTE', 'ToyScenesDataset', 'draw_scene', 'generate']
 

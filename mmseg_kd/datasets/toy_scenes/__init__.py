@@ -1,0 +1,1 @@
+"""Toy scenes: drawn by code, as many as wanted."""
