@@ -26,7 +26,7 @@ from mmseg_kd.analysis.activation import (
 from mmseg_kd.analysis.comparison import class_legend, colour_label
 from mmseg_kd.analysis.differences import Label
 from mmseg_kd.analysis.grid import Bar, Cell, draw_grid
-from mmseg_kd.analysis.prediction import image_of, label_of
+from mmseg_kd.evaluation.labels import image_of, label_of
 from mmseg_kd.networks.taps import Taps, is_classifier
 
 BAR = Bar(COLOURS, '0', '1: highest value of the map (entropy: all classes alike)')

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmseg_kd.analysis.prediction import label_of, predict_labels
+from mmseg_kd.evaluation.labels import label_of, predict_labels
 
 Label = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -11,8 +11,8 @@ import numpy as np
 
 from mmseg_kd.analysis.differences import VOID, Label
 from mmseg_kd.analysis.grid import Picture
-from mmseg_kd.analysis.prediction import image_of, label_of, predict_labels
 from mmseg_kd.errors import DatasetError
+from mmseg_kd.evaluation.labels import image_of, label_of, predict_labels
 
 
 @dataclass(frozen=True)

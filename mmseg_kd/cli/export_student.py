@@ -23,9 +23,10 @@ from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import networks_of, trained_network_of
 from mmseg_kd.config.text import write
 from mmseg_kd.errors import CheckpointError, ConfigError, DatasetError
+from mmseg_kd.evaluation.latency import measure_latency
 from mmseg_kd.export.agreement import compare
 from mmseg_kd.export.deployed import COLOURS, Deployed
-from mmseg_kd.export.latency import Timing, measure_latency, table
+from mmseg_kd.export.latency import Timing, table
 from mmseg_kd.export.miou import miou
 from mmseg_kd.export.onnx_file import OnnxModel, onnx_bytes, require_onnx
 from mmseg_kd.export.pictures import pictures_of, random_pictures, scaled

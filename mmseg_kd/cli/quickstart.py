@@ -20,17 +20,17 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
-from mmseg_kd.analysis.complexity import complexity
 from mmseg_kd.analysis.differences import evenly_spaced
 from mmseg_kd.analysis.log import read_log, scalar_files
 from mmseg_kd.analysis.markdown import markdown_table
-from mmseg_kd.analysis.prediction import image_and_label, predict_labels
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import run_command
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.datasets.toy_scenes.dataset import generate
 from mmseg_kd.errors import ConfigError, DatasetError, KDError
+from mmseg_kd.evaluation.complexity import complexity
+from mmseg_kd.evaluation.labels import image_and_label, predict_labels
 from mmseg_kd.networks.build import build_network, without_initialisation
 
 TEACHER = 'configs/toy_scenes/resnet18_fpn_toy-128x128.py'

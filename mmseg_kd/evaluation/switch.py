@@ -13,7 +13,7 @@ from mmseg.evaluation.metrics import CityscapesMetric, IoUMetric
 from mmseg.registry import LOOPS, METRICS
 
 from mmseg_kd.evaluation.fast_iou_metric import FastIoUMetric
-from mmseg_kd.evaluation.prediction import use_lean_prediction
+from mmseg_kd.evaluation.lean_prediction import use_lean_prediction
 
 # What is known to read the predicted classes alone.
 METRICS_OF_LABELS = (IoUMetric, FastIoUMetric, CityscapesMetric)

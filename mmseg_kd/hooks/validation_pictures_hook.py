@@ -22,11 +22,11 @@ from torch import Tensor
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
 from mmseg_kd.analysis.differences import evenly_spaced
 from mmseg_kd.analysis.grid import Picture
-from mmseg_kd.analysis.prediction import predict_labels
 from mmseg_kd.checks import is_whole
 from mmseg_kd.distillation import DistillationWrapper
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import use_lean_prediction
+from mmseg_kd.evaluation.labels import predict_labels
 from mmseg_kd.host.visualizer import add_picture
 from mmseg_kd.networks.build import unwrapped
 

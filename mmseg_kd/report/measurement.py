@@ -19,12 +19,12 @@ from mmengine.runner import Runner
 from mmseg.evaluation.metrics import IoUMetric
 from numpy.typing import NDArray
 
-from mmseg_kd.analysis.complexity import complexity
 from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import FastIoUMetric
-from mmseg_kd.evaluation.prediction import use_lean_prediction
-from mmseg_kd.export.latency import measure_latency
+from mmseg_kd.evaluation.complexity import complexity
+from mmseg_kd.evaluation.latency import measure_latency
+from mmseg_kd.evaluation.lean_prediction import use_lean_prediction
 from mmseg_kd.host.quiet import explain
 from mmseg_kd.networks.probe import evaluating
 

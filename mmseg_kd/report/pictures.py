@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmseg_kd.analysis.differences import differing, largest_region
-from mmseg_kd.analysis.prediction import image_and_label
+from mmseg_kd.evaluation.labels import image_and_label
 from mmseg_kd.report.measurement import Measurement
 from mmseg_kd.report.subject import Subject
 from mmseg_kd.report.text import signed

@@ -22,13 +22,13 @@ from mmengine.logging import print_log
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmseg_kd.analysis.prediction import predict_labels
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.checkpoints.digest import sha256_of
 from mmseg_kd.checkpoints.durable import write_durably
 from mmseg_kd.checkpoints.source import local_file
 from mmseg_kd.data_checks.preflight import build_dataset
 from mmseg_kd.errors import CheckpointError, ConfigError, KDError
+from mmseg_kd.evaluation.labels import predict_labels
 from mmseg_kd.host.quiet import explain
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.report.measurement import Measurement, ignored_label, measure, test_loader

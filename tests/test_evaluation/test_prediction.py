@@ -31,7 +31,8 @@ from torch import Tensor, distributed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmseg_kd.evaluation import prediction, use_lean_prediction
+from mmseg_kd.evaluation import lean_prediction as prediction
+from mmseg_kd.evaluation import use_lean_prediction
 
 # Above `prediction.SMALL`, where mmseg's own way ends.
 SIZE = (144, 176)

@@ -18,7 +18,8 @@ from mmseg.visualization import SegLocalVisualizer
 
 from mmseg_kd.cli import test as test_command
 from mmseg_kd.cli import train as train_command
-from mmseg_kd.evaluation import FastIoUMetric, prediction, switch, use_fast_metrics
+from mmseg_kd.evaluation import FastIoUMetric, switch, use_fast_metrics
+from mmseg_kd.evaluation import lean_prediction as prediction
 
 SIZE = (144, 176)
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.errors import ExportError
+from mmseg_kd.evaluation.latency import measure_latency
 from mmseg_kd.export.agreement import Agreement, compare
-from mmseg_kd.export.latency import Timing, measure_latency, table
+from mmseg_kd.export.latency import Timing, table
 
 SCORES = torch.tensor([[[[4.0, 1.0]], [[0.0, 2.0]]]])
 
