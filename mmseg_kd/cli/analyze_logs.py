@@ -10,12 +10,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_kd.analysis.curves import Group, draw_curves, full_name, grouped, summary
-from mmseg_kd.analysis.log import RunLog, read_log
-from mmseg_kd.analysis.markdown import markdown_table
-from mmseg_kd.analysis.work_dir import split_title
 from mmseg_kd.cli.common import run_command
 from mmseg_kd.errors import ConfigError, LogError, Problems
+from mmseg_kd.runs.curves import Group, draw_curves, full_name, grouped, summary
+from mmseg_kd.runs.log import RunLog, read_log
+from mmseg_kd.runs.markdown import markdown_table
+from mmseg_kd.runs.work_dir import split_title
 
 METRIC = 'mIoU'
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from mmseg_kd.analysis.markdown import markdown_table
 from mmseg_kd.cli.common import add_config_arguments, run_command
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import NetworkSpec, networks_of
@@ -17,6 +16,7 @@ from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation.complexity import COUNTED, Complexity, Part, complexity
 from mmseg_kd.host.quiet import building
 from mmseg_kd.networks.build import build_network, without_initialisation
+from mmseg_kd.runs.markdown import markdown_table
 
 HEAD = ('network', 'params', 'GFLOPs')
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmseg_kd.analysis.work_dir import read_work_dir, split_title, title_of
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import teacher_of
 from mmseg_kd.config.experiments import run_name
@@ -25,6 +24,7 @@ from mmseg_kd.config.network_spec import (
 from mmseg_kd.config.term_spec import parse_layers
 from mmseg_kd.errors import CheckpointError, ConfigError, Problems
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
+from mmseg_kd.runs.work_dir import read_work_dir, split_title, title_of
 
 NETWORK_HELP = (
     '[TITLE=]WORK_DIR, the folder of a run (its best checkpoint, or the newest where it kept no '

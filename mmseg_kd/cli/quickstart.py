@@ -21,8 +21,6 @@ from mmseg.registry import DATASETS
 
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
 from mmseg_kd.analysis.differences import evenly_spaced
-from mmseg_kd.analysis.log import read_log, scalar_files
-from mmseg_kd.analysis.markdown import markdown_table
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.cli.common import run_command
 from mmseg_kd.config.load import load_config
@@ -32,6 +30,8 @@ from mmseg_kd.errors import ConfigError, DatasetError, KDError
 from mmseg_kd.evaluation.complexity import complexity
 from mmseg_kd.evaluation.labels import image_and_label, predict_labels
 from mmseg_kd.networks.build import build_network, without_initialisation
+from mmseg_kd.runs.log import read_log, scalar_files
+from mmseg_kd.runs.markdown import markdown_table
 
 TEACHER = 'configs/toy_scenes/resnet18_fpn_toy-128x128.py'
 PAIR = 'distillation_configs/toy_scenes/resnet18_mobilenetv2-half_{}_toy-128x128.py'

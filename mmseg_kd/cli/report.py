@@ -9,13 +9,13 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from mmseg_kd.analysis.work_dir import split_title
 from mmseg_kd.checkpoints.durable import write_durably
 from mmseg_kd.cli.common import add_trust_argument, run_command
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.report.measuring import measure_runs
 from mmseg_kd.report.page import render
 from mmseg_kd.report.run import Run, read_run, with_teachers
+from mmseg_kd.runs.work_dir import split_title
 
 
 def _parser() -> argparse.ArgumentParser:

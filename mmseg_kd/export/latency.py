@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmseg_kd.analysis.markdown import markdown_table
+from mmseg_kd.runs.markdown import markdown_table
 
 
 @dataclass(frozen=True)

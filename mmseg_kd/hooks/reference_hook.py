@@ -13,11 +13,11 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmseg_kd.analysis.log import read_log, scalar_files
 from mmseg_kd.checks import is_name, is_number
 from mmseg_kd.errors import ConfigError, LogError, nearest, shown
 from mmseg_kd.hooks.of_runner import hooks_of
 from mmseg_kd.host.visualizer import add_references
+from mmseg_kd.runs.log import read_log, scalar_files
 
 
 @HOOKS.register_module()

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmseg_kd.analysis.log import Curve, read_log, scalar_files
 from mmseg_kd.errors import LogError
+from mmseg_kd.runs.log import Curve, read_log, scalar_files
 
 # Metrics of a validation that are no measure of quality.
 _TIMES = {'time', 'data_time'}

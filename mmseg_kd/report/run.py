@@ -8,7 +8,6 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmseg_kd.analysis.work_dir import find_checkpoint, find_config, split_title, title_of
 from mmseg_kd.checkpoints import read_checkpoint
 from mmseg_kd.checkpoints.digest import sha256_of
 from mmseg_kd.checkpoints.trust import checkpoints_are_trusted
@@ -18,6 +17,7 @@ from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
 from mmseg_kd.errors import CheckpointError, ConfigError, KDError, Problems, told
 from mmseg_kd.report.logs import Logged, read_logs
 from mmseg_kd.report.measurement import Measurement
+from mmseg_kd.runs.work_dir import find_checkpoint, find_config, split_title, title_of
 
 STUDENT, BASELINE, TEACHER, NETWORK = 'student', 'baseline', 'teacher', 'network'
 # In which order the page has them.

@@ -10,9 +10,9 @@ from builders import resnet, write_config, write_dataset
 from mmseg.visualization import SegLocalVisualizer
 from run_logs import train_line, val_line, write_run, write_start
 
-from mmseg_kd.analysis.log import Curve, experiment_of, read_log
 from mmseg_kd.cli import train
 from mmseg_kd.errors import LogError
+from mmseg_kd.runs.log import Curve, experiment_of, read_log
 
 
 def points(curve: Curve | None) -> dict[int, float]:

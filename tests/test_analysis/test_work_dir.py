@@ -9,7 +9,8 @@ import pytest
 from builders import resnet, term, wrapper_config, write_config
 from training_runs import write_checkpoint
 
-from mmseg_kd.analysis.work_dir import (
+from mmseg_kd.errors import CheckpointError, ConfigError, ManyErrors
+from mmseg_kd.runs.work_dir import (
     WorkDir,
     find_checkpoint,
     find_config,
@@ -17,7 +18,6 @@ from mmseg_kd.analysis.work_dir import (
     split_title,
     title_of,
 )
-from mmseg_kd.errors import CheckpointError, ConfigError, ManyErrors
 
 
 def run_in(folder: Path, *losses: str) -> Path:

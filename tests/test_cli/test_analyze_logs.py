@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from run_logs import train_line, val_line, write_run, write_start
 
-from mmseg_kd.analysis.curves import Group, band, draw_curves, full_name, grouped
-from mmseg_kd.analysis.log import read_log
 from mmseg_kd.cli.analyze_logs import main
 from mmseg_kd.errors import LogError
+from mmseg_kd.runs.curves import Group, band, draw_curves, full_name, grouped
+from mmseg_kd.runs.log import read_log
 
 CONFIG = "model = dict(type='A')\nrandomness = dict(seed={})\n"
 

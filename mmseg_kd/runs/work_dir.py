@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmseg_kd.analysis.log import CONFIG, read_log
 from mmseg_kd.checkpoints.newest import POINTER, newest_whole
 from mmseg_kd.errors import CheckpointError, ConfigError, LogError, Problems
+from mmseg_kd.runs.log import CONFIG, read_log
 
 # Checkpoints by what they are called, the most telling first: the best one by mIoU, by another
 # metric, the newest one.

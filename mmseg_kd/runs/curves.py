@@ -13,8 +13,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmseg_kd.analysis.log import Curve, RunLog, experiment_of, seed_of
 from mmseg_kd.errors import LogError, nearest
+from mmseg_kd.runs.log import Curve, RunLog, experiment_of, seed_of
 
 # A curve of no more points than these shows them.
 MARKED = 25

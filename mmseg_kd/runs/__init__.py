@@ -1,0 +1,1 @@
+"""What a work dir holds: logs, curves, config."""
