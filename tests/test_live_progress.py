@@ -6,7 +6,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from mmseg_kd.live_progress import LiveProgress, Stage
+from mmseg_kd.hooks.live_progress import LiveProgress, Stage
 
 ENTRIES = [
     [('loss', '1.234'), ('decode.loss_ce', '0.912')],

@@ -21,9 +21,13 @@ from torch.nn.utils import get_total_norm
 from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX
 from mmseg_kd.errors import ConfigError, NonFiniteError
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
+from mmseg_kd.hooks.non_finite_layers import (
+    first_non_finite_layer,
+    has_non_finite,
+    last_non_finite_gradient,
+)
 from mmseg_kd.hooks.of_runner import hooks_of
 from mmseg_kd.networks.build import unwrapped
-from mmseg_kd.non_finite import first_non_finite_layer, has_non_finite, last_non_finite_gradient
 
 # Entry of the message hub, which goes into the checkpoint.
 SKIPPED = 'skipped_steps'

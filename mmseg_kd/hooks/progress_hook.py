@@ -20,7 +20,7 @@ from rich.live import Live
 from mmseg_kd.checks import is_number
 from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.live_progress import LiveProgress, Stage
+from mmseg_kd.hooks.live_progress import LiveProgress, Stage
 
 TRAIN, VAL = 'train/', 'val/'
 # The display takes no more than this part of the time, whatever `interval` says.

@@ -17,7 +17,11 @@ from torch import Tensor, distributed, multiprocessing, nn
 
 from mmseg_kd.errors import ConfigError, NonFiniteError
 from mmseg_kd.hooks import IterationSeedHook, NonFiniteHook
-from mmseg_kd.non_finite import first_non_finite_layer, has_non_finite, last_non_finite_gradient
+from mmseg_kd.hooks.non_finite_layers import (
+    first_non_finite_layer,
+    has_non_finite,
+    last_non_finite_gradient,
+)
 
 
 class ScaledOptimWrapper(OptimWrapper):
