@@ -13,12 +13,12 @@ from pathlib import Path
 
 from mmengine.registry import init_default_scope
 
-from mmseg_kd.checkpoints.convert import convert_checkpoint, save_conversion
 from mmseg_kd.cli.common import add_trust_argument, run_command, teacher_of
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.host.quiet import building
 from mmseg_kd.migration import convert_config
+from mmseg_kd.migration.checkpoints.convert import convert_checkpoint, save_conversion
 
 PARTLY = 2
 

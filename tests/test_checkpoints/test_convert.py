@@ -33,11 +33,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmseg_kd.checkpoints.convert import Conversion, convert_checkpoint, save_conversion
-from mmseg_kd.checkpoints.segformer_keys import segformer_model
-from mmseg_kd.checkpoints.swin_keys import swin_model
 from mmseg_kd.config.file import config_path
 from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.migration.checkpoints.convert import Conversion, convert_checkpoint, save_conversion
+from mmseg_kd.migration.checkpoints.segformer_keys import segformer_model
+from mmseg_kd.migration.checkpoints.swin_keys import swin_model
 from mmseg_kd.networks.build import build_network
 
 State = dict[str, Tensor]

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmseg_kd.checkpoints import convert as convert_module
-from mmseg_kd.checkpoints.convert import convert_checkpoint
-from mmseg_kd.checkpoints.layout import NameTable, Renamed
 from mmseg_kd.checkpoints.load import read_state_dict
-from mmseg_kd.checkpoints.segformer_keys import rename_segformer, segformer_model
-from mmseg_kd.checkpoints.swin_keys import rename_swin, swin_model
 from mmseg_kd.errors import CheckpointError
+from mmseg_kd.migration.checkpoints import convert as convert_module
+from mmseg_kd.migration.checkpoints.convert import convert_checkpoint
+from mmseg_kd.migration.checkpoints.layout import NameTable, Renamed
+from mmseg_kd.migration.checkpoints.segformer_keys import rename_segformer, segformer_model
+from mmseg_kd.migration.checkpoints.swin_keys import rename_swin, swin_model
 
 sys.path.append(str(Path(__file__).parents[1] / 'test_checkpoints'))
 from original_networks import SegFormer, SwinUPerNet, hugging_face_names

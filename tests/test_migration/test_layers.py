@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 from test_checkpoints.original_networks import SegFormer, SwinUPerNet, randomise
 from torch import Tensor, nn
 
-from mmseg_kd.checkpoints.convert import convert_checkpoint
+from mmseg_kd.migration.checkpoints.convert import convert_checkpoint
 from mmseg_kd.migration.layers import MIT, SEGFORMER_HEAD, SWIN, LayerTable, translate
 from mmseg_kd.networks.build import build_network
 from mmseg_kd.networks.recorder import Recorder

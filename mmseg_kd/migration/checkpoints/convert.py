@@ -15,13 +15,13 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
-from mmseg_kd.checkpoints.layout import Renamed
 from mmseg_kd.checkpoints.load import LoadReport, read_tensors, without_prefix
 from mmseg_kd.checkpoints.read import first_line
 from mmseg_kd.checkpoints.save import check_format, save_weights, written_whole
-from mmseg_kd.checkpoints.segformer_keys import rename_segformer, segformer_model
-from mmseg_kd.checkpoints.swin_keys import rename_swin, swin_model
 from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.migration.checkpoints.layout import Renamed
+from mmseg_kd.migration.checkpoints.segformer_keys import rename_segformer, segformer_model
+from mmseg_kd.migration.checkpoints.swin_keys import rename_swin, swin_model
 from mmseg_kd.networks.build import build_network, without_initialisation
 
 Side = Literal['student', 'teacher']

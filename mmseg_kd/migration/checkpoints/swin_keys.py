@@ -14,7 +14,7 @@ import torch
 from mmengine.config import ConfigDict
 from torch import Tensor
 
-from mmseg_kd.checkpoints.layout import (
+from mmseg_kd.migration.checkpoints.layout import (
     NameTable,
     Renamed,
     count,

@@ -1,0 +1,1 @@
+"""Checkpoints of other projects, their keys brought to mmseg's names."""
