@@ -14,7 +14,7 @@ import_quietly('mmseg.models', 'mmseg.datasets', 'mmseg.engine', 'mmseg.visualiz
 
 # Registration happens on import, after the hosts are in.
 from mmseg_kd import connectors, datasets, distillation, hooks, losses, schedules  # noqa: E402
-from mmseg_kd.engine.distillation import Distilled, distill  # noqa: E402
+from mmseg_kd.engine.distill import Distilled, distill  # noqa: E402
 
 __version__ = '0.1.0'
 

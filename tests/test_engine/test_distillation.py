@@ -29,7 +29,7 @@ from training_runs import tensors
 
 import mmseg_kd
 from mmseg_kd.cli import train as train_command
-from mmseg_kd.engine import distillation
+from mmseg_kd.engine import distill as distillation
 from mmseg_kd.engine.arguments import schedule_config
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, ManyErrors
 from mmseg_kd.hooks import ValidationPicturesHook
