@@ -17,12 +17,11 @@ from builders import ROOT, resnet, save_weights, term, wrapper_config, write_con
 from training_runs import free_port
 
 import mmseg_kd
-from mmseg_kd.cli import calling, list_experiments
+from mmseg_kd.cli import calling, launch, list_experiments
+from mmseg_kd.cli import main as entry
+from mmseg_kd.cli.commands import COMMANDS
 from mmseg_kd.cli.completion import SHELLS, whole_parser
-from mmseg_kd_entry import launch
-from mmseg_kd_entry import main as entry
-from mmseg_kd_entry.commands import COMMANDS
-from mmseg_kd_entry.main import main
+from mmseg_kd.cli.main import main
 
 EXAMPLE = 'distillation_configs/example_config.py'
 
@@ -50,7 +49,7 @@ def output_of(args: Sequence[str], capsys: pytest.CaptureFixture[str], code: int
 
 def test_the_list_of_commands_imports_nothing_that_is_large() -> None:
     code = (
-        'import sys; from mmseg_kd_entry.main import main; main([]); '
+        'import sys; from mmseg_kd.cli.main import main; main([]); '
         'print({"torch", "mmseg", "mmseg_kd", "numpy"} & set(sys.modules))'
     )
     done = run(sys.executable, '-c', code)
@@ -67,7 +66,7 @@ def test_help_lists_all_commands_in_a_line_each(capsys: pytest.CaptureFixture[st
 def test_every_command_of_the_package_is_in_the_table() -> None:
     files = (ROOT / 'mmseg_kd' / 'cli').glob('*.py')
     there = {f'mmseg_kd.cli.{f.stem}' for f in files if 'def _parser(' in f.read_text('utf-8')}
-    assert there == {c.module for c in COMMANDS.values()} - {'mmseg_kd_entry.launch'}
+    assert there == {c.module for c in COMMANDS.values()} - {'mmseg_kd.cli.launch'}
 
 
 @pytest.mark.parametrize('name', COMMANDS)
@@ -282,7 +281,7 @@ def test_two_ranks_train_without_a_checkout(tmp_path: Path) -> None:
     checkpoint = save_weights(teacher, tmp_path / 'teacher.pth')
     model = wrapper_config(resnet(4), teacher, checkpoint, term())
     config = write_config(tmp_path, model, write_dataset(tmp_path / 'data'))
-    code = 'from mmseg_kd_entry.main import main; raise SystemExit(main())'
+    code = 'from mmseg_kd.cli.main import main; raise SystemExit(main())'
     command = [sys.executable, '-c', code, 'launch', '2', 'train', str(config)]
     done = run(*command, PORT=str(free_port()))
     assert done.returncode == 0, done.stderr

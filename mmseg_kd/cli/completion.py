@@ -15,8 +15,8 @@ from pathlib import Path
 import shtab
 
 from mmseg_kd.cli.calling import called_as, finish
+from mmseg_kd.cli.commands import COMMANDS
 from mmseg_kd.cli.common import run_command
-from mmseg_kd_entry.commands import COMMANDS
 
 SHELLS = ('bash', 'zsh', 'tcsh', 'fish')
 

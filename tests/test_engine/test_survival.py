@@ -32,11 +32,11 @@ from training_runs import (
 )
 
 from mmseg_kd.checkpoints.seal import check_whole, saved_at
+from mmseg_kd.cli import launch
 from mmseg_kd.engine import survival
 from mmseg_kd.engine.survival import resume_from_whole, stop_on_signals, use_durable_checkpoints
 from mmseg_kd.errors import CheckpointError
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, stop_signal_hook
-from mmseg_kd_entry import launch
 
 LONG = """
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=60, val_interval=7)

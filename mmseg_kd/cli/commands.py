@@ -26,7 +26,7 @@ GROUPS = {
         Command('quickstart', CLI + 'quickstart', 'the main job, on generated scenes'),
         Command('train', CLI + 'train', 'train a network, or distil one'),
         Command('test', CLI + 'test', 'measure mIoU on the test split'),
-        Command('launch', 'mmseg_kd_entry.launch', 'train or test on several GPUs'),
+        Command('launch', 'mmseg_kd.cli.launch', 'train or test on several GPUs'),
         Command('export', CLI + 'export_student', 'export to stock mmseg, safetensors, ONNX'),
     ),
     'Write a config': (

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from mmseg_kd_entry.commands import COMMANDS, GROUPS
+from mmseg_kd.cli.commands import COMMANDS, GROUPS
 
 USAGE = 2
 # 128 and the number of SIGINT, as shells have it.
