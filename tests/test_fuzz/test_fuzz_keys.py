@@ -21,7 +21,7 @@ from mmseg_kd.migration.checkpoints.layout import NameTable, Renamed
 from mmseg_kd.migration.checkpoints.segformer_keys import rename_segformer, segformer_model
 from mmseg_kd.migration.checkpoints.swin_keys import rename_swin, swin_model
 
-sys.path.append(str(Path(__file__).parents[1] / 'test_checkpoints'))
+sys.path.append(str(Path(__file__).parents[1] / 'test_migration' / 'test_checkpoints'))
 from original_networks import SegFormer, SwinUPerNet, hugging_face_names
 
 State = dict[str, Tensor]

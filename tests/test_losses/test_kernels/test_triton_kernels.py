@@ -115,7 +115,7 @@ def assert_equal(
 def test_in_the_interpreter() -> None:
     done = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-x', __file__],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env=os.environ | {'TRITON_INTERPRET': '1', 'CUDA_VISIBLE_DEVICES': ''},
         capture_output=True,
         text=True,
