@@ -14,8 +14,7 @@ from mmseg.models.losses import CrossEntropyLoss, accuracy
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg_kd.distillation.task_loss import fuse_task_loss
-from mmseg_kd.losses import FusedCrossEntropyLoss
+from mmseg_kd.distillation.task_loss import FusedCrossEntropyLoss, fuse_task_loss
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
 from mmseg_kd.losses.kernels import piecewise
 
