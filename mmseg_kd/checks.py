@@ -6,7 +6,7 @@ import re
 import sys
 from typing import Any, TypeGuard
 
-from mmseg_kd.errors import shown
+from mmseg_kd.errors import short_repr
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -16,7 +16,7 @@ def is_number(value: Any) -> TypeGuard[float]:
     return is_real and abs(value) <= sys.float_info.max
 
 
-def is_whole(value: Any) -> TypeGuard[int]:
+def is_integer(value: Any) -> TypeGuard[int]:
     """Whether a value is a whole number written as one; 2.0 and True are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -29,35 +29,35 @@ def is_name(value: Any) -> TypeGuard[str]:
 def positive(name: str, value: float) -> float:
     """`value` as it is; a ValueError unless it is a finite number > 0."""
     if not (is_number(value) and value > 0):
-        raise ValueError(f'{name} must be a finite number > 0, got {shown(value)}.')
+        raise ValueError(f'{name} must be a finite number > 0, got {short_repr(value)}.')
     return value
 
 
 def non_negative(name: str, value: float) -> float:
     """`value` as it is; a ValueError unless it is a finite number >= 0."""
     if not (is_number(value) and value >= 0):
-        raise ValueError(f'{name} must be a finite number >= 0, got {shown(value)}.')
+        raise ValueError(f'{name} must be a finite number >= 0, got {short_repr(value)}.')
     return value
 
 
 def at_least_one(name: str, value: int) -> int:
     """`value` as it is; a ValueError unless it is a whole number >= 1."""
-    if not (is_whole(value) and value >= 1):
-        raise ValueError(f'{name} must be a whole number >= 1, got {shown(value)}.')
+    if not (is_integer(value) and value >= 1):
+        raise ValueError(f'{name} must be a whole number >= 1, got {short_repr(value)}.')
     return value
 
 
 def true_or_false(name: str, value: bool) -> bool:
     """`value` as it is; a ValueError unless it is True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f'{name} must be True or False, got {shown(value)}.')
+        raise ValueError(f'{name} must be True or False, got {short_repr(value)}.')
     return value
 
 
 def check_interval(begin: int, end: int) -> None:
     """A ValueError unless both are whole numbers and 0 <= begin < end."""
-    given = f'begin={shown(begin)}, end={shown(end)}'
-    if not (is_whole(begin) and is_whole(end)):
+    given = f'begin={short_repr(begin)}, end={short_repr(end)}'
+    if not (is_integer(begin) and is_integer(end)):
         raise ValueError(f'expected whole numbers, got {given}.')
     if not 0 <= begin < end:
         raise ValueError(f'expected 0 <= begin < end, got {given}.')

@@ -64,7 +64,7 @@ class ManyErrors(ConfigError):
         super().__init__('\n'.join([f'{len(self.errors)} problems:', *lines]))
 
 
-def told(error: KDError) -> str:
+def message_of(error: KDError) -> str:
     """What an error says, without the traceback that a data loader's worker puts before it."""
     kind = type(error)
     return str(error).rpartition(f'{kind.__module__}.{kind.__qualname__}: ')[2].strip()
@@ -77,7 +77,7 @@ def nearest(name: object, choices: Iterable[str], n: int = 3) -> str:
     return f'nearest: {", ".join(found)}' if found else 'there is none'
 
 
-def shown(value: Any, length: int = 100) -> str:
+def short_repr(value: Any, length: int = 100) -> str:
     """A value as code, cut where it is longer: a message is no place for a whole config."""
     text = repr(value)
     return text if len(text) <= length else f'{text[:length]}[...]'

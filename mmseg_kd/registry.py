@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.registry import Registry
 
-from mmseg_kd.errors import ConfigError, Problems, nearest, shown
+from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 
 # `locations` are imported by the registry before its first look-up.
 KD_LOSSES = Registry('kd_loss', scope='mmseg_kd', locations=['mmseg_kd.losses'])
@@ -63,10 +63,10 @@ def look_up(
             argument; `ManyErrors` where that is more than one.
     """
     if not isinstance(cfg, Mapping) or 'type' not in cfg:
-        raise ConfigError(f"{where}: expected dict(type='...', ...), got {shown(cfg)}.")
+        raise ConfigError(f"{where}: expected dict(type='...', ...), got {short_repr(cfg)}.")
     kind = cfg['type']
     if not (isinstance(kind, str) or callable(kind)):
-        raise ConfigError(f'{where}: expected a name or a class as type, got {shown(kind)}.')
+        raise ConfigError(f'{where}: expected a name or a class as type, got {short_repr(kind)}.')
     member = _find(registry, kind) if isinstance(kind, str) else kind
     if member is None:
         raise ConfigError(

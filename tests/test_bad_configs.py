@@ -36,7 +36,7 @@ from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.engine.training import check_config
 from mmseg_kd.errors import ConfigError, KDError, ManyErrors, Problems
-from mmseg_kd.host.quiet import building
+from mmseg_kd.host.quiet import as_config_error
 
 NAN = float('nan')
 # What a value in the table may be made of.
@@ -105,7 +105,7 @@ def check(cfg: Mapping[str, Any]) -> None:
     parts = (model.get(k) for k in ('student', 'teacher', 'distillation', 'data_preprocessor'))
     parse_distillation(*parts, problems)
     problems.raise_if_any()
-    with building('model'):
+    with as_config_error('model'):
         MODELS.build(copy.deepcopy(model))
 
 

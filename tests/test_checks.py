@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mmseg_kd.checks import is_name, is_number, is_whole
+from mmseg_kd.checks import is_integer, is_name, is_number
 
 
 @pytest.mark.parametrize('value', [0, -1, 2.5, 1e308, 10**308])
@@ -20,8 +20,8 @@ def test_what_is_no_number(value: Any) -> None:
 
 
 def test_whole_numbers() -> None:
-    assert all(map(is_whole, (0, -3, 10**400)))
-    assert not any(map(is_whole, (True, 2.0, '2', None)))
+    assert all(map(is_integer, (0, -3, 10**400)))
+    assert not any(map(is_integer, (True, 2.0, '2', None)))
 
 
 def test_names() -> None:

@@ -13,8 +13,8 @@ from mmseg_kd.errors import (
     ManyErrors,
     Problems,
     ShapeError,
+    message_of,
     nearest,
-    told,
 )
 
 
@@ -102,4 +102,4 @@ def test_an_error_of_a_worker_is_told_without_its_traceback() -> None:
     with pytest.raises(DatasetError) as caught:
         of_worker.reraise()
     assert 'Traceback' in str(caught.value)
-    assert told(caught.value) == told(DatasetError(text)) == text
+    assert message_of(caught.value) == message_of(DatasetError(text)) == text

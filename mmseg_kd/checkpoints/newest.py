@@ -9,14 +9,14 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from mmseg_kd.checkpoints.seal import check_whole, saved_at
+from mmseg_kd.checkpoints.seal import check_intact, saved_at
 from mmseg_kd.errors import CheckpointError
 
 # mmengine writes the newest checkpoint's path into a file of this name in the work folder.
 POINTER = 'last_checkpoint'
 
 
-def newest_whole(
+def newest_intact(
     folder: Path, template: str, pointer: Path | None = None, since: int = 0
 ) -> Path | None:
     """The newest checkpoint that is whole.
@@ -51,7 +51,7 @@ def newest_whole(
     candidates.sort(key=lambda path: (times[path], numbers[path]), reverse=True)
     for path in candidates:
         try:
-            check_whole(path)
+            check_intact(path)
         except CheckpointError as error:
             print_log(f'Passed over: {error}', logger='current', level=logging.WARNING)
         else:

@@ -40,7 +40,7 @@ def save_weights(tensors: Mapping[str, Tensor], target: Path, meta: Mapping[str,
         CheckpointError: `target` has another ending, or cannot be written.
     """
     check_format(target)
-    with written_whole(target) as partial:
+    with atomic_write(target) as partial:
         if target.suffix == '.pth':
             torch.save(dict(state_dict=dict(tensors), meta=dict(meta)), partial)
         else:
@@ -51,7 +51,7 @@ def save_weights(tensors: Mapping[str, Tensor], target: Path, meta: Mapping[str,
 
 
 @contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
+def atomic_write(target: Path) -> Iterator[Path]:
     """A name to write to, which becomes `target` when all is written.
 
     Raises:

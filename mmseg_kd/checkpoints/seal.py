@@ -60,7 +60,7 @@ def saved_at(path: Path) -> int:
     return int(found[1]) if found else 0
 
 
-def check_whole(path: Path) -> None:
+def check_intact(path: Path) -> None:
     """See that a checkpoint is as it was written.
 
     One with a seal must agree with it. One without, as mmengine writes it, must agree with the

@@ -28,7 +28,7 @@ from mmseg_kd.data_checks.findings import KINDS, Finding
 from mmseg_kd.data_checks.full_check import Split, SplitCheck, shared_findings
 from mmseg_kd.data_checks.preflight import build_dataset
 from mmseg_kd.errors import ConfigError, KDError, Problems
-from mmseg_kd.host.quiet import building
+from mmseg_kd.host.quiet import as_config_error
 
 SPLITS = ('train', 'val', 'test')
 
@@ -242,7 +242,7 @@ def run(args: argparse.Namespace) -> int:
     problems = Problems()
     splits: dict[str, Split] = {}
     for name, dataset_cfg in datasets.items():
-        with problems, building(f'{name} data'):
+        with problems, as_config_error(f'{name} data'):
             dataset = build_dataset(dataset_cfg, name)
             check = SplitCheck(name, dataset, num_classes, channels)
             split = follow(name, len(check), check.run(args.workers))

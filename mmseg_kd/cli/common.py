@@ -15,7 +15,7 @@ from mmseg_kd.checkpoints import checkpoint_trust
 from mmseg_kd.cli.calling import ending_quietly, finish
 from mmseg_kd.config.experiments import run_name
 from mmseg_kd.config.network_spec import NetworkSpec, is_distillation, teachers_of
-from mmseg_kd.errors import ConfigError, KDError, told
+from mmseg_kd.errors import ConfigError, KDError, message_of
 
 
 def run_command(
@@ -34,7 +34,9 @@ def run_command(
         if parsed.debug:
             raise
         rank = os.environ.get('RANK', '0')
-        print(f'error{"" if rank == "0" else f" (rank {rank})"}: {told(error)}', file=sys.stderr)
+        print(
+            f'error{"" if rank == "0" else f" (rank {rank})"}: {message_of(error)}', file=sys.stderr
+        )
         return 1
 
 

@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def whole_parser() -> argparse.ArgumentParser:
+def parser_of_all() -> argparse.ArgumentParser:
     """The parsers of all commands as one."""
     whole = argparse.ArgumentParser(prog='mmseg-kd')
     whole.add_argument('--version', action='store_true', help="show the package's version")
@@ -58,7 +58,7 @@ def _complete_files(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    print(shtab.complete(whole_parser(), args.shell))
+    print(shtab.complete(parser_of_all(), args.shell))
     return 0
 
 

@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from mmseg_kd.cli.common import add_trust_argument, run_command, teacher_of
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import trained_network_of
-from mmseg_kd.host.quiet import building
+from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.migration import convert_config
 from mmseg_kd.migration.checkpoints.convert import convert_checkpoint, save_conversion
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 def run_config(args: argparse.Namespace) -> int:
     """Convert a config."""
-    with building(str(args.old)):
+    with as_config_error(str(args.old)):
         converted = convert_config(args.old)
     converted.save(args.new)
     print(f'{args.old} -> {args.new}')

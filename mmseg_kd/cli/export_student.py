@@ -17,7 +17,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from mmseg_kd.checkpoints import load_weights, read_state_dict
-from mmseg_kd.checkpoints.save import written_whole
+from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.cli.common import add_config_arguments, add_trust_argument, run_command
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import networks_of, trained_network_of
@@ -25,7 +25,7 @@ from mmseg_kd.config.text import write
 from mmseg_kd.errors import CheckpointError, ConfigError, DatasetError
 from mmseg_kd.evaluation.latency import measure_latency
 from mmseg_kd.export.agreement import compare
-from mmseg_kd.export.deployed import COLOURS, Deployed
+from mmseg_kd.export.export_module import COLOURS, ExportModule
 from mmseg_kd.export.latency import Timing, table
 from mmseg_kd.export.miou import miou
 from mmseg_kd.export.onnx_file import OnnxModel, onnx_bytes, require_onnx
@@ -34,7 +34,7 @@ from mmseg_kd.export.program import ProgramModel, program_bytes, trace
 from mmseg_kd.export.quantisation import MODES, quantise
 from mmseg_kd.export.stock_checkpoint import dataset_meta, save_student, stock_meta
 from mmseg_kd.export.stock_config import stock_config
-from mmseg_kd.host.quiet import HostNoise, building
+from mmseg_kd.host.quiet import HostNoise, as_config_error
 from mmseg_kd.networks.build import build_network, replace_sync_bn, without_initialisation
 
 SUFFIXES = {'mmseg': '.pth', 'safetensors': '.safetensors', 'onnx': '.onnx', 'torch_export': '.pt2'}
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     _check_options(args)
     cfg = load_config(args.config, args.cfg_options)
     network = _load_student(cfg, args.checkpoint)
-    deployed = Deployed(network, args.with_preprocessing, args.labels)
+    deployed = ExportModule(network, args.with_preprocessing, args.labels)
     pictures = _pictures(cfg, args.images, network.num_classes, args.fixed_size)
     exported: dict[str, Function] = {}
     files: dict[str, Path] = {}
@@ -192,7 +192,7 @@ def _pictures(
 def _export_weights(
     args: argparse.Namespace,
     cfg: Config,
-    deployed: Deployed,
+    deployed: ExportModule,
     pictures: Sequence[Tensor],
     target: Path,
 ) -> None:
@@ -200,16 +200,16 @@ def _export_weights(
     stock = stock_config(cfg, trained_network_of(cfg).model)
     text = HEADER + write(stock)
     meta = stock_meta(dataset_meta((stock.get('test_dataloader') or {}).get('dataset')))
-    with building('the exported config'):
+    with as_config_error('the exported config'):
         again = MODELS.build(Config.fromstring(text, '.py').model)
     again.load_state_dict(deployed.network.state_dict(), strict=True)
-    agreement = compare(deployed, Deployed(again), map(deployed.input_of, pictures))
+    agreement = compare(deployed, ExportModule(again), map(deployed.input_of, pictures))
     agreement.check(str(target))
     if args.to == 'safetensors':
         save_student(deployed.network, target, {**meta, 'config': text})
     else:
         save_student(deployed.network, target, meta)
-        with written_whole(target.with_suffix('.py')) as unfinished:
+        with atomic_write(target.with_suffix('.py')) as unfinished:
             unfinished.write_text(text, encoding='utf-8')
     again.load_state_dict(read_state_dict(str(target)), strict=True)
     print(f'{target}: {_mib(target)}')
@@ -221,7 +221,7 @@ def _export_weights(
 
 
 def _export_graph(
-    args: argparse.Namespace, deployed: Deployed, pictures: Sequence[Tensor], target: Path
+    args: argparse.Namespace, deployed: ExportModule, pictures: Sequence[Tensor], target: Path
 ) -> Function:
     """An ONNX file or a program, compared with PyTorch before it is written."""
     inputs = [deployed.input_of(picture) for picture in pictures]
@@ -242,7 +242,7 @@ def _export_graph(
     inputs += others if args.one_image else [torch.cat(others)]
     agreement = compare(deployed, exported, inputs)
     agreement.check(str(target))
-    with written_whole(target) as unfinished:
+    with atomic_write(target) as unfinished:
         unfinished.write_bytes(content)
     print(f'{target}: {_mib(target)}, {_signature(deployed, args)}')
     together = '' if args.one_image else ', the last two images as one batch'
@@ -253,7 +253,7 @@ def _export_graph(
 def _export_int8(
     args: argparse.Namespace,
     cfg: Config,
-    deployed: Deployed,
+    deployed: ExportModule,
     pictures: Sequence[Tensor],
     source: Path,
     target: Path,
@@ -273,7 +273,7 @@ def _export_int8(
 
 def _print_miou(
     cfg: Config,
-    deployed: Deployed,
+    deployed: ExportModule,
     exported: dict[str, Function],
     size: Sequence[int] | None,
 ) -> None:
@@ -289,7 +289,7 @@ def _print_miou(
 
 def _print_latency(
     cfg: Config,
-    deployed: Deployed,
+    deployed: ExportModule,
     exported: dict[str, Function],
     files: dict[str, Path],
     picture: Tensor,
@@ -302,9 +302,9 @@ def _print_latency(
             # Weights do not change how long it takes.
             network = build_network(replace_sync_bn(without_initialisation(spec.model)), name)
             networks[name] = network
-            teacher = Deployed(network)
+            teacher = ExportModule(network)
             calls[name] = partial(teacher, teacher.input_of(scaled(picture, spec.input_size)))
-    student = Deployed(deployed.network)
+    student = ExportModule(deployed.network)
     calls['student'] = partial(student, student.input_of(picture))
     image = deployed.input_of(picture)
     calls |= {f'student, {name}': partial(function, image) for name, function in exported.items()}
@@ -331,7 +331,7 @@ def _description(args: argparse.Namespace) -> dict[str, str]:
     return {'config': args.config, 'checkpoint': Path(args.checkpoint).name}
 
 
-def _signature(deployed: Deployed, args: argparse.Namespace) -> str:
+def _signature(deployed: ExportModule, args: argparse.Namespace) -> str:
     batch = 1 if args.one_image else 'batch'
     height, width = args.fixed_size or ('height', 'width')
     shape = f'{batch}, {height}, {width}'

@@ -14,7 +14,7 @@ from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import NetworkSpec, networks_of
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation.complexity import COUNTED, Complexity, Part, complexity
-from mmseg_kd.host.quiet import building
+from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.networks.build import build_network, without_initialisation
 from mmseg_kd.runs.markdown import markdown_table
 
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     for name, spec in specs.items():
         network = build_network(without_initialisation(spec.model), name)
         # A teacher may see the images at another size.
-        with building(f'{name}, on an image of {size[0]}x{size[1]}'):
+        with as_config_error(f'{name}, on an image of {size[0]}x{size[1]}'):
             found[name] = complexity(network, spec.input_size or size)
     print(markdown_table(HEAD, list(rows_of(found))))
     scaled = [f'the {n} scales it to {s.input_size}' for n, s in specs.items() if s.input_size]

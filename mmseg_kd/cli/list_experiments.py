@@ -12,7 +12,7 @@ from typing import Any
 from mmseg_kd.cli.common import run_command
 from mmseg_kd.config.experiments import Experiment, experiments_of, split_name
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.host.quiet import building
+from mmseg_kd.host.quiet import as_config_error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     tables: dict[str, list[tuple[str, ...]]] = {}
     for file in find_configs(args.paths):
-        with building(file):
+        with as_config_error(file):
             for experiment in experiments_of(file):
                 kind = experiment.config.get('model', {}).get('type')
                 if kind == 'DistillationWrapper' and fnmatch(experiment.name, args.filter):

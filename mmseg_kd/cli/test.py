@@ -24,8 +24,8 @@ from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import BadDataHook
-from mmseg_kd.hooks.of_runner import hook_of
-from mmseg_kd.host.quiet import building
+from mmseg_kd.hooks.find import get_or_add_hook
+from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.networks.build import student_of, without_initialisation
 from mmseg_kd.teacher.fused_attention import use_fused_attention
 
@@ -95,9 +95,9 @@ def test(args: argparse.Namespace) -> int:
         raise ConfigError('--fused-attention: the network has no attention that this is for.')
     if not args.plain_eval:
         use_lean_prediction_in(runner)
-    with building('test data'):
+    with as_config_error('test data'):
         check_dataset(cfg.test_dataloader['dataset'], 'test', network.num_classes)
-        hook_of(runner, BadDataHook)
+        get_or_add_hook(runner, BadDataHook)
         runner.test()
     return 0
 

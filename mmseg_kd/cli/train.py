@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from mmseg_kd.cli.common import add_config_arguments, add_run_arguments, place_run, run_command
 from mmseg_kd.config.load import load_config
 from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
-from mmseg_kd.host.ranks import leave_together
+from mmseg_kd.host.ranks import exit_all_ranks
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +57,7 @@ def train(args: argparse.Namespace) -> int:
         launcher=args.launcher,
     )
     run_training(prepare_training(cfg, options))
-    leave_together()
+    exit_all_ranks()
     return 0
 
 

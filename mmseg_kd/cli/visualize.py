@@ -18,7 +18,7 @@ from mmseg_kd.analysis.comparison import comparison_figure
 from mmseg_kd.analysis.differences import choose_images, evenly_spaced
 from mmseg_kd.analysis.error_map import error_figure
 from mmseg_kd.analysis.scene import make_scenes
-from mmseg_kd.checkpoints.save import written_whole
+from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.cli.common import Options, add_trust_argument, run_command
 from mmseg_kd.cli.named_networks import (
     NETWORK_HELP,
@@ -32,7 +32,7 @@ from mmseg_kd.data_checks.image_folder import ImageFiles
 from mmseg_kd.data_checks.loading import leaf
 from mmseg_kd.data_checks.preflight import build_dataset, check_dataset
 from mmseg_kd.errors import ConfigError, DatasetError, DeviceError, Problems, nearest
-from mmseg_kd.host.quiet import HostNoise, building
+from mmseg_kd.host.quiet import HostNoise, as_config_error
 
 EXAMPLES = """
 example: python tools/visualize.py compare work_dirs/baseline work_dirs/cgd --teacher
@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> int:
                 raise DatasetError('errors needs ground truth, and the data set has none.')
             figure = error_figure(scenes, titles, palette, between, args.cell_width)
     target = Path(args.out)
-    with written_whole(target) as unfinished:
+    with atomic_write(target) as unfinished:
         figure.save(unfinished, format='PNG', optimize=True)
     print(f'{target}: {figure.width}x{figure.height} pixels')
     return 0
@@ -254,7 +254,7 @@ def _dataset(cfg: Config, args: argparse.Namespace, num_classes: int) -> Any:
     # Classes and palette are known without the data set's own files.
     source = leaf(loader['dataset'])
     lazy = build_dataset({**source, 'pipeline': [], 'lazy_init': True}, args.split)
-    with building('pipeline'):
+    with as_config_error('pipeline'):
         return ImageFiles(args.input, source['pipeline'], lazy.metainfo)
 
 

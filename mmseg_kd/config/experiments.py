@@ -22,7 +22,7 @@ from mmengine.config import Config
 
 from mmseg_kd.checks import is_number
 from mmseg_kd.config.file import apply_options, read_config_file
-from mmseg_kd.errors import ConfigError, nearest, shown
+from mmseg_kd.errors import ConfigError, nearest, short_repr
 
 SEPARATOR = '::'
 
@@ -95,7 +95,7 @@ def _read(file: str) -> tuple[Config, Mapping[str, Any]]:
     experiments = config.pop('experiments', {})
     if not isinstance(experiments, Mapping):
         raise ConfigError(
-            f'{file}: experiments: expected a dict by name, got {shown(experiments)}.'
+            f'{file}: experiments: expected a dict by name, got {short_repr(experiments)}.'
         )
     return config, experiments
 
@@ -103,10 +103,12 @@ def _read(file: str) -> tuple[Config, Mapping[str, Any]]:
 def _apply(config: Config, experiment: Any, name: str) -> Config:
     if not isinstance(experiment, Mapping) or not set(experiment) <= {'options', 'published'}:
         raise ConfigError(
-            f'{name}: expected dict(options=..., published=...), got {shown(experiment)}.'
+            f'{name}: expected dict(options=..., published=...), got {short_repr(experiment)}.'
         )
     published = experiment.get('published')
     if not (published is None or is_number(published)):
-        raise ConfigError(f'{name}: published: expected a mIoU in percent, got {shown(published)}.')
+        raise ConfigError(
+            f'{name}: published: expected a mIoU in percent, got {short_repr(published)}.'
+        )
     apply_options(config, experiment.get('options', {}), f'{name}: options')
     return config

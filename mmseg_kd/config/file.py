@@ -15,7 +15,7 @@ from typing import Any
 import mmseg
 from mmengine.config import Config
 
-from mmseg_kd.errors import ConfigError, Problems, nearest, shown
+from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.host.quiet import explain
 
 _ZOO = 'mmseg::'
@@ -148,7 +148,7 @@ def apply_options(config: Config, options: Any, where: str) -> None:
             `ManyErrors` where that is more than one.
     """
     if not isinstance(options, Mapping):
-        raise ConfigError(f'{where}: expected a dict by dotted names, got {shown(options)}.')
+        raise ConfigError(f'{where}: expected a dict by dotted names, got {short_repr(options)}.')
     problems = Problems()
     for name in options:
         with problems:
@@ -178,4 +178,6 @@ def _check_place(node: Any, name: Any, where: str) -> None:
                 )
             node = node[int(part)]
         else:
-            raise ConfigError(f'{where}: {name}: {place!r} is {shown(node)} and has no entries.')
+            raise ConfigError(
+                f'{where}: {name}: {place!r} is {short_repr(node)} and has no entries.'
+            )

@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 
 from mmseg_kd.config.experiments import read_config
 from mmseg_kd.config.file import apply_options
-from mmseg_kd.errors import ConfigError, Problems, shown
-from mmseg_kd.host.quiet import building
+from mmseg_kd.errors import ConfigError, Problems, short_repr
+from mmseg_kd.host.quiet import as_config_error
 
 
 def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool = True) -> Config:
@@ -34,7 +34,7 @@ def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool 
     if os.getcwd() not in sys.path:
         # Where custom_imports of a user's own modules are looked for, last of all.
         sys.path.append(os.getcwd())
-    with building(str(name)):
+    with as_config_error(str(name)):
         cfg = read_config(name)
         own = set(cfg.keys())
         apply_options(cfg, options or {}, '--cfg-options')
@@ -44,7 +44,7 @@ def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool 
     model = cfg.get('model')
     if (needs_model or model is not None) and not (isinstance(model, Mapping) and 'type' in model):
         problems.add(
-            ConfigError(f"{name}: expected model = dict(type='...', ...), got {shown(model)}.")
+            ConfigError(f"{name}: expected model = dict(type='...', ...), got {short_repr(model)}.")
         )
     problems.raise_if_any()
     return cfg

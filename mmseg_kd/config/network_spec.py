@@ -9,11 +9,11 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmseg_kd.checks import is_name, is_whole
+from mmseg_kd.checks import is_integer, is_name
 from mmseg_kd.config.fields import NetworkFields, TeacherFields, keys_of
 from mmseg_kd.config.file import apply_options, config_path, read_config_file
 from mmseg_kd.config.teacher_options import OPTION_NAMES, TeacherOptions, parse_teacher_options
-from mmseg_kd.errors import ConfigError, Problems, nearest, shown
+from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 
 # Keys that lead to a network which stands in another config.
 _SOURCE = ('config', 'cfg_options')
@@ -74,10 +74,10 @@ def parse_teachers(cfg: Any, problems: Problems) -> tuple[list[str], dict[str, N
         names.append(name)
         with problems:
             if not isinstance(one, Mapping):
-                raise ConfigError(f'{where}: expected a dict, got {shown(one)}.')
+                raise ConfigError(f'{where}: expected a dict, got {short_repr(one)}.')
             if not (given is None or is_name(given)):
                 raise ConfigError(
-                    f"{where}.name: expected letters, digits, '_' and '-', got {shown(given)}."
+                    f"{where}.name: expected letters, digits, '_' and '-', got {short_repr(given)}."
                 )
             if names.count(name) > 1:
                 raise ConfigError(f'{where}.name: {name!r} is the name of another teacher.')
@@ -107,7 +107,7 @@ def parse_network(
             is more than one.
     """
     if not isinstance(cfg, Mapping):
-        raise ConfigError(f'{side}: expected a dict, got {shown(cfg)}.')
+        raise ConfigError(f'{side}: expected a dict, got {short_repr(cfg)}.')
     own = {*keys_of(NetworkFields)} - {*_SOURCE}
     if is_teacher:
         own |= {*keys_of(TeacherFields), *OPTION_NAMES} - {'name'}
@@ -120,11 +120,13 @@ def parse_network(
     checkpoint = options.get('checkpoint')
     if checkpoint is not None and not isinstance(checkpoint, str):
         problems.add(
-            ConfigError(f'{side}.checkpoint: expected a path or URL, got {shown(checkpoint)}.')
+            ConfigError(f'{side}.checkpoint: expected a path or URL, got {short_repr(checkpoint)}.')
         )
     if not isinstance(options.get('strict', True), bool):
         problems.add(
-            ConfigError(f'{side}.strict: expected True or False, got {shown(options["strict"])}.')
+            ConfigError(
+                f'{side}.strict: expected True or False, got {short_repr(options["strict"])}.'
+            )
         )
     size = options.get('input_size')
     if size is not None:
@@ -134,7 +136,7 @@ def parse_network(
             problems.add(
                 ConfigError(
                     f'{side}.input_size: expected (height, width), two whole numbers >= 1, got '
-                    f'{shown(size)}.'
+                    f'{short_repr(size)}.'
                 )
             )
     if is_teacher:
@@ -146,7 +148,7 @@ def parse_network(
 
 def _is_size(value: Any) -> bool:
     is_pair = isinstance(value, (tuple, list)) and len(value) == 2
-    return is_pair and all(is_whole(side) and side >= 1 for side in value)
+    return is_pair and all(is_integer(side) and side >= 1 for side in value)
 
 
 def _parse_model(
@@ -190,7 +192,7 @@ def _parse_model(
 def _model_of(name: Any, cfg_options: Any, side: str, within: tuple[Path, ...]) -> ConfigDict:
     """The model dict of a config."""
     if not isinstance(name, str):
-        raise ConfigError(f'{side}.config: expected a path or mmseg::..., got {shown(name)}.')
+        raise ConfigError(f'{side}.config: expected a path or mmseg::..., got {short_repr(name)}.')
     try:
         path = config_path(name).resolve()
         config = read_config_file(name)

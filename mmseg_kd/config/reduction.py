@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmseg_kd.checks import is_number, is_whole
-from mmseg_kd.errors import ConfigError, nearest, shown
+from mmseg_kd.checks import is_integer, is_number
+from mmseg_kd.errors import ConfigError, nearest, short_repr
 
 REDUCTIONS = ('sum', 'mean', 'random')
 
@@ -28,21 +28,23 @@ def choose_teachers(value: Any, where: str, teachers: Sequence[str]) -> list[str
         return list(teachers)
     chosen: list[str] = []
     for one in value if isinstance(value, (list, tuple)) else [value]:
-        if is_whole(one) and 0 <= one < len(teachers):
+        if is_integer(one) and 0 <= one < len(teachers):
             chosen.append(teachers[one])
         elif isinstance(one, str) and one in teachers:
             chosen.append(one)
         else:
             raise ConfigError(
-                f'{where}: there is no teacher {shown(one)}; expected one of {list(teachers)} or '
-                'an index.'
+                f'{where}: there is no teacher {short_repr(one)}; expected one of {list(teachers)} '
+                'or an index.'
             )
     if not chosen or len(set(chosen)) < len(chosen):
-        raise ConfigError(f'{where}: expected one or more different teachers, got {shown(value)}.')
+        raise ConfigError(
+            f'{where}: expected one or more different teachers, got {short_repr(value)}.'
+        )
     return chosen
 
 
-def spread(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[str, Any]]:
+def expand_teachers(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[str, Any]]:
     """An entry of `distillation` over several teachers as entries over one teacher each.
 
     With `reduction` 'sum', the default, each counts with its entry of `teacher_weights`; with
@@ -58,10 +60,10 @@ def spread(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[str, Any]
         ConfigError: The teachers, the reduction or the weights are not what they must be.
     """
     if not isinstance(cfg, Mapping):
-        raise ConfigError(f'{where}: expected a dict, got {shown(cfg)}.')
+        raise ConfigError(f'{where}: expected a dict, got {short_repr(cfg)}.')
     for key in cfg:
         if not isinstance(key, str):
-            raise ConfigError(f'{where}: expected words for keys, got {shown(key)}.')
+            raise ConfigError(f'{where}: expected words for keys, got {short_repr(key)}.')
     rest = {k: v for k, v in cfg.items() if k not in ('teacher', 'reduction', 'teacher_weights')}
     schedule = _schedules(cfg.get('schedule'), f'{where}.schedule')
     chosen = choose_teachers(cfg.get('teacher'), f'{where}.teacher', teachers)
@@ -69,7 +71,7 @@ def spread(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[str, Any]
     weights = cfg.get('teacher_weights')
     if reduction not in (None, *REDUCTIONS):
         raise ConfigError(
-            f'{where}.reduction: expected one of {REDUCTIONS}, got {shown(reduction)}; '
+            f'{where}.reduction: expected one of {REDUCTIONS}, got {short_repr(reduction)}; '
             f'{nearest(reduction, REDUCTIONS)}.'
         )
     if len(chosen) < 2 and (reduction is not None or weights is not None):
@@ -111,16 +113,18 @@ def _schedules(value: Any, where: str) -> list[Any]:
     if value is None or isinstance(value, Mapping):
         return [] if value is None else [value]
     if not isinstance(value, (list, tuple)):
-        raise ConfigError(f'{where}: expected a dict or a list of dicts, got {shown(value)}.')
+        raise ConfigError(f'{where}: expected a dict or a list of dicts, got {short_repr(value)}.')
     return list(value)
 
 
 def _check_weights(weights: Any, reduction: str | None, count: int, where: str) -> None:
     if reduction not in (None, 'sum'):
-        raise ConfigError(f"{where} goes with reduction='sum', got {shown(reduction)}.")
+        raise ConfigError(f"{where} goes with reduction='sum', got {short_repr(reduction)}.")
     if not (
         isinstance(weights, (list, tuple))
         and len(weights) == count
         and all(map(is_weight, weights))
     ):
-        raise ConfigError(f'{where}: expected {count} finite numbers >= 0, got {shown(weights)}.')
+        raise ConfigError(
+            f'{where}: expected {count} finite numbers >= 0, got {short_repr(weights)}.'
+        )

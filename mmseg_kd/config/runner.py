@@ -28,8 +28,8 @@ from mmseg.registry import (
 )
 from torch.utils.data import DataLoader
 
-from mmseg_kd.checks import is_whole
-from mmseg_kd.errors import ConfigError, Problems, nearest, shown
+from mmseg_kd.checks import is_integer
+from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.registry import look_up
 
 Split = Literal['train', 'val', 'test']
@@ -102,7 +102,7 @@ class _Check:
         """The entries of a list, each with its place."""
         if value is None or isinstance(value, (list, tuple)):
             return [(f'{where}[{index}]', one) for index, one in enumerate(value or ())]
-        self.fail(f'{where}: expected a list of dicts, got {shown(value)}.')
+        self.fail(f'{where}: expected a list of dicts, got {short_repr(value)}.')
         return []
 
     def one_or_more(self, value: Any, where: str) -> list[tuple[str, Any]]:
@@ -113,7 +113,7 @@ class _Check:
         """The entries of a dict, each with its place."""
         if value is None or isinstance(value, Mapping):
             return [(f'{where}.{key}', one) for key, one in (value or {}).items()]
-        self.fail(f'{where}: expected a dict of dicts, got {shown(value)}.')
+        self.fail(f'{where}: expected a dict of dicts, got {short_repr(value)}.')
         return []
 
     def split(self, cfg: Config, split: Split) -> None:
@@ -137,7 +137,7 @@ class _Check:
     def loader(self, loader: Any, where: str) -> None:
         if not isinstance(loader, Mapping):
             if loader is not None:
-                self.fail(f'{where}: expected a dict, got {shown(loader)}.')
+                self.fail(f'{where}: expected a dict, got {short_repr(loader)}.')
             return
         for key in loader:
             if key not in _LOADER_KEYS:
@@ -163,13 +163,15 @@ class _Check:
     def loop(self, loop: Any, where: str, split: Split) -> None:
         if not isinstance(loop, Mapping):
             if loop is not None:
-                self.fail(f'{where}: expected a dict, got {shown(loop)}.')
+                self.fail(f'{where}: expected a dict, got {short_repr(loop)}.')
             return
         if 'type' in loop:
             self.member(LOOPS, loop, where, optional=('by_epoch',))
         for key in _ITERATIONS if split == 'train' else ():
-            if key in loop and not (is_whole(loop[key]) and loop[key] >= 1):
-                self.fail(f'{where}.{key}: expected a whole number >= 1, got {shown(loop[key])}.')
+            if key in loop and not (is_integer(loop[key]) and loop[key] >= 1):
+                self.fail(
+                    f'{where}.{key}: expected a whole number >= 1, got {short_repr(loop[key])}.'
+                )
 
     def optimisation(self, wrapper: Any, schedulers: Any) -> None:
         optional = ('constructor', 'paramwise_cfg')

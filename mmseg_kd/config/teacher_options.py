@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mmseg_kd.errors import ConfigError, Problems, nearest, shown
+from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 
 PRECISIONS = ('bfloat16', 'float16', 'float32')
 _COMPILE_ARGUMENTS = tuple(inspect.signature(torch.compile).parameters)[1:]
@@ -60,7 +60,7 @@ def parse_teacher_options(cfg: Mapping[str, Any], side: str) -> TeacherOptions:
         with problems:
             if not isinstance(options.get(name, True), bool):
                 raise ConfigError(
-                    f'{side}.{name}: expected True or False, got {shown(options[name])}.'
+                    f'{side}.{name}: expected True or False, got {short_repr(options[name])}.'
                 )
     with problems:
         _check_precision(options.get('autocast'), f'{side}.autocast')
@@ -75,7 +75,7 @@ def _check_precision(value: Any, where: str) -> None:
     if value is not None and value not in PRECISIONS:
         raise ConfigError(
             f'{where}: expected None (that of the student) or one of {", ".join(PRECISIONS)}, '
-            f'got {shown(value)}; {nearest(value, PRECISIONS)}.'
+            f'got {short_repr(value)}; {nearest(value, PRECISIONS)}.'
         )
 
 
@@ -85,7 +85,7 @@ def _compile_arguments(value: Any, where: str) -> dict[str, Any] | None:
     if not isinstance(value, Mapping):
         raise ConfigError(
             f'{where}: expected True, False or a dict of arguments of torch.compile, got '
-            f'{shown(value)}.'
+            f'{short_repr(value)}.'
         )
     for key in value:
         if key not in _COMPILE_ARGUMENTS:

@@ -11,8 +11,8 @@ from torch import nn
 
 from mmseg_kd.checks import is_name
 from mmseg_kd.config.fields import TermFields, keys_of
-from mmseg_kd.config.reduction import is_weight, spread
-from mmseg_kd.errors import ConfigError, Problems, nearest, shown
+from mmseg_kd.config.reduction import expand_teachers, is_weight
+from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build, look_up
 
 Schedule = Callable[[int], float]
@@ -78,7 +78,7 @@ def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> list[
         problems.add(
             ConfigError(
                 'distillation: expected a list of dicts, with [] for the plain student, got '
-                f'{shown(cfgs)}.'
+                f'{short_repr(cfgs)}.'
             )
         )
         return []
@@ -87,7 +87,7 @@ def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> list[
     for index, cfg in enumerate(cfgs):
         where = f'distillation[{index}]'
         with problems:
-            for entry in spread(cfg, where, teachers):
+            for entry in expand_teachers(cfg, where, teachers):
                 # The default name tells teachers apart where there are several.
                 suffix = ''.join(f'_{name}' for name in entry['teacher'] if len(teachers) > 1)
                 specs.append(_parse_term(entry, where, suffix, taken))
@@ -103,7 +103,9 @@ def parse_layers(cfgs: Any, teachers: Sequence[str]) -> list[tuple[str, Layers]]
     for index, cfg in enumerate(cfgs if isinstance(cfgs, (list, tuple)) else ()):
         where = f'distillation[{index}]'
         with suppress(ConfigError):
-            found += [(where, _layers(entry, where)) for entry in spread(cfg, where, teachers)]
+            found += [
+                (where, _layers(entry, where)) for entry in expand_teachers(cfg, where, teachers)
+            ]
     return found
 
 
@@ -139,7 +141,7 @@ def _names(cfg: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     value = cfg[key]
     names = [value] if isinstance(value, str) else value
     if not (isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names)):
-        raise ConfigError(f"{where}.{key}: expected a layer's name, got {shown(value)}.")
+        raise ConfigError(f"{where}.{key}: expected a layer's name, got {short_repr(value)}.")
     return tuple(names)
 
 
@@ -154,7 +156,7 @@ def _parse_term(cfg: Mapping[str, Any], where: str, suffix: str, taken: set[str]
     weight = cfg.get('weight', 1.0)
     if not is_weight(weight):
         problems.add(
-            ConfigError(f'{where}.weight: expected a finite number >= 0, got {shown(weight)}.')
+            ConfigError(f'{where}.weight: expected a finite number >= 0, got {short_repr(weight)}.')
         )
     schedules: list[Schedule] = []
     for i, one in enumerate(cfg['schedule']):
@@ -174,7 +176,9 @@ def _parse_term(cfg: Mapping[str, Any], where: str, suffix: str, taken: set[str]
         name = _free_name(type(loss).__name__, suffix, taken)
     elif not is_name(name):
         problems.add(
-            ConfigError(f"{where}.name: expected letters, digits, '_' and '-', got {shown(name)}.")
+            ConfigError(
+                f"{where}.name: expected letters, digits, '_' and '-', got {short_repr(name)}."
+            )
         )
     elif name in _RESERVED:
         problems.add(ConfigError(f'{where}.name: {name!r} is a word of PyTorch; take another.'))
@@ -210,7 +214,7 @@ def _check_connector(connector: Any, where: str) -> None:
     if not isinstance(connector, Mapping):
         raise ConfigError(
             f"{where}: expected 'auto', None or dict(type='ConvConnector', ...), got "
-            f'{shown(connector)}.'
+            f'{short_repr(connector)}.'
         )
     look_up(CONNECTORS, connector, where, CHANNELS)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmseg_kd.checks import is_whole
-from mmseg_kd.errors import shown
+from mmseg_kd.checks import is_integer
+from mmseg_kd.errors import short_repr
 from mmseg_kd.registry import CONNECTORS
 
 
@@ -24,9 +24,9 @@ class ConvConnector(nn.Module):
 
     def __init__(self, student_channels: int, teacher_channels: int, kernel_size: int = 1) -> None:
         super().__init__()
-        if not (is_whole(kernel_size) and kernel_size >= 1 and kernel_size % 2):
+        if not (is_integer(kernel_size) and kernel_size >= 1 and kernel_size % 2):
             raise ValueError(
-                f'kernel_size must be a whole number, odd and >= 1, got {shown(kernel_size)}.'
+                f'kernel_size must be a whole number, odd and >= 1, got {short_repr(kernel_size)}.'
             )
         self.conv = nn.Conv2d(
             student_channels, teacher_channels, kernel_size, padding=kernel_size // 2

@@ -28,7 +28,7 @@ from mmseg_kd.teacher.teacher import Teacher
 
 
 @dataclass(frozen=True)
-class Parts:
+class Distillation:
     """What a distillation is made of.
 
     Attributes:
@@ -36,17 +36,19 @@ class Parts:
         student_spec: What the config says of it.
         teachers: By name; none where there are no terms.
         terms: In the order of the config.
-        changed: Tapped layers whose output the student changes in place afterwards.
+        modified_in_place: Tapped layers whose output the student changes in place afterwards.
     """
 
     student: Any
     student_spec: NetworkSpec
     teachers: Mapping[str, Teacher]
     terms: Sequence[Term]
-    changed: set[str]
+    modified_in_place: set[str]
 
 
-def assemble(student: Any, teacher: Any, distillation: Any, data_preprocessor: Any = None) -> Parts:
+def assemble(
+    student: Any, teacher: Any, distillation: Any, data_preprocessor: Any = None
+) -> Distillation:
     """Build all parts; arguments as in `DistillationWrapper`.
 
     Raises:
@@ -75,14 +77,14 @@ def assemble(student: Any, teacher: Any, distillation: Any, data_preprocessor: A
             with problems:
                 teachers[name] = Teacher(one, label)
         terms: list[Term] = []
-        changed: set[str] = set()
+        modified_in_place: set[str] = set()
         if network is not None and teachers:
             missing = _missing_layers(distillation, names, network, teachers, problems)
             whole = [one for one in spec.terms if one.where not in missing]
-            terms, changed = _connect(whole, network, teachers, problems)
+            terms, modified_in_place = _connect(whole, network, teachers, problems)
     problems.raise_if_any()
     assert spec.student is not None
-    return Parts(network, spec.student, teachers, terms, changed)
+    return Distillation(network, spec.student, teachers, terms, modified_in_place)
 
 
 def _missing_layers(
@@ -142,7 +144,9 @@ def _connect(
         with problems:
             teacher.load(found.used if found else ())
             if found is not None:
-                teacher.prepare(tuple(found.outputs), found.changed, student.data_preprocessor)
+                teacher.prepare(
+                    tuple(found.outputs), found.modified_in_place, student.data_preprocessor
+                )
     if student_probe is None:
         return [], set()
     terms = []
@@ -150,7 +154,7 @@ def _connect(
         if set(spec.layers.teachers) <= set(probes):
             with problems:
                 terms.append(_make_term(spec, student, teachers, student_probe, probes))
-    return terms, student_probe.changed
+    return terms, student_probe.modified_in_place
 
 
 def _make_term(

@@ -73,7 +73,7 @@ class DistillationWrapper(BaseSegmentor):
             fuse_task_loss(self.student)
         self.terms = nn.ModuleDict({term.name: term for term in parts.terms})
         self._student_spec = parts.student_spec
-        self._clone = parts.changed
+        self._modified_in_place = parts.modified_in_place
         self._teachers = parts.teachers
         # Called with the student's own total and the weighted terms of an iteration, by name.
         self.loss_observer: Callable[[Tensor, dict[str, Tensor]], None] | None = None
@@ -86,7 +86,7 @@ class DistillationWrapper(BaseSegmentor):
     @property
     def predicting_teachers(self) -> dict[str, nn.Module]:
         """Those whose networks are loaded as a whole, and not just as far as they are tapped."""
-        return {name: one.network for name, one in self._teachers.items() if one.is_whole}
+        return {name: one.network for name, one in self._teachers.items() if one.is_complete}
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -144,7 +144,7 @@ class DistillationWrapper(BaseSegmentor):
             for name, teacher in self._teachers.items()
             if (layers := teacher_layers(active, name))
         }
-        with Recorder(self.student, student_layers(active), self._clone) as recorder:
+        with Recorder(self.student, student_layers(active), self._modified_in_place) as recorder:
             losses: dict[str, Tensor] = self.student.loss(inputs, data_samples)
             student_taps = Taps(recorder.outputs, _size(inputs))
         if torch.is_grad_enabled():

@@ -9,10 +9,10 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from mmseg_kd.checks import is_number, is_whole
+from mmseg_kd.checks import is_integer, is_number
 from mmseg_kd.config.file import apply_options, read_config_file
 from mmseg_kd.config.load import load_config
-from mmseg_kd.errors import ConfigError, Problems, nearest, shown
+from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.export.stock_checkpoint import save_student
 from mmseg_kd.networks.build import without_initialisation
 
@@ -82,8 +82,8 @@ def model_config(
         elif teacher_checkpoint is not None:
             raise ConfigError('teacher_checkpoint: there is no teacher that it belongs to.')
     if isinstance(terms, (str, Mapping)) or not isinstance(terms, Sequence):
-        problems.add(ConfigError(f'terms: expected a list of dicts, got {shown(terms)}.'))
-    model['distillation'] = plain(terms)
+        problems.add(ConfigError(f'terms: expected a list of dicts, got {short_repr(terms)}.'))
+    model['distillation'] = to_builtins(terms)
     problems.raise_if_any()
     return model
 
@@ -99,13 +99,13 @@ def _network(
             raise ConfigError(f'{side}_checkpoint: the network that was given has its weights.')
         return _built(network, side, folder)
     elif isinstance(network, Config):
-        found = plain(_model_of(network, side))
+        found = to_builtins(_model_of(network, side))
     elif isinstance(network, Mapping):
-        found = plain(network)
+        found = to_builtins(network)
     else:
         raise ConfigError(
             f"{side}: expected a config's path, 'mmseg::...', a dict as in configs, a Config or a "
-            f'network, got {shown(network)}.'
+            f'network, got {short_repr(network)}.'
         )
     if checkpoint is not None:
         if 'checkpoint' in found:
@@ -135,7 +135,7 @@ def _built(network: nn.Module, side: str, folder: Path) -> dict[str, Any]:
     model = _model_of(network.cfg, side)
     path = folder / f'{side.replace("[", "").replace("]", "")}.pth'
     save_student(network, path, {})
-    return {**without_initialisation(plain(model)), 'checkpoint': str(path)}
+    return {**without_initialisation(to_builtins(model)), 'checkpoint': str(path)}
 
 
 def data_config(data: Any) -> dict[str, Any]:
@@ -167,13 +167,15 @@ def schedule_config(
     """
     problems = Problems()
     for name, value in dict(iterations=iterations, val_interval=val_interval).items():
-        if value is not None and not (is_whole(value) and value >= 1):
-            problems.add(ConfigError(f'{name}: expected a whole number >= 1, got {shown(value)}.'))
+        if value is not None and not (is_integer(value) and value >= 1):
+            problems.add(
+                ConfigError(f'{name}: expected a whole number >= 1, got {short_repr(value)}.')
+            )
     if lr is not None and not (is_number(lr) and lr > 0):
-        problems.add(ConfigError(f'lr: expected a number > 0, got {shown(lr)}.'))
+        problems.add(ConfigError(f'lr: expected a number > 0, got {short_repr(lr)}.'))
     if not (optimizer is None or isinstance(optimizer, Mapping)):
         problems.add(
-            ConfigError(f"optimizer: expected dict(type='...', ...), got {shown(optimizer)}.")
+            ConfigError(f"optimizer: expected dict(type='...', ...), got {short_repr(optimizer)}.")
         )
     elif optimizer is not None and lr is not None and 'lr' in optimizer:
         problems.add(ConfigError('lr: the optimizer that was given has its own.'))
@@ -207,7 +209,7 @@ def _default_schedule(
     return dict(
         optim_wrapper=dict(
             type='OptimWrapper',
-            optimizer={**(OPTIMIZER if optimizer is None else plain(optimizer)), **rate},
+            optimizer={**(OPTIMIZER if optimizer is None else to_builtins(optimizer)), **rate},
             # What is known to be good for AdamW need not be so for another.
             **(dict(paramwise_cfg=PARAMWISE) if optimizer is None else {}),
         ),
@@ -279,15 +281,15 @@ def _part(given: Any, name: str, keys: Collection[str]) -> dict[str, Any]:
     elif not isinstance(given, Config):
         raise ConfigError(
             f"{name}: expected a config's path, 'mmseg::...', a Config or a dict, got "
-            f'{shown(given)}.'
+            f'{short_repr(given)}.'
         )
-    return {key: plain(given[key]) for key in keys if given.get(key) is not None}
+    return {key: to_builtins(given[key]) for key in keys if given.get(key) is not None}
 
 
-def plain(value: Any) -> Any:
+def to_builtins(value: Any) -> Any:
     """A value in plain containers of its own, which others may change; paths become text."""
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_builtins(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(plain(item) for item in value)
+        return type(value)(to_builtins(item) for item in value)
     return str(value) if isinstance(value, Path) else value

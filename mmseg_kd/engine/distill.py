@@ -26,16 +26,16 @@ from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.engine.arguments import (
     data_config,
     model_config,
-    plain,
     run_config,
     runtime_config,
     schedule_config,
+    to_builtins,
 )
 from mmseg_kd.engine.isolation import isolated
 from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
 from mmseg_kd.errors import ConfigError, DeviceError, Problems
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, StudentCheckpointHook
-from mmseg_kd.hooks.of_runner import hooks_of
+from mmseg_kd.hooks.find import find_hooks
 from mmseg_kd.hooks.stop_signal_hook import Stopped
 from mmseg_kd.networks.build import student_of
 
@@ -208,7 +208,7 @@ def distill(
             model = model_config(teacher, student, terms, teacher_checkpoint, folder)
             parts.append(dict(model=model, work_dir=str(folder)))
         problems.raise_if_any()
-        cfg = run_config(*parts, options=plain(cfg_options), file=folder / 'config.py')
+        cfg = run_config(*parts, options=to_builtins(cfg_options), file=folder / 'config.py')
         try:
             result = _train(cfg, options)
         finally:
@@ -233,7 +233,7 @@ def _new_folder() -> Path:
 def _train(cfg: Config, options: TrainingOptions) -> Distilled | Stopped:
     runner = prepare_training(cfg, options, QuietRunner)
     runner.register_hook(_Validations())
-    for hook in hooks_of(runner, StopSignalHook):
+    for hook in find_hooks(runner, StopSignalHook):
         hook.owns_process = False
     try:
         run_training(runner)
@@ -258,14 +258,14 @@ def _interrupt(stopped: Stopped) -> None:
 
 
 def _result(runner: Runner) -> Distilled:
-    for averaging in hooks_of(runner, EMAHook):
+    for averaging in find_hooks(runner, EMAHook):
         # The averaged weights are those that were measured.
         averaging.before_val_epoch(runner)
     validations = runner.message_hub.get_info(_VALIDATIONS, [])
     work_dir = Path(runner.work_dir)
-    (saver, *_) = [*hooks_of(runner, DurableCheckpointHook), None]
+    (saver, *_) = [*find_hooks(runner, DurableCheckpointHook), None]
     last = None if saver is None else saver.last_ckpt
-    best = [work_dir / hook.filename for hook in hooks_of(runner, StudentCheckpointHook)]
+    best = [work_dir / hook.filename for hook in find_hooks(runner, StudentCheckpointHook)]
     # Without a validation, what is there is another run's.
     best = [path for path in best if validations and path.is_file()]
     return Distilled(
@@ -284,8 +284,8 @@ def _student(runner: Runner) -> nn.Module:
     student: Any = student_of(runner.model)
     # What makes training and validation faster would surprise elsewhere.
     vars(student).pop('predict', None)
-    cfg = plain(runner.cfg.to_dict())
-    cfg['model'] = plain(trained_network_of(runner.cfg).model)
+    cfg = to_builtins(runner.cfg.to_dict())
+    cfg['model'] = to_builtins(trained_network_of(runner.cfg).model)
     loader = runner.val_dataloader if runner.val_loop is not None else runner.train_dataloader
     student.dataset_meta = dict(loader.dataset.metainfo)
     if cfg.get('val_dataloader') is not None:

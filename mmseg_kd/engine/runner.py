@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmseg_kd.errors import ConfigError, DeviceError
-from mmseg_kd.host.quiet import HostNoise, building
+from mmseg_kd.host.quiet import HostNoise, as_config_error
 from mmseg_kd.networks.build import replace_sync_bn
 
 # How long a rank waits for one that neither works nor is gone: a machine without power, a process
@@ -92,7 +92,7 @@ def build_runner(cfg: Config, runner_type: type[Runner] = Runner) -> Runner:
     Raises:
         ConfigError: Whatever the hosts refuse.
     """
-    with building('config'):
+    with as_config_error('config'):
         runner = runner_type.from_cfg(cfg)
     runner.logger.addFilter(HostNoise())
     return runner

@@ -15,13 +15,13 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmseg_kd.checkpoints.newest import POINTER, newest_whole
-from mmseg_kd.checkpoints.seal import check_whole
+from mmseg_kd.checkpoints.newest import POINTER, newest_intact
+from mmseg_kd.checkpoints.seal import check_intact
 from mmseg_kd.errors import CheckpointError
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook
 from mmseg_kd.hooks.durable_checkpoint_hook import folder_of
-from mmseg_kd.hooks.of_runner import hook_of, hooks_of
-from mmseg_kd.host.visualizer import unless_full
+from mmseg_kd.hooks.find import find_hooks, get_or_add_hook
+from mmseg_kd.host.visualizer import ignore_full_disk
 
 # Set by tools/launch.py: when the job began, in nanoseconds since 1970.
 JOB_START = 'MMSEG_KD_JOB_START'
@@ -45,23 +45,23 @@ def stop_on_signals(runner: Runner) -> StopSignalHook | None:
     """
     if threading.current_thread() is not threading.main_thread():
         return None
-    if not (hooks_of(runner, StopSignalHook) or hooks_of(runner, DurableCheckpointHook)):
+    if not (find_hooks(runner, StopSignalHook) or find_hooks(runner, DurableCheckpointHook)):
         return None
-    return hook_of(runner, StopSignalHook)
+    return get_or_add_hook(runner, StopSignalHook)
 
 
-def log_without_room(runner: Runner) -> None:
+def ignore_full_disk_in_log(runner: Runner) -> None:
     """Let a run go on when there is no room for its curves: the checkpoint hook has the say."""
     add_scalars = runner.visualizer.add_scalars
 
     def add(*args: Any, **kwargs: Any) -> None:
-        with unless_full():
+        with ignore_full_disk():
             add_scalars(*args, **kwargs)
 
     runner.visualizer.add_scalars = add
 
 
-def resume_from_whole(runner: Runner) -> None:
+def resume_from_intact(runner: Runner) -> None:
     """Let a runner that is to resume do so from a whole checkpoint.
 
     With a file named, that is the one, and it must be whole; else it is the newest whole one of
@@ -90,18 +90,18 @@ def resume_from_whole(runner: Runner) -> None:
 def _choose(runner: Runner) -> str | None:
     """The checkpoint to resume from; None: what the runner does by itself is right."""
     named = runner._load_from
-    for hook in hooks_of(runner, CheckpointHook):
+    for hook in find_hooks(runner, CheckpointHook):
         folder = folder_of(hook, runner)
         if '://' in folder:
             continue
         path = _written_by_this_job(folder, hook.filename_tmpl)
         if path is None and runner._resume and named is None:
             pointer = Path(runner.work_dir, POINTER)
-            path = newest_whole(Path(folder), hook.filename_tmpl, pointer)
+            path = newest_intact(Path(folder), hook.filename_tmpl, pointer)
         if path is not None:
             return str(path)
     if runner._resume and named is not None and '://' not in named:
-        check_whole(Path(named).expanduser())
+        check_intact(Path(named).expanduser())
     return None
 
 
@@ -110,7 +110,7 @@ def _written_by_this_job(folder: str, template: str) -> Path | None:
     start = os.environ.get(JOB_START)
     if start is not None:
         # torchrun's own count of starts is 0 on machines where no rank has died.
-        return newest_whole(Path(folder), template, since=int(start))
+        return newest_intact(Path(folder), template, since=int(start))
     if int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0:
         print_log(
             'torchrun has started this job again, and which checkpoints are its own is not known: '

@@ -18,8 +18,8 @@ from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.engine.survival import (
-    log_without_room,
-    resume_from_whole,
+    ignore_full_disk_in_log,
+    resume_from_intact,
     stop_on_signals,
     use_durable_checkpoints,
 )
@@ -37,8 +37,8 @@ from mmseg_kd.hooks import (
     StudentCheckpointHook,
     ValidationPicturesHook,
 )
-from mmseg_kd.hooks.of_runner import hook_of, hooks_of
-from mmseg_kd.host.quiet import building
+from mmseg_kd.hooks.find import find_hooks, get_or_add_hook
+from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.networks.build import student_of
 
 
@@ -103,7 +103,7 @@ def prepare_training(
     use_durable_checkpoints(cfg)
     prepare_run(cfg, options.device, options.launcher)
     runner = build_runner(cfg, runner_type)
-    resume_from_whole(runner)
+    resume_from_intact(runner)
     student = student_of(runner.model)
     if cfg.get('val_cfg') is not None and getattr(student, 'test_cfg', dict()) is None:
         raise ConfigError(
@@ -111,21 +111,21 @@ def prepare_training(
             'which mmseg cannot validate it; got none.'
         )
     num_classes = getattr(student, 'num_classes', None)
-    bad_data = hook_of(runner, BadDataHook)
+    bad_data = get_or_add_hook(runner, BadDataHook)
     for split, tolerated in (('train', bad_data.max_skipped), ('val', 0)):
         loader = cfg.get(f'{split}_dataloader')
         if loader is not None and num_classes is not None:
-            with building(f'{split} data'):
+            with as_config_error(f'{split} data'):
                 check_dataset(loader['dataset'], split, num_classes, tolerated)
-    hook_of(runner, Started)
+    get_or_add_hook(runner, Started)
     for kind in (IterationSeedHook, RankZeroBuffersHook, ExactResumeHook, NonFiniteHook):
-        hook_of(runner, kind)
+        get_or_add_hook(runner, kind)
     for kind in (GradientNormHook, ValidationPicturesHook, ProgressHook):
-        hook_of(runner, kind)
+        get_or_add_hook(runner, kind)
     stop_on_signals(runner)
-    log_without_room(runner)
+    ignore_full_disk_in_log(runner)
     if is_distillation(cfg):
-        hook_of(runner, StudentCheckpointHook)
+        get_or_add_hook(runner, StudentCheckpointHook)
     if not options.plain_eval:
         use_lean_prediction_in(runner)
     return runner
@@ -143,14 +143,14 @@ def run_training(runner: Runner) -> None:
     except KDError:
         raise
     except Exception:
-        if hook_of(runner, Started).begun:
+        if get_or_add_hook(runner, Started).begun:
             raise
-        with building('config'):
+        with as_config_error('config'):
             raise
     finally:
-        for hook in hooks_of(runner, StopSignalHook):
+        for hook in find_hooks(runner, StopSignalHook):
             hook.restore()
-        for display in hooks_of(runner, ProgressHook):
+        for display in find_hooks(runner, ProgressHook):
             display.close()
 
 
@@ -167,7 +167,7 @@ def check_config(cfg: Config) -> None:
         check_runner_config(cfg, ['train', 'val'])
     if problems.errors and not any(str(error).startswith('model:') for error in problems.errors):
         init_default_scope('mmseg')
-        with problems, building('model'):
+        with problems, as_config_error('model'):
             MODELS.build(cfg.model)
     problems.raise_if_any()
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.evaluation import use_fast_metrics
-from mmseg_kd.export.deployed import Deployed
+from mmseg_kd.export.export_module import ExportModule
 from mmseg_kd.networks.probe import evaluating
 
 
-def miou(cfg: Config, deployed: Deployed, exported: Callable[[Tensor], Tensor]) -> float:
+def miou(cfg: Config, deployed: ExportModule, exported: Callable[[Tensor], Tensor]) -> float:
     """mIoU in percent on a config's test split, with `exported` for the network's forward pass.
 
     Windows, padding and scaling back to the masks are mmseg's. An exported network that puts out
@@ -47,7 +47,7 @@ def miou(cfg: Config, deployed: Deployed, exported: Callable[[Tensor], Tensor]) 
 
 
 @contextmanager
-def _computed_by(exported: Callable[[Tensor], Tensor], deployed: Deployed) -> Iterator[None]:
+def _computed_by(exported: Callable[[Tensor], Tensor], deployed: ExportModule) -> Iterator[None]:
     """The network with another forward pass."""
     network: Any = deployed.network
     preprocessor = network.data_preprocessor

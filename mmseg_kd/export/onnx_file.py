@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from mmseg_kd.errors import ExportError
-from mmseg_kd.export.deployed import Deployed
+from mmseg_kd.export.export_module import ExportModule
 
 # The newest version that every runtime of the last years reads.
 OPSET = 18
@@ -38,7 +38,7 @@ def require_onnx() -> None:
         ) from error
 
 
-def onnx_bytes(program: ExportedProgram, deployed: Deployed, meta: Mapping[str, str]) -> bytes:
+def onnx_bytes(program: ExportedProgram, deployed: ExportModule, meta: Mapping[str, str]) -> bytes:
     """An ONNX file of a graph, with the input `image` and the output `scores` or `labels`.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from mmseg_kd.errors import ExportError
-from mmseg_kd.export.deployed import Deployed
+from mmseg_kd.export.export_module import ExportModule
 
 # The dimensions that may vary, with the option of the command that keeps one from it.
 OPTIONS = {
@@ -23,7 +23,7 @@ OPTIONS = {
 
 
 def trace(
-    deployed: Deployed, image: Tensor, varying: Collection[str] = tuple(OPTIONS)
+    deployed: ExportModule, image: Tensor, varying: Collection[str] = tuple(OPTIONS)
 ) -> ExportedProgram:
     """The graph of a forward pass.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mmseg_kd.checkpoints.save import written_whole
+from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.errors import ExportError
 
 MODES = ('dynamic', 'static')
@@ -62,7 +62,7 @@ def quantise(source: Path, target: Path, mode: str, calibration: Sequence[Tensor
     # It advises on steps that are taken here.
     logger.setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory() as folder, written_whole(target) as partial:
+        with tempfile.TemporaryDirectory() as folder, atomic_write(target) as partial:
             prepared = Path(folder) / 'prepared.onnx'
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
             if mode == 'dynamic':

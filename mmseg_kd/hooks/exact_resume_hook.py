@@ -12,8 +12,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner, get_priority
 from torch import nn
 
 from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.hooks.find import find_hooks
 from mmseg_kd.hooks.iteration_seed_hook import EPOCH_POSITION
-from mmseg_kd.hooks.of_runner import hooks_of
 from mmseg_kd.networks.build import unwrapped
 
 # Entry of a checkpoint.
@@ -49,7 +49,7 @@ class ExactResumeHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Let early stopping learn from a validation before CheckpointHook, too."""
-        for hook in hooks_of(runner, EarlyStoppingHook):
+        for hook in find_hooks(runner, EarlyStoppingHook):
             hook.priority = self.priority
         # A new list: the runner is going through the old one.
         runner._hooks = sorted(runner.hooks, key=lambda hook: get_priority(hook.priority))
@@ -61,7 +61,7 @@ class ExactResumeHook(Hook):
         state: dict[str, Any] = {'stopped': bool(runner.train_loop.stop_training)}
         state['early_stopping'] = [
             (float(hook.best_score), hook.wait_count)
-            for hook in hooks_of(runner, EarlyStoppingHook)
+            for hook in find_hooks(runner, EarlyStoppingHook)
         ]
         if get_world_size() == 1:
             # An update leaves no gradients behind.
@@ -82,7 +82,7 @@ class ExactResumeHook(Hook):
         info = checkpoint['message_hub']['runtime_info']
         self._progress = {key: info[key] for key in ('iter', 'epoch') if key in info}
         state = checkpoint.get(_STATE, {})
-        hooks = hooks_of(runner, EarlyStoppingHook)
+        hooks = find_hooks(runner, EarlyStoppingHook)
         for hook, (best, waited) in zip(hooks, state.get('early_stopping', []), strict=False):
             hook.best_score, hook.wait_count = best, waited
         if hooks:
@@ -105,7 +105,7 @@ class ExactResumeHook(Hook):
                 'The checkpoint was written between two updates and has no gradients: those that '
                 'were accumulated since the last update are lost.'
             )
-        for hook in hooks_of(runner, CheckpointHook):
+        for hook in find_hooks(runner, CheckpointHook):
             if hook.last_ckpt is None:
                 hook.last_ckpt = runner.message_hub.get_info('last_ckpt')
 
@@ -147,7 +147,7 @@ def _check_updates(runner: Runner) -> None:
     counts = (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
     if counts == 1 or get_world_size() == 1:
         return
-    for hook in hooks_of(runner, CheckpointHook):
+    for hook in find_hooks(runner, CheckpointHook):
         if not hook.by_epoch and hook.interval > 0:
             rest = hook.interval % counts
             if rest:

@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.nn.utils import get_total_norm
 
-from mmseg_kd.hooks.of_runner import hooks_of
+from mmseg_kd.hooks.find import find_hooks
 
 
 @HOOKS.register_module()
@@ -32,7 +32,7 @@ class GradientNormHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Look at what the optimisers are about to take, if nobody else does."""
         self._is_due = False
-        logger = next(iter(hooks_of(runner, LoggerHook)), None)
+        logger = next(iter(find_hooks(runner, LoggerHook)), None)
         if logger is None or not is_main_process():
             self._interval = self._window = 0
             return

@@ -20,13 +20,13 @@ from torch.nn.utils import get_total_norm
 
 from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX
 from mmseg_kd.errors import ConfigError, NonFiniteError
+from mmseg_kd.hooks.find import find_hooks
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_kd.hooks.non_finite_layers import (
     first_non_finite_layer,
     has_non_finite,
     last_non_finite_gradient,
 )
-from mmseg_kd.hooks.of_runner import hooks_of
 from mmseg_kd.networks.build import unwrapped
 
 # Entry of the message hub, which goes into the checkpoint.
@@ -158,7 +158,7 @@ class NonFiniteHook(Hook):
 
         def run() -> None:
             nonlocal images_are_finite
-            for hook in hooks_of(runner, IterationSeedHook):
+            for hook in find_hooks(runner, IterationSeedHook):
                 hook.seed_networks(runner, batch.iteration)
             with runner.optim_wrapper.optim_context(model):
                 data = model.data_preprocessor(batch.data, True)

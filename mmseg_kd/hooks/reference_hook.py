@@ -14,8 +14,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmseg_kd.checks import is_name, is_number
-from mmseg_kd.errors import ConfigError, LogError, nearest, shown
-from mmseg_kd.hooks.of_runner import hooks_of
+from mmseg_kd.errors import ConfigError, LogError, nearest, short_repr
+from mmseg_kd.hooks.find import find_hooks
 from mmseg_kd.host.visualizer import add_references
 from mmseg_kd.runs.log import read_log, scalar_files
 
@@ -59,7 +59,7 @@ class ReferenceHook(Hook):
         self._draw(runner)
 
     def _draw(self, runner: Runner) -> None:
-        logger = next(iter(hooks_of(runner, LoggerHook)), None)
+        logger = next(iter(find_hooks(runner, LoggerHook)), None)
         by_epoch = logger is not None and logger.log_metric_by_epoch
         prefix = 'val/' if runner.log_processor.log_with_hierarchy else ''
         for metric, lines in self.metrics.items():
@@ -71,7 +71,7 @@ def _read(metric: str, lines: Any) -> dict[str, float]:
     if not isinstance(lines, Mapping) or not lines:
         raise ConfigError(
             f'ReferenceHook: {metric}: expected lines such as dict(teacher=64.65), got '
-            f'{shown(lines)}.'
+            f'{short_repr(lines)}.'
         )
     found = {}
     for name, value in lines.items():
@@ -82,7 +82,7 @@ def _read(metric: str, lines: Any) -> dict[str, float]:
             value = _last_validation(Path(value), metric, where)
         if not is_number(value):
             raise ConfigError(
-                f'{where}: expected a number or the work dir of a run, got {shown(value)}.'
+                f'{where}: expected a number or the work dir of a run, got {short_repr(value)}.'
             )
         found[name] = float(value)
     return found

@@ -19,8 +19,8 @@ from mmengine.runner import Runner
 
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks.durable_checkpoint_hook import DurableCheckpointHook
-from mmseg_kd.hooks.of_runner import hooks_of
-from mmseg_kd.host.ranks import leave_together
+from mmseg_kd.hooks.find import find_hooks
+from mmseg_kd.host.ranks import exit_all_ranks
 
 # A run that stopped on request ends with this code, 75: 'try again later', which neither an error
 # (1) nor the death by a signal (128 + its number) can be taken for.
@@ -101,7 +101,7 @@ class StopSignalHook(Hook):
         Raises:
             ConfigError: No `DurableCheckpointHook` is there to write the checkpoint.
         """
-        if not hooks_of(runner, DurableCheckpointHook):
+        if not find_hooks(runner, DurableCheckpointHook):
             raise ConfigError(
                 'StopSignalHook: expected a DurableCheckpointHook that writes the checkpoint; set '
                 'default_hooks.checkpoint, or take StopSignalHook out of custom_hooks.'
@@ -110,16 +110,16 @@ class StopSignalHook(Hook):
         if runner.val_loop is not None:
             loaders.append(runner.val_dataloader)
         for loader in loaders:
-            loader.worker_init_fn = partial(_apart, loader.worker_init_fn)
+            loader.worker_init_fn = partial(_detach_worker, loader.worker_init_fn)
         self._training = True
         if note := os.environ.get(NOTE):
             Path(note).unlink(missing_ok=True)  # of ranks that torchrun has started again
         for number in self.signals:
             # What a shell ignores for its background jobs stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._hear) or signal.SIG_DFL
+                self._before[number] = signal.signal(number, self._on_signal) or signal.SIG_DFL
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         # torchrun passes a second Ctrl-C on as SIGTERM.
         deadly = {signal.SIGINT, signal.SIGTERM} if number == signal.SIGINT else {signal.SIGINT}
@@ -152,7 +152,7 @@ class StopSignalHook(Hook):
         if not self.received or not is_main_process() or _loses_gradients(runner):
             return
         # The averaged weights are in the model's place during a validation.
-        averaging = hooks_of(runner, EMAHook)
+        averaging = find_hooks(runner, EMAHook)
         for hook in averaging:
             hook.after_val_epoch(runner)
         if get_world_size() == 1:
@@ -189,12 +189,12 @@ class StopSignalHook(Hook):
         runner.call_hook('after_run')
         if note := os.environ.get(NOTE):
             Path(note).touch()
-        leave_together(STOPPED)
+        exit_all_ranks(STOPPED)
         raise Stopped(self._agreed, path)
 
 
 def _saver(runner: Runner) -> DurableCheckpointHook:
-    return hooks_of(runner, DurableCheckpointHook)[0]
+    return find_hooks(runner, DurableCheckpointHook)[0]
 
 
 def _loses_gradients(runner: Runner) -> bool:
@@ -205,7 +205,7 @@ def _loses_gradients(runner: Runner) -> bool:
     return not wrapper.should_update()
 
 
-def _apart(own: Callable[[int], None] | None, worker: int) -> None:
+def _detach_worker(own: Callable[[int], None] | None, worker: int) -> None:
     """What a data loader's worker begins with.
 
     A terminal and torchrun send a signal to a whole process group. A worker that died of it would

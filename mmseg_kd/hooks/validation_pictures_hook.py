@@ -22,7 +22,7 @@ from torch import Tensor
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
 from mmseg_kd.analysis.differences import evenly_spaced
 from mmseg_kd.analysis.grid import Picture
-from mmseg_kd.checks import is_whole
+from mmseg_kd.checks import is_integer
 from mmseg_kd.distillation import DistillationWrapper
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import use_lean_prediction
@@ -63,7 +63,7 @@ class ValidationPicturesHook(Hook):
 
     def __init__(self, images: int = 3, cell_width: int = 256) -> None:
         for name, value, least in (('images', images, 0), ('cell_width', cell_width, 32)):
-            if not (is_whole(value) and value >= least):
+            if not (is_integer(value) and value >= least):
                 raise ConfigError(
                     f'ValidationPicturesHook: {name}: expected a whole number >= {least}, got '
                     f'{value!r}.'

@@ -103,7 +103,7 @@ def explain(error: Exception, length: int = 400) -> str:
 
 
 @contextmanager
-def building(what: str) -> Iterator[None]:
+def as_config_error(what: str) -> Iterator[None]:
     """What the hosts raise while they read or build `what` becomes a `ConfigError`."""
     try:
         yield

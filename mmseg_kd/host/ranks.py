@@ -11,7 +11,7 @@ import torch
 from mmengine.dist import barrier
 
 
-def leave_together(code: int = 0) -> None:
+def exit_all_ranks(code: int = 0) -> None:
     """Wait for the other ranks and end the process; a process without others goes on.
 
     A rank that is gone takes its connections along, and sometimes the store of all. What the

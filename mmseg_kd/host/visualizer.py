@@ -26,7 +26,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def unless_full() -> Iterator[None]:
+def ignore_full_disk() -> Iterator[None]:
     """Let a run go on when there is no room for its curves: the checkpoint hook has the say."""
     try:
         yield
@@ -49,7 +49,7 @@ def add_references(
     for backend in _backends(visualizer):
         if isinstance(backend, LocalVisBackend):
             continue  # what stands in its file has been measured
-        with unless_full():
+        with ignore_full_disk():
             if isinstance(backend, TensorboardVisBackend):
                 backend.experiment.add_scalars(metric, dict(lines), step)
             else:
@@ -61,7 +61,7 @@ def add_picture(visualizer: Visualizer, name: str, picture: NDArray[np.uint8], s
     for backend in _backends(visualizer):
         # MLflow keeps files, one a name, and the name says which format.
         is_file = isinstance(backend, MLflowVisBackend)
-        with unless_full():
+        with ignore_full_disk():
             backend.add_image(f'{name}_{step}.png' if is_file else name, picture, step)
 
 

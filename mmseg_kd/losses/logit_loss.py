@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.checks import is_whole, positive, true_or_false
-from mmseg_kd.errors import shown
+from mmseg_kd.checks import is_integer, positive, true_or_false
+from mmseg_kd.errors import short_repr
 from mmseg_kd.losses.functional import at_least_float32, resize_label
 
 Resolution = Literal['label', 'student', 'teacher']
@@ -46,11 +46,11 @@ class LogitLoss(nn.Module, ABC):
         super().__init__()
         if resolution not in get_args(Resolution):
             raise ValueError(
-                f'resolution must be one of {get_args(Resolution)}, got {shown(resolution)}.'
+                f'resolution must be one of {get_args(Resolution)}, got {short_repr(resolution)}.'
             )
-        if not (ignore_index is None or is_whole(ignore_index)):
+        if not (ignore_index is None or is_integer(ignore_index)):
             raise ValueError(
-                f'ignore_index must be None or a whole number, got {shown(ignore_index)}.'
+                f'ignore_index must be None or a whole number, got {short_repr(ignore_index)}.'
             )
         self.tau = positive('tau', tau)
         self.tau_squared = true_or_false('tau_squared', tau_squared)

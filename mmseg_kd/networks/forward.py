@@ -68,7 +68,7 @@ def run_to_layers(
     network: Any,
     images_NCHW: Tensor,
     layers: Collection[str],
-    clone: Collection[str] = (),
+    modified_in_place: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """The outputs of `layers`, running no further than to the last of them.
 
@@ -79,13 +79,13 @@ def run_to_layers(
     auxiliary = [name for name in layers if is_auxiliary(name)]
     main = [name for name in layers if name not in auxiliary]
     if not auxiliary:
-        with Recorder(network, main, clone, stop=True) as taps:
+        with Recorder(network, main, modified_in_place, stop=True) as taps:
             with suppress(ForwardStopped):
                 network(images_NCHW, mode='tensor')
             return taps.outputs
     with (
-        Recorder(network, main, clone) as taps,
-        Recorder(network, auxiliary, clone, stop=True) as auxiliary_taps,
+        Recorder(network, main, modified_in_place) as taps,
+        Recorder(network, auxiliary, modified_in_place, stop=True) as auxiliary_taps,
         kept_features(network, stop=not main) as features,
     ):
         with suppress(ForwardStopped):

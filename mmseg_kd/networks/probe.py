@@ -23,13 +23,13 @@ class Probe:
     Attributes:
         outputs: The layers' outputs; a layer that did not run is absent.
         learning: Layers through whose output something learns.
-        changed: Layers whose output the network changes in place afterwards.
+        modified_in_place: Layers whose output the network changes in place afterwards.
         used: Parameters and buffers, by key, that the run went through.
     """
 
     outputs: dict[str, Tensor]
     learning: set[str]
-    changed: set[str]
+    modified_in_place: set[str]
     used: set[str]
 
 
@@ -85,7 +85,7 @@ def probe(network: nn.Module, layers: Collection[str], side: str) -> Probe:
             # A full run, since what changes an output comes after it.
             with Recorder(network, outputs) as taps:
                 run_whole(network, images, any(map(is_auxiliary, outputs)))
-                changed = taps.changed
+                modified_in_place = taps.modified_in_place
     except KDError as error:
         raise type(error)(f'{side}: {error}') from error
     except Exception as error:  # whatever a network raises
@@ -98,7 +98,7 @@ def probe(network: nn.Module, layers: Collection[str], side: str) -> Probe:
     finally:
         for handle in handles:
             handle.remove()
-    return Probe(outputs, learning, changed, used)
+    return Probe(outputs, learning, modified_in_place, used)
 
 
 def _is_used(key: str, entered: Collection[str], completed: Collection[str]) -> bool:

@@ -24,7 +24,7 @@ class Recorder:
     Args:
         model: The network.
         layers: Names as in `find_tap`.
-        clone: Layers whose output the network changes in place later, as ReLU(inplace=True)
+        modified_in_place: Layers whose output the network changes in place later, as ReLU(inplace=True)
             does: a copy is kept of these.
         stop: Raise `ForwardStopped` as soon as every layer has fired.
 
@@ -37,11 +37,11 @@ class Recorder:
         self,
         model: nn.Module,
         layers: Collection[str],
-        clone: Collection[str] = (),
+        modified_in_place: Collection[str] = (),
         stop: bool = False,
     ) -> None:
         self._taps = {name: find_tap(model, name, 'network') for name in layers}
-        self._clone = clone
+        self._modified_in_place = clone
         self._stop = stop
         self._outputs: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
@@ -67,7 +67,7 @@ class Recorder:
     def _make_hook(self, name: str, tap: Tap) -> Any:
         def keep(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
             output = tap.read(args, kwargs, output)
-            self._outputs[name] = output.clone() if name in self._clone else output
+            self._outputs[name] = output.clone() if name in self._modified_in_place else output
             self._versions[name] = self._outputs[name]._version
             if self._stop and len(self._outputs) == len(self._taps):
                 raise ForwardStopped

@@ -69,7 +69,7 @@ def class_table(runs: Sequence[Run]) -> ClassTable | None:
         return None
     names = list(having[0].iou)
     for run in [r for r in having if list(r.iou) != names]:
-        run.miss(
+        run.add_gap(
             'classes',
             f'It has other classes than {having[0].title} ({len(run.iou)}, beginning with '
             f'{next(iter(run.iou))}) and is not compared class by class.',

@@ -58,7 +58,7 @@ def _cells(term: Mapping[str, Any]) -> list[str]:
         _layers(term.get('teacher_layer')),
         f'{term.get("weight", 1.0):g}' if _is_number(term.get('weight', 1.0)) else '?',
         ' · '.join(map(call, schedules)) or 'constant',
-        ', '.join(f'{key}={plain(value)}' for key, value in more.items()) or MISSING,
+        ', '.join(f'{key}={as_repr(value)}' for key, value in more.items()) or MISSING,
     ]
 
 
@@ -73,13 +73,13 @@ def _layers(value: Any) -> str:
 def call(value: Any) -> str:
     """A dict with a type as the call that it stands for: CGDLoss(tau=4.0)."""
     if not isinstance(value, Mapping) or 'type' not in value:
-        return plain(value)
+        return as_repr(value)
     kind = value['type']
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
-    return f'{name}({", ".join(f"{k}={plain(v)}" for k, v in value.items() if k != "type")})'
+    return f'{name}({", ".join(f"{k}={as_repr(v)}" for k, v in value.items() if k != "type")})'
 
 
-def plain(value: Any) -> str:
+def as_repr(value: Any) -> str:
     """A value of a config as Python has it, without the hosts' classes."""
     return repr(_plain(value))
 
@@ -112,7 +112,7 @@ def differences(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[st
     ]
     rows = []
     for place in dict.fromkeys(place for one in flat for place in one):
-        values = [plain(one[place]) if place in one else '' for one in flat]
+        values = [as_repr(one[place]) if place in one else '' for one in flat]
         telling = values
         if f'{place}.'.startswith('model.distillation.'):
             telling = [v for v, run in zip(values, compared, strict=True) if run.role == STUDENT]

@@ -131,7 +131,7 @@ def schedule_charts(runs: Sequence[Run]) -> list[Chart]:
         if chart is not None:
             charts.append(chart)
         else:
-            run.miss('schedule', 'No weight is in the log, and the config says none.')
+            run.add_gap('schedule', 'No weight is in the log, and the config says none.')
     return charts
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mmseg_kd.errors import KDError, told
+from mmseg_kd.errors import KDError, message_of
 from mmseg_kd.report.measurement import time_networks
 from mmseg_kd.report.run import Run
 from mmseg_kd.report.subject import Subject
@@ -46,7 +46,7 @@ def measure_runs(runs: Sequence[Run], rounds: int = 20) -> dict[str, Subject]:
                 # Kept at once: the next network may take hours, or fail.
                 subject.keep(subject.measure(Progress(run.title)))
         except KDError as error:
-            run.miss('measured', told(error))
+            run.add_gap('measured', message_of(error))
         else:
             run.measured = subject.measured
             subjects[run.title] = subject
@@ -67,7 +67,7 @@ def _time(subjects: dict[str, Subject], rounds: int) -> None:
     except (KDError, RuntimeError, TypeError) as error:
         for title, measured in found.items():
             run = subjects[title].run
-            run.miss('speed', f'Not timed: {error}')
+            run.add_gap('speed', f'Not timed: {error}')
             # Times of other days are not to be compared.
             run.measured = replace(measured, seconds=None, device='', session='')
         return

@@ -9,7 +9,7 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from mmseg_kd.errors import KDError, told
+from mmseg_kd.errors import KDError, message_of
 from mmseg_kd.report import text
 from mmseg_kd.report.classes import MOST_CELLS, class_table, confused_pairs, confusions, css_colour
 from mmseg_kd.report.configuration import TERM_COLUMNS, differences, term_rows, whole_config
@@ -110,7 +110,7 @@ def scenes_of(
     assert lead is not None
     others = [r for r in shown if r.measured is not None and r.measured.images == lead.images]
     for run in [r for r in shown if r not in others]:
-        run.miss('pictures', f'It was measured on other images than {shown[0].title}.')
+        run.add_gap('pictures', f'It was measured on other images than {shown[0].title}.')
     # The order of what the first network is compared with, here and in the outlines.
     order = (BASELINE, STUDENT, NETWORK, TEACHER)
     others[1:] = sorted(others[1:], key=lambda run: order.index(run.role))
@@ -121,5 +121,5 @@ def scenes_of(
         )
         return draw_scenes(chosen, {run.title: subjects[run.title] for run in others})
     except KDError as error:
-        shown[0].miss('pictures', told(error))
+        shown[0].add_gap('pictures', message_of(error))
         return []

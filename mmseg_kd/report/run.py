@@ -14,7 +14,7 @@ from mmseg_kd.checkpoints.trust import checkpoints_are_trusted
 from mmseg_kd.config.distillation_spec import DistillationSpec, parse_distillation
 from mmseg_kd.config.file import read_config_file
 from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
-from mmseg_kd.errors import CheckpointError, ConfigError, KDError, Problems, told
+from mmseg_kd.errors import CheckpointError, ConfigError, KDError, Problems, message_of
 from mmseg_kd.report.logs import Logged, read_logs
 from mmseg_kd.report.measurement import Measurement
 from mmseg_kd.runs.work_dir import find_checkpoint, find_config, split_title, title_of
@@ -59,7 +59,7 @@ class Run:
     gaps: dict[str, list[str]] = field(default_factory=dict)
     has_folder: bool = True
 
-    def miss(self, section: str, text: str) -> None:
+    def add_gap(self, section: str, text: str) -> None:
         """Say in a section what is missing and how to get it."""
         known = self.gaps.setdefault(section, [])
         if text not in known:
@@ -100,7 +100,7 @@ def read_run(name: str) -> Run:
     run.log = read_logs(folder)
     if count := run.log.unread:
         lines = 'A line' if count == 1 else f'{count} lines'
-        run.miss(
+        run.add_gap(
             'curves',
             f'{lines} of the log could not be read and {"is" if count == 1 else "are"} left out.',
         )
@@ -134,7 +134,7 @@ def _read_model(run: Run, model: ConfigDict) -> None:
     if run.distillation.student is not None:
         run.model = run.distillation.student.model
     for error in problems.errors:
-        run.miss('configuration', told(error))
+        run.add_gap('configuration', message_of(error))
 
 
 def _find_checkpoint(run: Run) -> None:
@@ -143,7 +143,9 @@ def _find_checkpoint(run: Run) -> None:
         meta = read_checkpoint(run.checkpoint).get('meta')
         run.meta = meta if isinstance(meta, dict) else {}
     except CheckpointError as error:
-        run.miss('measured', f'{told(error)} Train on, or put the checkpoint into the folder.')
+        run.add_gap(
+            'measured', f'{message_of(error)} Train on, or put the checkpoint into the folder.'
+        )
 
 
 def _find_config(run: Run) -> None:
@@ -153,7 +155,7 @@ def _find_config(run: Run) -> None:
         run.config = _checked(read_config_file(str(run.config_file)), run.config_file)
         return
     except KDError as error:
-        reason = told(error)
+        reason = message_of(error)
     kept = run.meta.get('cfg')
     if isinstance(kept, str) and kept.strip() and not checkpoints_are_trusted():
         reason += ' The one in the checkpoint is code: --trust-checkpoint reads it.'
@@ -165,10 +167,10 @@ def _find_config(run: Run) -> None:
             reason = f'{reason} The one in the checkpoint cannot be read: {error}'
         else:
             run.config_file = None
-            run.miss('configuration', 'Read from the checkpoint: the folder has no config file.')
+            run.add_gap('configuration', 'Read from the checkpoint: the folder has no config file.')
             return
-    run.miss('configuration', reason)
-    run.miss('measured', 'Without a config the network cannot be built.')
+    run.add_gap('configuration', reason)
+    run.add_gap('measured', 'Without a config the network cannot be built.')
 
 
 def _checked(config: Config, where: Any) -> Config:
@@ -179,19 +181,19 @@ def _checked(config: Config, where: Any) -> Config:
 
 def _say_what_logs_lack(run: Run) -> None:
     if not run.log.starts:
-        run.miss(
+        run.add_gap(
             'curves',
             'There is no log of a training (*/vis_data/scalars.json) in the folder: copy it there '
             'from where the training ran.',
         )
     elif not run.log.validations:
-        run.miss(
+        run.add_gap(
             'curves',
             'No validation is in the log yet: the config says when (train_cfg.val_interval).',
         )
     end = run.max_iters
     if end and run.log.starts and run.log.last_iteration < end:
-        run.miss(
+        run.add_gap(
             'summary',
             f'Logged up to iteration {run.log.last_iteration} of {end}: it still runs, or goes on '
             'with tools/train.py --resume.',
@@ -244,9 +246,9 @@ def _add_teacher(runs: list[Run], run: Run, name: str, spec: NetworkSpec) -> Non
     teacher = Run(name, run.folder, TEACHER, model=spec.model, has_folder=False)
     teacher.config = _alone(run, spec.model)
     if source is None:
-        teacher.miss('measured', 'The config names no checkpoint of it.')
+        teacher.add_gap('measured', 'The config names no checkpoint of it.')
     elif path is not None and not path.is_file():
-        teacher.miss(
+        teacher.add_gap(
             'measured',
             f'Its checkpoint {source} is not there (seen from {Path.cwd()}). Put it back, or run '
             'this command in the folder that the training ran in.',

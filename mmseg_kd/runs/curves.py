@@ -161,13 +161,13 @@ def _cells(curves: Sequence[Curve]) -> tuple[str, str, str]:
         return '-', '-', '-'
     ends = sorted({int(curve.iterations[-1]) for curve in curves})
     return (
-        spread([curve.best for curve in curves]),
-        spread([curve.last for curve in curves]),
+        mean_and_std([curve.best for curve in curves]),
+        mean_and_std([curve.last for curve in curves]),
         ', '.join(map(str, ends)),
     )
 
 
-def spread(values: Sequence[float]) -> str:
+def mean_and_std(values: Sequence[float]) -> str:
     """Values as 'mean ± standard deviation of the sample (how many)'; one as it is."""
     if len(values) == 1:
         return f'{values[0]:.2f}'

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmseg_kd.checkpoints.newest import POINTER, newest_whole
+from mmseg_kd.checkpoints.newest import POINTER, newest_intact
 from mmseg_kd.errors import CheckpointError, ConfigError, LogError, Problems
 from mmseg_kd.runs.log import CONFIG, read_log
 
@@ -114,7 +114,7 @@ def find_checkpoint(folder: Path) -> Path:
     # A run may write its checkpoints elsewhere: the pointer tells.
     for template in (*templates, 'iter_{}.pth'):
         try:
-            path = newest_whole(folder, template, folder / POINTER)
+            path = newest_intact(folder, template, folder / POINTER)
         except CheckpointError as error:
             torn = error
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmseg_kd.checks import check_interval, is_number
-from mmseg_kd.errors import shown
+from mmseg_kd.errors import short_repr
 from mmseg_kd.registry import SCHEDULES
 
 
@@ -63,5 +63,5 @@ class ExponentialDecay:
 
 def _check_floor(floor: float) -> float:
     if not (is_number(floor) and 0 < floor < 1):
-        raise ValueError(f'expected 0 < floor < 1, got {shown(floor)}.')
+        raise ValueError(f'expected 0 < floor < 1, got {short_repr(floor)}.')
     return floor

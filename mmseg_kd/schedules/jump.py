@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mmseg_kd.checks import check_interval, is_whole
-from mmseg_kd.errors import shown
+from mmseg_kd.checks import check_interval, is_integer
+from mmseg_kd.errors import short_repr
 from mmseg_kd.registry import SCHEDULES
 
 
@@ -22,8 +22,8 @@ class Jump:
     def __init__(self, begin: int = 0, end: int | None = None) -> None:
         if end is not None:
             check_interval(begin, end)
-        elif not (is_whole(begin) and begin >= 0):
-            raise ValueError(f'expected a whole number begin >= 0, got {shown(begin)}.')
+        elif not (is_integer(begin) and begin >= 0):
+            raise ValueError(f'expected a whole number begin >= 0, got {short_repr(begin)}.')
         self.begin, self.end = begin, end
 
     def __call__(self, iteration: int) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from mmseg_kd.checks import check_interval, is_number
-from mmseg_kd.errors import shown
+from mmseg_kd.errors import short_repr
 from mmseg_kd.registry import SCHEDULES
 
 
@@ -69,5 +69,5 @@ class LegacyExponentialDecay:
 def _check_alpha(alpha: float) -> float:
     # Of numbers less than this the reciprocal, which the factors come to, is infinite.
     if not (is_number(alpha) and alpha >= sys.float_info.min):
-        raise ValueError(f'expected a finite alpha > 0, got {shown(alpha)}.')
+        raise ValueError(f'expected a finite alpha > 0, got {short_repr(alpha)}.')
     return alpha

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmseg_kd.checks import is_whole
+from mmseg_kd.checks import is_integer
 from mmseg_kd.registry import SCHEDULES
 
 
@@ -25,7 +25,7 @@ class RandomTurn:
     """
 
     def __init__(self, index: int, count: int, seed: int = 0) -> None:
-        if not all(map(is_whole, (index, count, seed))):
+        if not all(map(is_integer, (index, count, seed))):
             raise ValueError(
                 f'expected whole numbers, got index={index!r}, count={count!r}, seed={seed!r}.'
             )

@@ -32,7 +32,7 @@ class CompiledTaps:
     Args:
         network: In eval mode.
         layers: All that can be asked for.
-        clone: Layers whose output the network changes in place later.
+        modified_in_place: Layers whose output the network changes in place later.
         arguments: Those of torch.compile.
         label: What messages call the network.
 
@@ -44,7 +44,7 @@ class CompiledTaps:
         self,
         network: Any,
         layers: Collection[str],
-        clone: Collection[str],
+        modified_in_place: Collection[str],
         arguments: Mapping[str, Any],
         label: str,
     ) -> None:
@@ -53,7 +53,7 @@ class CompiledTaps:
         except Exception as error:  # each backend has errors of its own
             raise ConfigError(f'{label}.compile: {_reason(error)}') from error
         self._network = network
-        self._clone = clone
+        self._modified_in_place = clone
         self._label = label
         self._auxiliary = any(map(is_auxiliary, layers))
         self._is_running = False
@@ -70,7 +70,7 @@ class CompiledTaps:
         def keep(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
             if self._is_running:  # others may run the network too
                 output = tap.read(args, kwargs, output)
-                self._outputs[name] = output.clone() if name in self._clone else output
+                self._outputs[name] = output.clone() if name in self._modified_in_place else output
 
         return keep
 
@@ -83,7 +83,7 @@ class CompiledTaps:
     def __call__(self, images_NCHW: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         """The outputs of `layers`, as `run_to_layers` gives them."""
         if self._compiled is None:
-            return run_to_layers(self._network, images_NCHW, layers, self._clone)
+            return run_to_layers(self._network, images_NCHW, layers, self._modified_in_place)
         # What the function finds there is a part of what it is compiled for.
         self._forget()
         self._is_running = True

@@ -46,9 +46,9 @@ class Teacher:
         self.network.requires_grad_(False)
         self.network.eval()
         # Whether it can predict: all that takes part in that is loaded.
-        self.is_whole = False
+        self.is_complete = False
         self._normalisation: Normalisation | None = None
-        self._clone: Collection[str] = ()
+        self._modified_in_place: Collection[str] = ()
         self._compiled: CompiledTaps | None = None
         self._stream = SideStream() if spec.options.stream else None
 
@@ -73,7 +73,7 @@ class Teacher:
             )
         report = load_weights(self.network, self.spec.checkpoint)
         print_log(f'{self.label.capitalize()} {report}', logger='current')
-        self.is_whole = all(map(is_auxiliary, [*report.missing, *report.mismatched]))
+        self.is_complete = all(map(is_auxiliary, [*report.missing, *report.mismatched]))
         missing = [key for key in report.missing if key in used]
         mismatched = [
             line
@@ -90,20 +90,23 @@ class Teacher:
         return report
 
     def prepare(
-        self, layers: Collection[str], clone: Collection[str], student_preprocessor: nn.Module
+        self,
+        layers: Collection[str],
+        modified_in_place: Collection[str],
+        student_preprocessor: nn.Module,
     ) -> None:
         """Make the loaded network ready for its work.
 
         Args:
             layers: All that will be asked for.
-            clone: Those whose outputs the network changes in place.
+            modified_in_place: Those whose outputs the network changes in place.
             student_preprocessor: What images come from.
 
         Raises:
             ConfigError: The network does not run in channels_last, or cannot be compiled as the
                 config says.
         """
-        self._clone = clone
+        self._modified_in_place = clone
         self._normalisation = Normalisation(student_preprocessor, self.network.data_preprocessor)
         options = self.spec.options
         if options.fold_bn:
@@ -114,12 +117,17 @@ class Teacher:
             self.network.to(memory_format=torch.channels_last)
             self._try_channels_last(layers)
         if options.compile is not None:
-            self._compiled = CompiledTaps(self.network, layers, clone, options.compile, self.label)
+            self._compiled = CompiledTaps(
+                self.network, layers, modified_in_place, options.compile, self.label
+            )
 
     def _dry_run(self, layers: Collection[str]) -> dict[str, Tensor]:
         """The outputs of `layers`, and, under numbers, of the whole, on a probe image."""
         images_NCHW = self._in_format(probe_images(self.network))
-        with evaluating(self.network), Recorder(self.network, layers, self._clone) as taps:
+        with (
+            evaluating(self.network),
+            Recorder(self.network, layers, self._modified_in_place) as taps,
+        ):
             whole = run_whole(self.network, images_NCHW, any(map(is_auxiliary, layers)))
             tensors = [leaf for leaf in tree_leaves(whole) if isinstance(leaf, Tensor)]
             return {**taps.outputs, **{str(i): tensor for i, tensor in enumerate(tensors)}}
@@ -179,7 +187,7 @@ class Teacher:
     def _run(self, images_NCHW: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         if self._compiled is not None:
             return self._compiled(images_NCHW, layers)
-        return run_to_layers(self.network, images_NCHW, layers, self._clone)
+        return run_to_layers(self.network, images_NCHW, layers, self._modified_in_place)
 
     def join(self, outputs: Mapping[str, Tensor]) -> None:
         """Wait for outputs that may come from a stream of the teacher's own."""

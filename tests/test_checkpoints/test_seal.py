@@ -12,7 +12,7 @@ import torch
 from mmengine.runner.checkpoint import _load_checkpoint
 
 from mmseg_kd.checkpoints import read_state_dict
-from mmseg_kd.checkpoints.seal import check_whole, saved_at, seal
+from mmseg_kd.checkpoints.seal import check_intact, saved_at, seal
 from mmseg_kd.errors import CheckpointError
 
 
@@ -32,7 +32,7 @@ def sealed(tmp_path: Path) -> Path:
 
 def test_a_sealed_checkpoint_is_read_as_any_other(sealed: Path) -> None:
     expected = torch.arange(50.0)
-    check_whole(sealed)
+    check_intact(sealed)
     assert torch.equal(read_state_dict(str(sealed))['w'], expected)
     assert torch.equal(_load_checkpoint(str(sealed))['state_dict']['w'], expected)
     mapped = torch.load(sealed, mmap=True, weights_only=True)
@@ -61,9 +61,9 @@ def test_every_altered_byte_is_seen(sealed: Path) -> None:
         altered[place] ^= 0x10
         sealed.write_bytes(altered)
         with pytest.raises(CheckpointError, match=r'torn or|altered'):
-            check_whole(sealed)
+            check_intact(sealed)
     sealed.write_bytes(content)
-    check_whole(sealed)
+    check_intact(sealed)
 
 
 @pytest.mark.parametrize('sealing', [True, False])
@@ -73,12 +73,12 @@ def test_every_length_that_is_too_short_is_seen(tmp_path: Path, sealing: bool) -
     for length in (*range(0, len(content), 101), *range(len(content) - 130, len(content))):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointError, match='torn'):
-            check_whole(path)
+            check_intact(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r'absent\.pth: there is no such checkpoint file'):
-        check_whole(tmp_path / 'absent.pth')
+        check_intact(tmp_path / 'absent.pth')
 
 
 @pytest.mark.parametrize('archive', [True, False])
@@ -88,14 +88,14 @@ def test_checkpoints_without_a_seal_are_whole_if_they_can_be_read(
     content = saved(_use_new_zipfile_serialization=archive)
     path = tmp_path / 'plain.pth'
     path.write_bytes(content)
-    check_whole(path)
+    check_intact(path)
     place = content.find(torch.arange(50.0).numpy().tobytes())
     altered = bytearray(content)
     altered[place + 100] ^= 1
     path.write_bytes(altered)
     if archive:
         with pytest.raises(CheckpointError, match=r'its checksum|CRC'):
-            check_whole(path)
+            check_intact(path)
 
 
 def test_what_is_no_archive_is_not_sealed() -> None:

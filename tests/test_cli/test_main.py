@@ -20,7 +20,7 @@ import mmseg_kd
 from mmseg_kd.cli import calling, launch, list_experiments
 from mmseg_kd.cli import main as entry
 from mmseg_kd.cli.commands import COMMANDS
-from mmseg_kd.cli.completion import SHELLS, whole_parser
+from mmseg_kd.cli.completion import SHELLS, parser_of_all
 from mmseg_kd.cli.main import main
 
 EXAMPLE = 'distillation_configs/example_config.py'
@@ -200,12 +200,12 @@ def test_the_page_on_the_command_line_has_every_command_with_its_file() -> None:
 @pytest.fixture(scope='module')
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp('bash') / 'mmseg-kd.bash'
-    path.write_text(shtab.complete(whole_parser(), 'bash'), encoding='utf-8')
+    path.write_text(shtab.complete(parser_of_all(), 'bash'), encoding='utf-8')
     return path
 
 
 def test_completion_offers_what_a_command_takes() -> None:
-    [commands] = [a.choices for a in whole_parser()._actions if isinstance(a.choices, dict)]
+    [commands] = [a.choices for a in parser_of_all()._actions if isinstance(a.choices, dict)]
     assert '--debug' in commands['train']._option_string_actions
     assert '--debug' not in commands['launch']._option_string_actions
 

@@ -31,10 +31,10 @@ from training_runs import (
     write_project,
 )
 
-from mmseg_kd.checkpoints.seal import check_whole, saved_at
+from mmseg_kd.checkpoints.seal import check_intact, saved_at
 from mmseg_kd.cli import launch
 from mmseg_kd.engine import survival
-from mmseg_kd.engine.survival import resume_from_whole, stop_on_signals, use_durable_checkpoints
+from mmseg_kd.engine.survival import resume_from_intact, stop_on_signals, use_durable_checkpoints
 from mmseg_kd.errors import CheckpointError
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, stop_signal_hook
 
@@ -100,12 +100,12 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_newest_whole_one_is_resumed_from(runner: Any, tmp_path: Path) -> None:
-    resume_from_whole(runner)
+    resume_from_intact(runner)
     assert (runner._resume, runner._load_from) == (True, None)
     whole = write_checkpoint(tmp_path / 'iter_2.pth')
     torn = write_checkpoint(tmp_path / 'iter_4.pth')
     torn.write_bytes(torn.read_bytes()[:500])
-    resume_from_whole(runner)
+    resume_from_intact(runner)
     assert runner._load_from == str(whole)
 
 
@@ -113,27 +113,27 @@ def test_a_file_that_is_named_must_be_whole(runner: Any, tmp_path: Path) -> None
     whole = write_checkpoint(tmp_path / 'iter_2.pth')
     write_checkpoint(tmp_path / 'iter_4.pth')
     runner._load_from = str(whole)
-    resume_from_whole(runner)
+    resume_from_intact(runner)
     assert runner._load_from == str(whole)
     whole.write_bytes(whole.read_bytes()[:-300])
     with pytest.raises(CheckpointError, match=r'iter_2\.pth: torn'):
-        resume_from_whole(runner)
+        resume_from_intact(runner)
 
 
 def test_a_run_that_is_not_resumed_is_left_alone(runner: Any, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / 'iter_2.pth')
     runner._resume = False
-    resume_from_whole(runner)
+    resume_from_intact(runner)
     assert (runner._resume, runner._load_from) == (False, None)
 
 
 def test_checkpoints_in_a_folder_of_their_own(runner: Any, tmp_path: Path) -> None:
     whole = write_checkpoint(tmp_path / 'out' / tmp_path.name / 'iter_2.pth')
     runner.hooks[0].out_dir = str(tmp_path / 'out')
-    resume_from_whole(runner)
+    resume_from_intact(runner)
     assert runner._load_from == str(whole)
     runner.hooks[0].out_dir, runner._load_from = 's3://bucket', None
-    resume_from_whole(runner)
+    resume_from_intact(runner)
     assert runner._load_from is None
 
 
@@ -146,16 +146,16 @@ def test_a_job_that_is_started_again_resumes_from_its_own_checkpoints_alone(
     warnings: list[str] = []
     monkeypatch.setattr(survival, 'print_log', lambda line, **_: warnings.append(line))
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
-    resume_from_whole(runner)  # nobody knows when the job began
+    resume_from_intact(runner)  # nobody knows when the job began
     assert 'begins as its command says' in warnings[0]
     # The count is that of one machine.
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
     monkeypatch.setenv(survival.JOB_START, str(saved_at(old) + 1))
-    resume_from_whole(runner)
+    resume_from_intact(runner)
     assert (runner._resume, runner._load_from) == (False, None)
     own = write_checkpoint(tmp_path / 'iter_20.pth')
     runner._load_from = 'weights_to_begin_with.pth'
-    resume_from_whole(runner)
+    resume_from_intact(runner)
     assert (runner._resume, runner._load_from) == (True, str(own))
 
 
@@ -182,7 +182,7 @@ def survive(tmp_path: Path, kills: int, seed: int, **how: Any) -> None:
             time.sleep(moments.uniform(0, 0.2))
             process.kill()
         for path in killed.glob('*.pth'):
-            check_whole(path)
+            check_intact(path)
     train_to_the_end(command, tmp_path / 'end.log')
     end = 'iter_60.pth'
     assert same_tensors(tensors(killed / end), tensors(whole / end))
@@ -311,7 +311,7 @@ def test_a_signal_to_torchrun_stops_the_ranks_with_a_checkpoint(ranks: Ranks) ->
         os.kill(process.pid, signal.SIGUSR1)
         assert process.wait(60) == os.EX_TEMPFAIL, process.output()
         assert 'SIGUSR1: stopping after iteration 5.' in process.output()
-    check_whole(ranks.work / 'iter_5.pth')
+    check_intact(ranks.work / 'iter_5.pth')
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from mmseg_kd.hooks import (
     StopSignalHook,
     StudentCheckpointHook,
 )
-from mmseg_kd.hooks.of_runner import hooks_of
+from mmseg_kd.hooks.find import find_hooks
 
 ADDED = {
     BadDataHook: dict(max_skipped=2),
@@ -41,7 +41,7 @@ def test_each_hook_is_there_once(
     extra = f'custom_hooks = {own if of_config else []}\n'
     runner = prepare_training(load_config(write_project(tmp_path, extra), None), TrainingOptions())
     for kind, arguments in ADDED.items():
-        (hook,) = hooks_of(runner, kind)
+        (hook,) = find_hooks(runner, kind)
         changed = [getattr(hook, name) == value for name, value in arguments.items()]
         assert all(changed) == (of_config or not arguments), kind
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError, ExportError
 from mmseg_kd.export.agreement import compare
-from mmseg_kd.export.deployed import Deployed
+from mmseg_kd.export.export_module import ExportModule
 from mmseg_kd.export.onnx_file import OnnxModel, onnx_bytes
 from mmseg_kd.export.pictures import random_pictures, scaled
 from mmseg_kd.export.program import ProgramModel, program_bytes, trace
@@ -42,9 +42,9 @@ def network(model: dict[str, Any], **changes: Any) -> Any:
 
 
 @pytest.fixture(scope='module')
-def transformer() -> tuple[Deployed, bytes]:
+def transformer() -> tuple[ExportModule, bytes]:
     """One with attention, and its file."""
-    deployed = Deployed(network(mit(8, drop_path=0.0)))
+    deployed = ExportModule(network(mit(8, drop_path=0.0)))
     return deployed, onnx_of(deployed)
 
 
@@ -53,18 +53,18 @@ def picture(size: tuple[int, int] = (64, 96), seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
 
 
-def onnx_of(deployed: Deployed) -> bytes:
+def onnx_of(deployed: ExportModule) -> bytes:
     image = deployed.input_of(picture())
     return onnx_bytes(trace(deployed, image), deployed, {'config': 'tiny.py'})
 
 
-def inputs(deployed: Deployed) -> list[Tensor]:
+def inputs(deployed: ExportModule) -> list[Tensor]:
     """One image, another size, and a batch of three."""
     batch = torch.cat([deployed.input_of(picture((50, 77), seed)) for seed in range(3)])
     return [deployed.input_of(picture((64, 96), 1)), deployed.input_of(picture((97, 131))), batch]
 
 
-def test_scores_of_a_transformer_at_any_size(transformer: tuple[Deployed, bytes]) -> None:
+def test_scores_of_a_transformer_at_any_size(transformer: tuple[ExportModule, bytes]) -> None:
     deployed, content = transformer
     agreement = compare(deployed, OnnxModel(content), inputs(deployed))
     assert agreement.images == 5
@@ -87,7 +87,7 @@ def test_pictures_to_labels(colours: str) -> None:
     # A mean that tells the channels apart.
     own = preprocessor(mean=[20.0, 120.0, 220.0], std=[10.0, 60.0, 90.0])
     built = network(resnet(), data_preprocessor=own)
-    deployed = Deployed(built, colours, labels=True)
+    deployed = ExportModule(built, colours, labels=True)
     exported = OnnxModel(onnx_of(deployed)) if colours == 'rgb' else deployed
     raw = picture(SIZE, seed=3)
     pixels = raw.flip(0) if colours == 'rgb' else raw
@@ -113,14 +113,14 @@ def predicted(built: Any, raw: Tensor) -> Tensor:
 
 
 def test_a_program_of_torch() -> None:
-    deployed = Deployed(network(resnet()))
+    deployed = ExportModule(network(resnet()))
     content = program_bytes(trace(deployed, deployed.input_of(picture())))
     assert compare(deployed, ProgramModel(content), inputs(deployed)).difference == 0
     assert isinstance(torch.export.load(io.BytesIO(content)), torch.export.ExportedProgram)
 
 
 def test_a_fixed_size_takes_any_number_of_images() -> None:
-    deployed = Deployed(network(resnet()))
+    deployed = ExportModule(network(resnet()))
     image = deployed.input_of(picture())
     exported = ProgramModel(program_bytes(trace(deployed, image, ['batch'])))
     assert compare(deployed, exported, [image, torch.cat([image] * 3)]).labels == 1
@@ -144,7 +144,7 @@ class DependsOnValues(nn.Module):
 def test_an_operation_that_onnx_lacks_names_its_layer() -> None:
     built = network(resnet())
     built.backbone.layer1.add_module('odd', Eigenvalues())
-    deployed = Deployed(built)
+    deployed = ExportModule(built)
     program = trace(deployed, deployed.input_of(picture()))
     with pytest.raises(ExportError) as caught:
         onnx_bytes(program, deployed, {})
@@ -164,7 +164,7 @@ class CountsImages(nn.Module):
 def test_what_the_code_takes_for_a_constant_is_named() -> None:
     built = network(resnet())
     built.backbone.layer1.add_module('odd', CountsImages())
-    deployed = Deployed(built)
+    deployed = ExportModule(built)
     image = deployed.input_of(picture())
     message = "^the network's code takes batch of the images for .* with --one-image.$"
     with pytest.raises(ExportError, match=message):
@@ -176,14 +176,16 @@ def test_what_the_code_takes_for_a_constant_is_named() -> None:
 def test_a_layer_that_no_graph_can_have_is_named() -> None:
     built = network(resnet())
     built.backbone.layer2.add_module('odd', DependsOnValues())
-    deployed = Deployed(built)
+    deployed = ExportModule(built)
     image = deployed.input_of(picture())
     with pytest.raises(ExportError, match=r"layer 'backbone\.layer2\.odd' fails: .*--fixed-size"):
         trace(deployed, image)
     assert not any(module._forward_pre_hooks for module in built.modules())
 
 
-def test_matrix_products_with_integers(transformer: tuple[Deployed, bytes], tmp_path: Path) -> None:
+def test_matrix_products_with_integers(
+    transformer: tuple[ExportModule, bytes], tmp_path: Path
+) -> None:
     deployed, content = transformer
     (tmp_path / 'float.onnx').write_bytes(content)
     quantise(tmp_path / 'float.onnx', tmp_path / 'int8.onnx', 'dynamic')
@@ -199,16 +201,16 @@ def test_matrix_products_with_integers(transformer: tuple[Deployed, bytes], tmp_
 def test_what_cannot_be_inside() -> None:
     padding = preprocessor(test_cfg=dict(size_divisor=32))
     with pytest.raises(ConfigError, match='--with-preprocessing: the data_preprocessor pads'):
-        Deployed(network(resnet(), data_preprocessor=padding), 'bgr')
+        ExportModule(network(resnet(), data_preprocessor=padding), 'bgr')
     built = network(resnet())
     built.out_channels = 1
     with pytest.raises(ConfigError, match='--labels: the network has one channel'):
-        Deployed(built, labels=True)
+        ExportModule(built, labels=True)
 
 
 def test_padding_is_done_outside() -> None:
     padding = preprocessor(test_cfg=dict(size_divisor=32))
-    deployed = Deployed(network(resnet(), data_preprocessor=padding))
+    deployed = ExportModule(network(resnet(), data_preprocessor=padding))
     assert deployed.input_of(picture((50, 77))).shape == (1, 3, 64, 96)
 
 

@@ -21,7 +21,7 @@ from mmseg_kd.config.load import check_keys
 from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.distillation.term import Term
 from mmseg_kd.errors import ConfigError, KDError, Problems
-from mmseg_kd.host.quiet import building
+from mmseg_kd.host.quiet import as_config_error
 
 # Values of every kind, few of which belong anywhere.
 SMALL_JUNK: list[Any] = [
@@ -194,7 +194,7 @@ def test_networks_are_built_or_refused(data: Any, good: dict[str, Any]) -> None:
     spoil(data, model, SMALL_JUNK)
     model['type'] = 'DistillationWrapper'
     try:
-        with building('model'):
+        with as_config_error('model'):
             MODELS.build(model)
     except KDError as error:
         assert_readable(error)

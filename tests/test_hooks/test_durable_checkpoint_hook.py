@@ -19,7 +19,7 @@ from mmengine.visualization import LocalVisBackend
 from training_runs import tensors, train_to_the_end, training, write_project
 
 from mmseg_kd.checkpoints import durable
-from mmseg_kd.checkpoints.newest import newest_whole
+from mmseg_kd.checkpoints.newest import newest_intact
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.hooks import DurableCheckpointHook
 
@@ -93,7 +93,7 @@ def test_the_oldest_goes_when_the_newest_is_whole_and_pointed_to(
     removed = []
 
     def remove(self: Any, path: str) -> None:
-        newest = newest_whole(tmp_path, 'iter_{}.pth')
+        newest = newest_intact(tmp_path, 'iter_{}.pth')
         assert newest is not None
         assert pointer.read_text(encoding='utf-8') == str(newest)
         removed.append((Path(path).name, newest.name))
@@ -331,7 +331,7 @@ def test_runs_killed_while_they_write_end_like_one_that_was_not(tmp_path: Path) 
         command = [config, '--work-dir', str(tmp_path / moment)]
         with training(command, tmp_path / f'{moment}.log', prepare=trap) as process:
             assert process.wait() == -signal.SIGKILL, process.output()
-        assert newest_whole(tmp_path / moment, 'iter_{}.pth') is not None
+        assert newest_intact(tmp_path / moment, 'iter_{}.pth') is not None
         train_to_the_end([*command, '--resume'], tmp_path / f'{moment}.log')
         assert same_tensors(tensors(tmp_path / moment / 'iter_8.pth'), expected), moment
         assert checkpoints(moment) == checkpoints('whole'), moment

@@ -210,7 +210,7 @@ def test_handlers_are_given_back_and_what_is_ignored_stays_so() -> None:
         runner = SimpleNamespace(train_dataloader=loader, val_loop=None, hooks=saving)
         hook = StopSignalHook()
         hook.before_train(runner)
-        assert signal.getsignal(signal.SIGTERM) == hook._hear
+        assert signal.getsignal(signal.SIGTERM) == hook._on_signal
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
         hook.after_run(runner)
         assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]

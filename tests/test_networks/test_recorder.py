@@ -56,7 +56,7 @@ def test_layer_inside_a_layer() -> None:
 
 def test_gradient_reaches_the_network() -> None:
     network = make_network()
-    with Recorder(network, ['0'], clone=['0']) as taps:
+    with Recorder(network, ['0'], modified_in_place=['0']) as taps:
         network(IMAGES)
         taps['0'].sum().backward()
     assert network[0].weight.grad is not None
@@ -70,7 +70,7 @@ def test_hooks_and_outputs_go_with_the_context() -> None:
         assert hooks_of(network) == 2
     assert hooks_of(network) == 0
     assert taps.outputs == {}
-    assert taps.changed == set()
+    assert taps.modified_in_place == set()
     network(IMAGES)
     assert taps.outputs == {}
 
@@ -121,7 +121,7 @@ def test_changed_in_place() -> None:
     with Recorder(network, ['0', '1', '2']) as taps:
         network(IMAGES)
         # The ReLU puts out the tensor that it changed, after the change.
-        assert taps.changed == {'0'}
+        assert taps.modified_in_place == {'0'}
         assert taps['0'].min() >= 0
 
 
@@ -129,10 +129,10 @@ def test_clone_keeps_what_the_layer_put_out() -> None:
     network = make_network()
     expected = network[0](IMAGES)
     assert expected.min() < 0
-    with Recorder(network, ['0'], clone=['0']) as taps:
+    with Recorder(network, ['0'], modified_in_place=['0']) as taps:
         network(IMAGES)
         assert torch.equal(taps['0'], expected)
-        assert taps.changed == set()
+        assert taps.modified_in_place == set()
 
 
 def test_output_that_is_no_tensor() -> None:

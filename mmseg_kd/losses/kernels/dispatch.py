@@ -1,4 +1,4 @@
-"""Divergences at the size that a loss asks for, each in the way that costs least."""
+"""Divergences at the size that a loss asks for, each by the backend that costs least."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def pixel_divergence_at(
     """`functional.pixel_divergence` of the maps brought to `size`."""
     if len(teachers_NChw) == 1:
         (teacher_NChw,) = teachers_NChw
-        way = _way(student_NChw, teacher_NChw)
-        loss: Tensor = way.pixel_divergence(student_NChw, teacher_NChw, size, tau, mask_NHW)
+        backend = _backend(student_NChw, teacher_NChw)
+        loss: Tensor = backend.pixel_divergence(student_NChw, teacher_NChw, size, tau, mask_NHW)
         return loss
     return functional.pixel_divergence(
         resize_map(student_NChw, size), _resize_all(teachers_NChw, size), tau, mask_NHW
@@ -43,8 +43,8 @@ def group_divergence_at(
     """`functional.group_divergence` of the maps brought to `size`."""
     if len(teachers_NChw) == 1:
         (teacher_NChw,) = teachers_NChw
-        way = _way(student_NChw, teacher_NChw)
-        loss: Tensor = way.group_divergence(
+        backend = _backend(student_NChw, teacher_NChw)
+        loss: Tensor = backend.group_divergence(
             student_NChw, teacher_NChw, size, group_size, tau, mask_NHW
         )
         return loss
@@ -53,7 +53,7 @@ def group_divergence_at(
     )
 
 
-def _way(student_NChw: Tensor, teacher_NChw: Tensor) -> ModuleType:
+def _backend(student_NChw: Tensor, teacher_NChw: Tensor) -> ModuleType:
     """The module whose divergences take these maps in the least time."""
     if triton_divergence.can_take(student_NChw, teacher_NChw):
         return triton_divergence

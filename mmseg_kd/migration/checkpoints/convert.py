@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mmseg_kd.checkpoints.load import LoadReport, read_tensors, without_prefix
 from mmseg_kd.checkpoints.read import first_line
-from mmseg_kd.checkpoints.save import check_format, save_weights, written_whole
+from mmseg_kd.checkpoints.save import atomic_write, check_format, save_weights
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.migration.checkpoints.layout import Renamed
 from mmseg_kd.migration.checkpoints.segformer_keys import rename_segformer, segformer_model
@@ -244,7 +244,7 @@ def save_conversion(conversion: Conversion, target: Path) -> tuple[Path, Path]:
     comments = ''.join(f'# {line}\n' for line in '\n'.join(about).splitlines())
     text = comments + Config(dict(model=conversion.model.to_dict())).pretty_text
     config = target.with_suffix('.py')
-    with written_whole(config) as partial_config:
+    with atomic_write(config) as partial_config:
         partial_config.write_text(text, encoding='utf-8')
         save_weights(conversion.state_dict, target, meta)
     return target, config

@@ -13,7 +13,7 @@ from mmseg_kd.errors import ConfigError
 COLOURS = ('bgr', 'rgb')
 
 
-class Deployed(nn.Module):
+class ExportModule(nn.Module):
     """The forward pass that is exported.
 
     A sliding window (`test_cfg.mode='slide'`) is no part of it: it computes one window.

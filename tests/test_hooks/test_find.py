@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mmseg_kd.hooks import NonFiniteHook, RankZeroBuffersHook
-from mmseg_kd.hooks.of_runner import hook_of, hooks_of
+from mmseg_kd.hooks.find import find_hooks, get_or_add_hook
 
 
 class Own(NonFiniteHook):
@@ -16,10 +16,10 @@ class Own(NonFiniteHook):
 def test_the_runners_own_hook_comes_first() -> None:
     hooks: list[Any] = [RankZeroBuffersHook()]
     runner = SimpleNamespace(hooks=hooks, register_hook=hooks.append)
-    assert hooks_of(runner, NonFiniteHook) == []
-    new = hook_of(runner, NonFiniteHook)
+    assert find_hooks(runner, NonFiniteHook) == []
+    new = get_or_add_hook(runner, NonFiniteHook)
     assert type(new) is NonFiniteHook
-    assert hook_of(runner, NonFiniteHook) is new
+    assert get_or_add_hook(runner, NonFiniteHook) is new
     hooks[:] = [own := Own(), RankZeroBuffersHook()]
-    assert hook_of(runner, NonFiniteHook) is own
+    assert get_or_add_hook(runner, NonFiniteHook) is own
     assert len(hooks) == 2

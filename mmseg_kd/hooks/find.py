@@ -10,14 +10,14 @@ from mmengine.runner import Runner
 T = TypeVar('T', bound=Hook)
 
 
-def hooks_of(runner: Runner, kind: type[T]) -> list[T]:
+def find_hooks(runner: Runner, kind: type[T]) -> list[T]:
     """A runner's hooks of one kind, in the order in which they are called."""
     return [hook for hook in runner.hooks if isinstance(hook, kind)]
 
 
-def hook_of(runner: Runner, kind: type[T]) -> T:
+def get_or_add_hook(runner: Runner, kind: type[T]) -> T:
     """The hook of one kind that a runner has from its config; where there is none it gets one."""
-    for hook in hooks_of(runner, kind):
+    for hook in find_hooks(runner, kind):
         return hook
     hook = kind()
     runner.register_hook(hook)
