@@ -24,8 +24,8 @@ class Recorder:
     Args:
         model: The network.
         layers: Names as in `find_tap`.
-        modified_in_place: Layers whose output the network changes in place later, as ReLU(inplace=True)
-            does: a copy is kept of these.
+        modified_in_place: Layers whose output the network changes in place later, as
+            ReLU(inplace=True) does: a copy is kept of these.
         stop: Raise `ForwardStopped` as soon as every layer has fired.
 
     >>> with Recorder(model, ['backbone.conv1']) as taps:
@@ -41,7 +41,7 @@ class Recorder:
         stop: bool = False,
     ) -> None:
         self._taps = {name: find_tap(model, name, 'network') for name in layers}
-        self._modified_in_place = clone
+        self._modified_in_place = modified_in_place
         self._stop = stop
         self._outputs: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}

@@ -53,7 +53,7 @@ class CompiledTaps:
         except Exception as error:  # each backend has errors of its own
             raise ConfigError(f'{label}.compile: {_reason(error)}') from error
         self._network = network
-        self._modified_in_place = clone
+        self._modified_in_place = modified_in_place
         self._label = label
         self._auxiliary = any(map(is_auxiliary, layers))
         self._is_running = False

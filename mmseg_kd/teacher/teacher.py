@@ -106,7 +106,7 @@ class Teacher:
             ConfigError: The network does not run in channels_last, or cannot be compiled as the
                 config says.
         """
-        self._modified_in_place = clone
+        self._modified_in_place = modified_in_place
         self._normalisation = Normalisation(student_preprocessor, self.network.data_preprocessor)
         options = self.spec.options
         if options.fold_bn:
