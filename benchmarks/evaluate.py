@@ -38,7 +38,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from turns import Measured, device_name, measure
 
-import mmseg_kd
+import mmseg_kd.register
 from mmseg_kd.config.load import load_config
 from mmseg_kd.evaluation import FastIoUMetric, use_lean_prediction
 from mmseg_kd.networks.build import replace_sync_bn, without_initialisation

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from turns import device_name, measure
 
-import mmseg_kd
+import mmseg_kd.register
 from mmseg_kd.losses import functional
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
 from mmseg_kd.losses.functional import resize_map

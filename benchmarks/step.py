@@ -32,7 +32,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from turns import device_name, measure
 
-import mmseg_kd
+import mmseg_kd.register
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import parse_network
 from mmseg_kd.losses import functional

@@ -29,7 +29,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 from turns import device_name, measure
 
-import mmseg_kd
+import mmseg_kd.register
 from mmseg_kd.config.network_spec import parse_network
 from mmseg_kd.networks.build import build_network, without_initialisation
 from mmseg_kd.networks.probe import probe

@@ -21,7 +21,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-import mmseg_kd
+import mmseg_kd.register
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import parse_network
 from mmseg_kd.networks.build import replace_sync_bn, without_initialisation

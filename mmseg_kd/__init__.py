@@ -1,30 +1,29 @@
 """Distil large semantic segmentation networks into small ones.
 
-Importing this package registers its distillation, losses, connectors, schedules and data sets:
-a config needs only `custom_imports = dict(imports=['mmseg_kd'])`. From then on mmengine reads
-checkpoints as data alone.
+Importing the package costs nothing and changes nothing. `mmseg_kd.register` registers what it has
+with mmengine, for configs; the rooms below (`mmseg_kd.losses`, `mmseg_kd.networks`, ...) and
+`mmseg_kd.distill` are imported when they are first asked for.
 """
 
-from mmseg_kd.checkpoints.host_loader import take_over_loading
-from mmseg_kd.host.quiet import import_quietly, name_distribution
+from __future__ import annotations
 
-name_distribution()
-take_over_loading()
-import_quietly('mmseg.models', 'mmseg.datasets', 'mmseg.engine', 'mmseg.visualization')
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-# Registration happens on import, after the hosts are in.
-from mmseg_kd import connectors, datasets, distillation, hooks, losses, schedules  # noqa: E402
-from mmseg_kd.engine.distill import Distilled, distill  # noqa: E402
+if TYPE_CHECKING:
+    from mmseg_kd.engine.distill import Distilled, distill
 
 __version__ = '0.1.0'
 
-__all__ = [
-    'Distilled',
-    'connectors',
-    'datasets',
-    'distill',
-    'hooks',
-    'losses',
-    'schedules',
-    'distillation',
-]
+__all__ = ['Distilled', '__version__', 'distill']
+
+
+def __getattr__(name: str) -> Any:
+    if name in ('Distilled', 'distill'):
+        return getattr(import_module('mmseg_kd.engine.distill'), name)
+    try:
+        return import_module(f'{__name__}.{name}')
+    except ModuleNotFoundError as error:
+        if error.name != f'{__name__}.{name}':
+            raise
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}') from None

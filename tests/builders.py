@@ -21,8 +21,6 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from torch import Tensor, nn
 
-import mmseg_kd  # noqa: F401  it registers what the model dicts name
-
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 5
 SIZE = (32, 32)

@@ -16,6 +16,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
+import mmseg_kd.register  # noqa: F401  what the dicts of tests name
 from mmseg_kd.registry import KD_LOSSES
 
 # Fixtures; tests import this file by its name, so there is no second one.

@@ -19,7 +19,7 @@ import mmengine.registry
 import mmseg.registry
 from mmengine.registry import Registry
 
-import mmseg_kd
+import mmseg_kd.register
 from mmseg_kd.config.fields import NetworkFields, TeacherFields, TermFields
 from mmseg_kd.config.teacher_options import TeacherOptions
 from mmseg_kd.config.term_spec import CHANNELS

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_kd.config.text import write_value
-from mmseg_kd.connectors import as_map
 from mmseg_kd.errors import ConfigError, ShapeError
 from mmseg_kd.networks.forward import PROBE_SIZE
 from mmseg_kd.networks.layers import Pass, run_once
 from mmseg_kd.networks.probe import probe
 from mmseg_kd.networks.taps import find_tap
+from mmseg_kd.networks.tokens import as_map
 
 # From so many classes on the terms begin with the settings published for ADE20K's 150; with fewer,
 # with those that were found on CamVid's 11.

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+import mmseg_kd.register  # noqa: F401  what configs name
 from mmseg_kd.checkpoints import checkpoint_trust
 from mmseg_kd.cli.calling import ending_quietly, finish
 from mmseg_kd.config.experiments import run_name

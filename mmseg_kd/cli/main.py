@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from mmseg_kd import __version__
+from mmseg_kd.cli.calling import called_as
 from mmseg_kd.cli.commands import COMMANDS, GROUPS
 
 USAGE = 2
@@ -50,10 +52,6 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _run(name: str, args: Sequence[str]) -> int:
     run: Callable[[Sequence[str]], int] = import_module(COMMANDS[name].module).main
-    if 'mmseg_kd' not in sys.modules:  # a command that does without
-        return run(args)
-    from mmseg_kd.cli.calling import called_as
-
     with called_as(f'mmseg-kd {name}'):
         return run(args)
 
@@ -65,8 +63,6 @@ def _help(args: Sequence[str]) -> int:
         parser.error(f'there is no command {args[0]!r}; nearest: {close}')
     parsed, _ = parser.parse_known_args(args)
     if parsed.version:
-        from mmseg_kd import __version__
-
         print(__version__)
         return 0
     if args:

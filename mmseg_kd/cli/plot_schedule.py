@@ -12,7 +12,7 @@ from mmseg_kd.analysis.schedule import draw_weights, mean_weights
 from mmseg_kd.cli.common import add_config_arguments, run_command
 from mmseg_kd.config.experiments import run_name
 from mmseg_kd.config.load import load_config
-from mmseg_kd.config.network_spec import parse_teachers
+from mmseg_kd.config.network_spec import is_distillation, parse_teachers
 from mmseg_kd.config.term_spec import parse_terms
 from mmseg_kd.distillation.term import Term
 from mmseg_kd.errors import ConfigError, Problems
@@ -37,7 +37,7 @@ def terms_of(cfg: Config) -> list[Term]:
     Raises:
         ConfigError: The config is no distillation, has no terms, or one is wrong.
     """
-    if cfg.model.get('type') != 'DistillationWrapper' or not cfg.model.get('distillation'):
+    if not (is_distillation(cfg) and cfg.model.get('distillation')):
         raise ConfigError('expected a distillation with terms, got a config without any.')
     problems = Problems()
     names, _ = parse_teachers(cfg.model.get('teacher'), problems)

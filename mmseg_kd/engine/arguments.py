@@ -235,7 +235,7 @@ def runtime_config() -> dict[str, Any]:
     runtime = read_config_file('mmseg::_base_/default_runtime.py').to_dict()
     backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
     runtime['visualizer'] = {**runtime['visualizer'], 'vis_backends': backends}
-    runtime['custom_imports'] = dict(imports=['mmseg_kd'], allow_failed_imports=False)
+    runtime['custom_imports'] = dict(imports=['mmseg_kd.register'], allow_failed_imports=False)
     return {key: value for key, value in runtime.items() if key != 'vis_backends'}
 
 

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from numpy.typing import NDArray
 from torch import nn
 
+import mmseg_kd.register  # noqa: F401  what configs name
 from mmseg_kd.checkpoints.trust import checkpoint_trust, checkpoints_are_trusted
 from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.engine.arguments import (

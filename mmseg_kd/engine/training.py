@@ -41,6 +41,17 @@ from mmseg_kd.hooks.find import find_hooks, get_or_add_hook
 from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.networks.build import student_of
 
+# What every run is watched by, in the order in which they are added.
+RUN_HOOKS = (
+    IterationSeedHook,
+    RankZeroBuffersHook,
+    ExactResumeHook,
+    NonFiniteHook,
+    GradientNormHook,
+    ValidationPicturesHook,
+    ProgressHook,
+)
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -118,9 +129,7 @@ def prepare_training(
             with as_config_error(f'{split} data'):
                 check_dataset(loader['dataset'], split, num_classes, tolerated)
     get_or_add_hook(runner, Started)
-    for kind in (IterationSeedHook, RankZeroBuffersHook, ExactResumeHook, NonFiniteHook):
-        get_or_add_hook(runner, kind)
-    for kind in (GradientNormHook, ValidationPicturesHook, ProgressHook):
+    for kind in RUN_HOOKS:
         get_or_add_hook(runner, kind)
     stop_on_signals(runner)
     ignore_full_disk_in_log(runner)

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmseg_kd.analysis.comparison import colour_label, draw_comparison
-from mmseg_kd.analysis.differences import evenly_spaced
+from mmseg_kd.analysis.differences import VOID, evenly_spaced
 from mmseg_kd.analysis.grid import Picture
 from mmseg_kd.checks import is_integer
 from mmseg_kd.distillation import DistillationWrapper
@@ -31,9 +31,6 @@ from mmseg_kd.host.visualizer import add_picture
 from mmseg_kd.networks.build import unwrapped
 
 NAME = 'validation'
-
-# A pixel that is not annotated.
-VOID = 255
 
 # Beside pictures that are narrower or lower than the first.
 PAPER = (255, 255, 255)

@@ -124,7 +124,7 @@ def convert_config(path: Path) -> ConvertedConfig:
     groups: list[dict[str, Any]] = [
         dict(
             default_scope='mmseg',
-            custom_imports=dict(imports=['mmseg_kd'], allow_failed_imports=False),
+            custom_imports=dict(imports=['mmseg_kd.register'], allow_failed_imports=False),
         ),
         dict(data_preprocessor=data.preprocessor, model=distillation),
         data.values,

@@ -10,8 +10,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmseg_kd.connectors import as_map
 from mmseg_kd.errors import ConfigError, LayerNotFoundError, ShapeError, nearest
+from mmseg_kd.networks.tokens import as_map
 
 # Of one call of a module, with its arguments and its output: what the tap keeps.
 Read = Callable[[tuple[Any, ...], dict[str, Any], Any], Tensor]

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from mmseg.evaluation.metrics import IoUMetric
 from numpy.typing import NDArray
 
+from mmseg_kd.analysis.differences import VOID
 from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import FastIoUMetric
@@ -27,8 +28,6 @@ from mmseg_kd.evaluation.latency import measure_latency
 from mmseg_kd.evaluation.lean_prediction import use_lean_prediction
 from mmseg_kd.host.quiet import explain
 from mmseg_kd.networks.probe import evaluating
-
-IGNORED = 255
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def ignored_label(cfg: Config) -> int:
     for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
         if isinstance(metric, Mapping) and 'ignore_index' in metric:
             return int(metric['ignore_index'])
-    return IGNORED
+    return VOID
 
 
 def measure(network: Any, cfg: Config, progress: Callable[[int, int], None]) -> Measurement:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mmseg_kd.connectors import ConvConnector, as_map
+from mmseg_kd.connectors import ConvConnector
 from mmseg_kd.errors import ConfigError, ShapeError
-from mmseg_kd.networks.tokens import grid_of
+from mmseg_kd.networks.tokens import as_map, grid_of
 from mmseg_kd.registry import CONNECTORS, build
 
 

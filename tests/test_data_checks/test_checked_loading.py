@@ -13,7 +13,6 @@ from builders import write_dataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-import mmseg_kd  # noqa: F401  it registers what the data set dicts name
 from mmseg_kd.data_checks.checked_loading import ReportingCollate, Skips, check_loading
 from mmseg_kd.data_checks.findings import KINDS, SEE_ALL
 from mmseg_kd.data_checks.image_file import picture_findings

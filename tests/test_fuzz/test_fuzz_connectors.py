@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from maps import DTYPES, LAYOUTS, laid_out, values
 
-from mmseg_kd.connectors import ConvConnector, as_map
+from mmseg_kd.connectors import ConvConnector
 from mmseg_kd.errors import ShapeError
+from mmseg_kd.networks.tokens import as_map
 
 
 @given(

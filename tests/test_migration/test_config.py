@@ -91,7 +91,7 @@ def test_segformer_on_ade20k(tmp_path: Path) -> None:
     ]
     assert model['data_preprocessor'] == cfg.data_preprocessor.to_dict()
     assert cfg.data_preprocessor.size == (512, 512)
-    assert cfg.custom_imports.imports == ['mmseg_kd']
+    assert cfg.custom_imports.imports == ['mmseg_kd.register']
     assert cfg.default_scope == 'mmseg'
     assert cfg.train_dataloader.batch_size == 4
     assert cfg.train_dataloader.sampler.type == 'InfiniteSampler'

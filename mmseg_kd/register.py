@@ -1,0 +1,23 @@
+"""Makes the hosts know this package: `custom_imports = dict(imports=['mmseg_kd.register'])`.
+
+Importing it registers segmentor, losses, connectors, schedules, hooks, metric and data sets, and
+has mmengine read checkpoints as data alone. Every command of this package imports it by itself.
+"""
+
+from mmseg_kd.checkpoints.host_loader import take_over_loading
+from mmseg_kd.host.quiet import import_quietly, name_distribution
+
+name_distribution()
+take_over_loading()
+import_quietly('mmseg.models', 'mmseg.datasets', 'mmseg.engine', 'mmseg.visualization')
+
+# Registration happens on import, after the hosts are in.
+from mmseg_kd import (  # noqa: E402, F401
+    connectors,
+    datasets,
+    distillation,
+    evaluation,
+    hooks,
+    losses,
+    schedules,
+)
