@@ -74,7 +74,7 @@ def tap(tapped: TappedNetwork, item: Any, layers: Collection[str]) -> Taps:
                 images_NCHW, tapped.input_size, mode='bilinear', align_corners=False
             )
         # Copies: a layer after it may change an output in place.
-        outputs = run_to_layers(network, images_NCHW, layers, clone=layers)
+        outputs = run_to_layers(network, images_NCHW, layers, modified_in_place=layers)
     idle = [layer for layer in layers if layer not in outputs]
     if idle:
         raise ConfigError(

@@ -39,7 +39,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     for command in COMMANDS.values():
         parser: argparse.ArgumentParser = import_module(command.module)._parser()
         # What lies outside this package has its own ways, and finishes its parser itself.
-        if command.module.startswith('mmseg_kd.cli.'):
+        if command.name != 'launch':
             with called_as(f'mmseg-kd {command.name}'):
                 finish(parser)
         _complete_files(parser)

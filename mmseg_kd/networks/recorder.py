@@ -86,6 +86,6 @@ class Recorder:
         return dict(self._outputs)
 
     @property
-    def changed(self) -> set[str]:
+    def modified_in_place(self) -> set[str]:
         """Layers whose output was changed in place after it was recorded."""
         return {n for n, out in self._outputs.items() if out._version != self._versions[n]}

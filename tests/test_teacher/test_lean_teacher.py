@@ -68,7 +68,7 @@ def make(tmp_path: Path) -> Make:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a teacher says in the log."""
     lines: list[str] = []
-    for module in ('teacher', 'compiled'):
+    for module in ('teacher.teacher', 'teacher.compiled'):
         monkeypatch.setattr(
             f'mmseg_kd.{module}.print_log', lambda text, **kwargs: lines.append(text)
         )
