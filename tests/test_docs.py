@@ -62,7 +62,7 @@ def test_terms_it_shows_are_sound(page: str) -> None:
             # The configs that it names are made up.
             Problems(),
         )
-        specs = parse_terms(model['distillation'], teachers, problems)
+        specs = parse_terms(model['distillation'], teachers, problems).specs
         problems.raise_if_any()
         assert specs
 

@@ -21,7 +21,7 @@ from mmseg_kd.config.network_spec import (
     parse_teachers,
     trained_network_of,
 )
-from mmseg_kd.config.term_spec import parse_layers
+from mmseg_kd.config.term_spec import parse_terms
 from mmseg_kd.errors import CheckpointError, ConfigError, Problems
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.runs.work_dir import read_work_dir, split_title, title_of
@@ -160,7 +160,7 @@ def term_layers(networks: Sequence[NamedNetwork], teacher: str | None) -> list[t
         if not is_distillation(one.cfg):
             continue
         names, _ = parse_teachers(one.cfg.model.get('teacher'), Problems())
-        terms = parse_layers(one.cfg.model.get('distillation'), names)
+        terms = parse_terms(one.cfg.model.get('distillation'), names, Problems()).layers
         pairs = [
             pair
             for _, layers in terms

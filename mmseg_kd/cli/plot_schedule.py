@@ -41,7 +41,7 @@ def terms_of(cfg: Config) -> list[Term]:
         raise ConfigError('expected a distillation with terms, got a config without any.')
     problems = Problems()
     names, _ = parse_teachers(cfg.model.get('teacher'), problems)
-    specs = parse_terms(cfg.model.distillation, names, problems)
+    specs = parse_terms(cfg.model.distillation, names, problems).specs
     problems.raise_if_any()
     return [Term(spec, connector=None) for spec in specs]
 

@@ -12,12 +12,7 @@ from torch import nn
 
 from mmseg_kd.config.distillation_spec import parse_distillation
 from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
-from mmseg_kd.config.term_spec import (
-    TermSpec,
-    parse_layers,
-    student_layers,
-    teacher_layers,
-)
+from mmseg_kd.config.term_spec import Layers, TermSpec, student_layers, teacher_layers
 from mmseg_kd.distillation.term import Term, make_term
 from mmseg_kd.errors import ConfigError, Problems, ShapeError
 from mmseg_kd.networks.build import build_segmentor
@@ -66,9 +61,7 @@ def assemble(
     with torch.random.fork_rng(devices=[]):
         names = spec.names
         teachers: dict[str, Teacher] = {}
-        wanted = {
-            name for _, layers in parse_layers(distillation, names) for name in layers.teachers
-        }
+        wanted = {name for _, layers in spec.layers for name in layers.teachers}
         for name, one in spec.teachers.items() if distillation else ():
             label = teacher_label(name, len(names))
             if len(names) > 1 and name not in wanted:
@@ -79,7 +72,7 @@ def assemble(
         terms: list[Term] = []
         modified_in_place: set[str] = set()
         if network is not None and teachers:
-            missing = _missing_layers(distillation, names, network, teachers, problems)
+            missing = _missing_layers(spec.layers, network, teachers, problems)
             whole = [one for one in spec.terms if one.where not in missing]
             terms, modified_in_place = _connect(whole, network, teachers, problems)
     problems.raise_if_any()
@@ -88,17 +81,12 @@ def assemble(
 
 
 def _missing_layers(
-    cfgs: Any,
-    names: Sequence[str],
+    terms: Sequence[tuple[str, Layers]],
     student: nn.Module,
     teachers: Mapping[str, Teacher],
     problems: Problems,
 ) -> set[str]:
-    """The places of terms with a layer that does not exist, each of which becomes a problem.
-
-    The layers are looked up as `cfgs` names them, so that those of a term with another fault
-    are looked up too.
-    """
+    """The places of terms with a layer that does not exist, each of which becomes a problem."""
     missing = set()
 
     def look(network: nn.Module, side: str, layers: Sequence[str], where: str, key: str) -> None:
@@ -110,7 +98,7 @@ def _missing_layers(
                 missing.add(where)
 
     seen = set()
-    for where, layers in parse_layers(cfgs, names):
+    for where, layers in terms:
         if where not in seen:  # an entry over several teachers names the student's layers once
             look(student, 'student', layers.student, where, 'student_layer')
         seen.add(where)

@@ -56,7 +56,7 @@ def _cells(term: Mapping[str, Any]) -> list[str]:
         call(term.get('loss')),
         _layers(term.get('student_layer')),
         _layers(term.get('teacher_layer')),
-        f'{term.get("weight", 1.0):g}' if _is_number(term.get('weight', 1.0)) else '?',
+        f'{term.get("weight", TermFields.weight):g}' if _is_number(term.get("weight", TermFields.weight)) else '?',
         ' · '.join(map(call, schedules)) or 'constant',
         ', '.join(f'{key}={as_repr(value)}' for key, value in more.items()) or MISSING,
     ]

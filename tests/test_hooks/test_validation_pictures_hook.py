@@ -163,7 +163,7 @@ def test_a_network_on_its_own() -> None:
 
 
 def without_head(model: Any) -> str:
-    next(iter(model._teachers.values())).is_integer = False
+    next(iter(model._teachers.values())).is_complete = False
     return 'its checkpoint has not all that it predicts with'
 
 

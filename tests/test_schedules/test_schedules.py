@@ -184,7 +184,7 @@ def test_registered(kind: Any) -> None:
 def term(**changes: Any) -> Term:
     cfg = dict(student_layer='a', teacher_layer='b', loss=dict(type='KLLoss')) | changes
     problems = Problems()
-    specs = parse_terms([cfg], ['teacher'], problems)
+    specs = parse_terms([cfg], ['teacher'], problems).specs
     problems.raise_if_any()
     return Term(specs[0], connector=None)
 
