@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from mmseg_kd.config.text import write_value
 from mmseg_kd.errors import ConfigError, ShapeError
-from mmseg_kd.networks.forward import PROBE_SIZE
 from mmseg_kd.networks.layers import Pass, run_once
-from mmseg_kd.networks.probe import probe
+from mmseg_kd.networks.probe import PROBE_SIZE, probe
 from mmseg_kd.networks.taps import find_tap
 from mmseg_kd.networks.tokens import as_map
 

@@ -79,7 +79,7 @@ def make_term(
     spec: TermSpec,
     student: Taps,
     teachers: Mapping[str, Taps],
-    classes: Mapping[str, tuple[int, int]],
+    classes: Mapping[str, tuple[int | None, int | None]],
 ) -> Term:
     """A term with the connector that its layers need.
 

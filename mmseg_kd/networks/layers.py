@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ShapeError
-from mmseg_kd.networks.forward import kept_features, run_auxiliary_heads
+from mmseg_kd.networks.forward import run_whole
 from mmseg_kd.networks.probe import evaluating, probe_images
 from mmseg_kd.networks.taps import Tap, find_tap, tap_names
 
@@ -72,9 +72,8 @@ def run_once(network: nn.Module) -> Pass:
         if name in ('backbone', 'neck'):
             handles.append(part.register_forward_hook(keep_part(name)))
     try:
-        with evaluating(network), kept_features(network) as features:
-            network(probe_images(network), mode='tensor')
-            run_auxiliary_heads(network, features[-1])
+        with evaluating(network):
+            run_whole(network, probe_images(network), taps)
     finally:
         for handle in handles:
             handle.remove()

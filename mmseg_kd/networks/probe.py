@@ -12,25 +12,39 @@ from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError, KDError
 from mmseg_kd.host.quiet import explain
-from mmseg_kd.networks.forward import PROBE_SIZE, is_auxiliary, run_to_layers, run_whole
+from mmseg_kd.networks.forward import run_to_layers, run_whole
 from mmseg_kd.networks.recorder import Recorder
+from mmseg_kd.networks.taps import Taps
+
+# Large enough for every backbone's total stride, small enough to cost nothing.
+PROBE_SIZE = (128, 128)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a dry run to some layers found.
+    """What a dry run to some layers found, and one of the whole network after it.
 
     Attributes:
+        images_NCHW: What it was run on.
         outputs: The layers' outputs; a layer that did not run is absent.
         learning: Layers through whose output something learns.
         modified_in_place: Layers whose output the network changes in place afterwards.
-        used: Parameters and buffers, by key, that the run went through.
+        used: Parameters and buffers, by key, that the run to the layers went through.
+        used_in_all: Those that the run of the whole network went through.
     """
 
+    images_NCHW: Tensor
     outputs: dict[str, Tensor]
     learning: set[str]
     modified_in_place: set[str]
     used: set[str]
+    used_in_all: set[str]
+
+    @property
+    def taps(self) -> Taps:
+        """The outputs as a network's taps."""
+        height, width = self.images_NCHW.shape[-2:]
+        return Taps(self.outputs, (height, width))
 
 
 @contextmanager
@@ -51,17 +65,26 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 def probe_images(network: nn.Module) -> Tensor:
     """A tiny batch of one random image for `network`, on its device."""
-    device = next(network.parameters()).device
+    device = next((p.device for p in network.parameters()), torch.device('cpu'))
     generator = torch.Generator().manual_seed(0)
     return torch.randn(1, 3, *PROBE_SIZE, generator=generator).to(device)
 
 
-def probe(network: nn.Module, layers: Collection[str], side: str) -> Probe:
-    """Run `network` to `layers` and look.
+def probe(
+    network: nn.Module, layers: Collection[str], side: str, example_NCHW: Tensor | None = None
+) -> Probe:
+    """Run `network` to `layers`, and then as a whole, and look.
+
+    Args:
+        network: Any network.
+        layers: Names as in `find_tap`.
+        side: What messages call the network.
+        example_NCHW: Images to run it on; None: one of noise, of `PROBE_SIZE`.
 
     Raises:
-        ConfigError: The network fails on an image of `PROBE_SIZE`.
+        ConfigError: The network fails on them.
     """
+    images = probe_images(network) if example_NCHW is None else example_NCHW
     entered: set[str] = set()
     completed: set[str] = set()
     handles = []
@@ -69,36 +92,38 @@ def probe(network: nn.Module, layers: Collection[str], side: str) -> Probe:
     def mark(name: str, into: set[str]) -> Any:
         return lambda *_: into.add(name)
 
+    def used() -> set[str]:
+        # Some code calls a module's `forward`, past its hooks: what ran inside it tells.
+        inside = {name[:i] for name in entered for i, c in enumerate(name) if c == '.'}
+        return {k for k in network.state_dict() if _is_used(k, entered | inside, completed)}
+
     for name, module in network.named_modules():
         handles.append(module.register_forward_pre_hook(mark(name, entered)))
         handles.append(module.register_forward_hook(mark(name, completed)))
     try:
         with evaluating(network):
-            images = probe_images(network)
             with torch.enable_grad():
                 outputs = run_to_layers(network, images, layers)
             learning = {name for name, output in outputs.items() if output.requires_grad}
             outputs = {name: output.detach() for name, output in outputs.items()}
-            # mmseg calls a head's `forward`, past its hooks: what ran inside it tells.
-            entered |= {name[:i] for name in entered for i, c in enumerate(name) if c == '.'}
-            used = {k for k in network.state_dict() if _is_used(k, entered, completed)}
+            used_to_layers = used()
             # A full run, since what changes an output comes after it.
             with Recorder(network, outputs) as taps:
-                run_whole(network, images, any(map(is_auxiliary, outputs)))
+                run_whole(network, images, outputs)
                 modified_in_place = taps.modified_in_place
     except KDError as error:
         raise type(error)(f'{side}: {error}') from error
     except Exception as error:  # whatever a network raises
-        size = 'x'.join(map(str, PROBE_SIZE))
+        height, width = images.shape[-2:]
         # Torch's word for tensors that do not go together.
         hint = '; check in_channels and in_index of its heads' * isinstance(error, RuntimeError)
         raise ConfigError(
-            f'{side}: a dry run on an image of {size} failed: {explain(error)}{hint}'
+            f'{side}: a dry run on an image of {height}x{width} failed: {explain(error)}{hint}'
         ) from error
     finally:
         for handle in handles:
             handle.remove()
-    return Probe(outputs, learning, modified_in_place, used)
+    return Probe(images, outputs, learning, modified_in_place, used_to_layers, used())
 
 
 def _is_used(key: str, entered: Collection[str], completed: Collection[str]) -> bool:
