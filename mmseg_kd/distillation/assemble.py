@@ -144,15 +144,13 @@ def _connect(
     for term in terms:
         if set(term.layers.teachers) <= set(theirs):
             with problems:
-                made.append(_make_term(term, spec, student, networks, ours, theirs))
+                made.append(_make_term(term, spec, ours, theirs))
     return teachers, made, ours.modified_in_place
 
 
 def _make_term(
     term: TermSpec,
     spec: DistillationSpec,
-    student: nn.Module,
-    networks: Mapping[str, nn.Module],
     ours: Probe,
     theirs: Mapping[str, Probe],
 ) -> Term:
@@ -170,9 +168,12 @@ def _make_term(
                 f'{term.where}: layers in a list are compared as they are, so the '
                 f'{teacher_label(name, len(spec.names))} cannot have an input_size of its own.'
             )
-        one, other = as_network(student), as_network(networks[name])
-        if one.is_scores(term.layers.student[0]) and other.is_scores(layers[0]):
-            classes[name] = (one.num_classes, other.num_classes)
+        one, other = (
+            side.scored_classes.get(layer)
+            for side, layer in ((ours, term.layers.student[0]), (theirs[name], layers[0]))
+        )
+        if one is not None and other is not None:
+            classes[name] = (one, other)
     taps = {name: theirs[name].taps for name in term.layers.teachers}
     return make_term(term, ours.taps, taps, classes)
 

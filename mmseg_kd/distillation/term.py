@@ -79,7 +79,7 @@ def make_term(
     spec: TermSpec,
     student: Taps,
     teachers: Mapping[str, Taps],
-    classes: Mapping[str, tuple[int | None, int | None]],
+    classes: Mapping[str, tuple[int, int]],
 ) -> Term:
     """A term with the connector that its layers need.
 
@@ -107,10 +107,13 @@ def make_term(
     if spec.connector == 'auto':
         for ours, other in classes.values():
             if ours != other:
+                differ = f'the student tells {ours} classes apart and the teacher {other}'
+                if 1 in (ours, other):
+                    differ = f"the student's scores have {ours} channels and the teacher's {other}"
                 raise ShapeError(
-                    f'{spec.where}: the student tells {ours} classes apart and the teacher '
-                    f'{other}, so their scores cannot be compared; take a teacher with the same '
-                    "classes, pair earlier layers, or write connector=dict(type='ConvConnector')."
+                    f'{spec.where}: {differ}, so their scores cannot be compared; take a teacher '
+                    'with the same classes, pair earlier layers, or write '
+                    "connector=dict(type='ConvConnector')."
                 )
         connector = None if channels == wanted else ConvConnector(channels, wanted)
     elif spec.connector is None:

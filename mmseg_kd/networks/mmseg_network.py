@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from mmseg_kd.networks.network import Preprocessing
+from mmseg_kd.networks.network import Preprocessing, as_size, channels_of, sizes_of
 
 # What mmseg's base class of segmentors asks of them; looked at by name, so that mmseg need not be
 # imported to tell that a module is none of them.
@@ -47,8 +48,33 @@ class MMSegNetwork:
         mean, std = preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()
         return Preprocessing(mean, std, swaps, pad_value)
 
+    @property
+    def channels(self) -> int:
+        return channels_of(self._segmentor, self.preprocessing)
+
+    @property
+    def input_sizes(self) -> list[tuple[int, int]]:
+        test_cfg = getattr(self._segmentor, 'test_cfg', None) or {}
+        own = (getattr(self._segmentor.data_preprocessor, 'size', None), test_cfg.get('crop_size'))
+        sizes = [*sizes_of(self._segmentor), *map(as_size, own)]
+        return [size for size in sizes if size is not None]
+
     def run(self, images_NCHW: Tensor) -> Any:
-        return self._segmentor(images_NCHW, mode='tensor')
+        if self._has_tensor_mode():
+            return self._segmentor(images_NCHW, mode='tensor')
+        # What prediction runs, which asks for the size of its images.
+        height, width = images_NCHW.shape[-2:]
+        size = dict(img_shape=(height, width), ori_shape=(height, width), pad_shape=(height, width))
+        return self._segmentor.encode_decode(images_NCHW, [size] * len(images_NCHW))
+
+    def _has_tensor_mode(self) -> bool:
+        """mmseg's tensor mode hands each head of a cascade the scores of the one before it.
+
+        PointRend's last head is made for points, and has no use for them.
+        """
+        heads = getattr(self._segmentor, 'decode_head', None)
+        later = heads[1:] if isinstance(heads, nn.ModuleList) else ()
+        return all('prev_output' in inspect.signature(head.forward).parameters for head in later)
 
     @contextmanager
     def running(self, layers: Collection[str]) -> Iterator[None]:
@@ -69,8 +95,18 @@ class MMSegNetwork:
         finally:
             handle.remove()
 
-    def is_scores(self, layer: str) -> bool:
-        return is_classifier(layer)
+    def scored_classes(self, layer: str) -> int | None:
+        if not is_classifier(layer):
+            return None
+        module = self._segmentor.get_submodule(layer)
+        # A convolution says it itself: not all heads, nor all of a head's branches, score the same.
+        if isinstance(module, nn.Conv2d):
+            return module.out_channels
+        while layer and not hasattr(module, 'num_classes'):
+            layer = layer.rpartition('.')[0]
+            module = self._segmentor.get_submodule(layer)
+        classes: int | None = getattr(module, 'out_channels', None) or self.num_classes
+        return classes
 
 
 def _is_auxiliary(layer: str) -> bool:
@@ -78,9 +114,14 @@ def _is_auxiliary(layer: str) -> bool:
     return layer.split('.')[0] == 'auxiliary_head'
 
 
+# How mmseg's heads call the layers that give scores: `conv_seg`, DANet's `cam_conv_seg`, DDRNet's
+# `aux_cls_seg`, PointRend's `fc_seg`, Segmenter's `mask_norm`.
+_SCORES = ('conv_seg', 'cls_seg', 'fc_seg', 'mask_norm')
+
+
 def is_classifier(layer: str) -> bool:
-    """Whether a layer puts out class scores: a head as a whole, or its `conv_seg`."""
+    """Whether a layer puts out class scores: a head as a whole, or one that is named for it."""
     path = layer.split('.')
     return path[0] in ('decode_head', 'auxiliary_head') and (
-        path[-1] == 'conv_seg' or all(part.isdigit() for part in path[1:])
+        path[-1].endswith(_SCORES) or all(part.isdigit() for part in path[1:])
     )

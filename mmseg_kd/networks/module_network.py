@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmseg_kd.networks.network import Preprocessing
+from mmseg_kd.networks.network import Preprocessing, channels_of, sizes_of
 
 
 class ModuleNetwork:
@@ -23,6 +23,8 @@ class ModuleNetwork:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
+        self.channels = channels_of(module, self.preprocessing)
+        self.input_sizes = sizes_of(module)
 
     def run(self, images_NCHW: Tensor) -> Any:
         return self._module(images_NCHW)
@@ -30,5 +32,5 @@ class ModuleNetwork:
     def running(self, layers: Collection[str]) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def is_scores(self, layer: str) -> bool:
-        return False
+    def scored_classes(self, layer: str) -> int | None:
+        return None

@@ -44,7 +44,8 @@ def build_teacher(
     found: Probe | None = None
     teacher: Teacher | None = None
     with problems:
-        found = probe(network, layers, label)
+        sizes = [] if spec.input_size is None else [spec.input_size]
+        found = probe(network, layers, label, sizes)
     with problems:
         report = _load(network, spec, label, found.used if found else ())
         if found is not None:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from mmseg_kd.config.teacher_options import TeacherOptions
 from mmseg_kd.errors import ConfigError, ShapeError
 from mmseg_kd.networks.forward import run_to_layers, run_whole
-from mmseg_kd.networks.probe import Probe, evaluating, probe
+from mmseg_kd.networks.probe import Probe, evaluating, keep_random_state, probe
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.networks.taps import Taps
 from mmseg_kd.teacher.compiled import CompiledTaps
@@ -75,7 +75,7 @@ class Teacher:
         self._normalisation = normalisation
         self._stream = SideStream() if self._options.stream else None
         if probed is None:
-            probed = probe(network, layers, label, example_NCHW)
+            probed = probe(network, layers, label, example_NCHW=example_NCHW)
             for layer in set(layers) - probed.outputs.keys():
                 raise ShapeError(f'{label}: {layer!r} does not run in a forward pass.')
         self._layers = tuple(probed.outputs)
@@ -156,7 +156,11 @@ class Teacher:
             layers: Some of those that were named at the beginning; None: all.
         """
         layers = self._layers if layers is None else layers
-        with nullcontext() if self._stream is None else self._stream.fork(images_NCHW):
+        # Some networks draw random numbers in eval mode too: those of the student stay as they are.
+        with (
+            nullcontext() if self._stream is None else self._stream.fork(images_NCHW),
+            keep_random_state(images_NCHW.device),
+        ):
             if self._normalisation is not None:
                 images_NCHW = self._normalisation(images_NCHW, data_samples)
             if self.input_size is not None:
