@@ -13,6 +13,7 @@ from torch import nn
 from mmseg_kd.config.distillation_spec import DistillationSpec, parse_distillation
 from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
 from mmseg_kd.config.term_spec import TermSpec, student_layers, teacher_layers
+from mmseg_kd.distillation.task_loss import check_class_weights
 from mmseg_kd.distillation.term import Term, make_term
 from mmseg_kd.errors import ConfigError, Problems, ShapeError
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
@@ -59,6 +60,9 @@ def assemble(
     if spec.student is not None:
         with problems:
             network = build_segmentor(spec.student.model, 'student')
+        if network is not None:
+            with problems:
+                check_class_weights(network, 'student')
     with torch.random.fork_rng(devices=[]):
         names = spec.names
         networks: dict[str, nn.Module] = {}

@@ -110,7 +110,8 @@ def run_on_noise(
     (height, width), failure = next(iter(errors.items()))
     if made_for and len({re.sub(r'\d+', '', str(error)) for error in errors.values()}) > 1:
         # The first may be about a size that it is not made for.
-        (height, width), failure = list(errors.items())[-1]
+        (height, width) = made_for[0]
+        failure = errors[height, width]
     # Torch's word for tensors that do not go together.
     hint = '; check in_channels and in_index of its heads' * isinstance(failure, RuntimeError)
     raise ConfigError(

@@ -33,6 +33,7 @@ from builders import (
     wrapper_config,
 )
 from mmengine.model import ExponentialMovingAverage
+from mmengine.optim import build_optim_wrapper
 from mmseg.models import SegTTAModel
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -960,3 +961,62 @@ def test_the_connectors_dry_run_leaves_it_as_it_was(make: Make) -> None:
     connector = make(one).terms['cd'].connector
     assert connector[1].num_batches_tracked == 0
     assert connector.training
+
+
+@pytest.mark.parametrize('count', [3, 7])
+def test_class_weights_are_as_many_as_classes(make: Make, count: int) -> None:
+    loss = dict(type='CrossEntropyLoss', class_weight=[1.0] * count)
+    student = resnet(4, auxiliary_head=fcn_head(4, 0))
+    for head in (student['decode_head'], student['auxiliary_head']):
+        head['loss_decode'] = loss
+    with pytest.raises(ManyErrors) as caught:
+        make(term(), student=student)
+    assert [str(error) for error in caught.value.errors] == [
+        f'student: {head}.loss_decode: CrossEntropyLoss: class_weight: expected 5 values, one for '
+        f'each channel of the scores, got {count}.'
+        for head in ('decode_head', 'auxiliary_head')
+    ]
+
+
+def test_a_teacher_that_draws_random_numbers_leaves_the_students_alone(make: Make) -> None:
+    wrapper = make(term())
+    plain = gradients(wrapper)
+
+    def draw(*_: Any) -> None:
+        torch.rand(7)
+
+    wrapper.teacher.backbone.register_forward_hook(draw)
+    drawing = gradients(wrapper)
+    assert plain.keys() == drawing.keys()
+    assert all(torch.equal(plain[name], drawing[name]) for name in plain if 'terms' not in name)
+
+
+@pytest.mark.parametrize('kind', ['BEiT', 'MAE'])
+def test_layer_wise_decay_is_that_of_the_plain_network(make: Make, kind: str) -> None:
+    vit = dict(img_size=(64, 64), patch_size=16, embed_dims=24, num_layers=2, num_heads=2)
+    backbone = dict(type=kind, mlp_ratio=2, out_indices=(0, 1), init_values=0.1, **vit)
+    student = resnet(4, backbone=backbone, decode_head=fcn_head(24, 1))
+    decay = dict(num_layers=2, decay_rate=0.5, decay_type='layer_wise_vit')
+    optimizer = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+        constructor='LearningRateDecayOptimizerConstructor',
+        paramwise_cfg=decay,
+    )
+
+    def rates(network: Any) -> dict[str, tuple[float, float]]:
+        names = {id(p): name for name, p in network.named_parameters()}
+        groups = build_optim_wrapper(network, copy.deepcopy(optimizer)).optimizer.param_groups
+        return {
+            names[id(p)]: (group['lr'], group['weight_decay'])
+            for group in groups
+            for p in group['params']
+        }
+
+    wrapper = make(term('decode_head.convs.0', 'backbone.layer2', 'CDLoss'), student=student)
+    expected = {f'student.{name}': rate for name, rate in rates(build(student)).items()}
+    found = rates(wrapper)
+    of_terms = {name: found.pop(name) for name in list(found) if name.startswith('terms.')}
+    assert found == expected
+    assert len(set(expected.values())) > 4
+    assert set(of_terms.values()) == {(1e-3, 0.05)}
