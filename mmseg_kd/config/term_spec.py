@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,6 +62,10 @@ class TermSpec:
     weight: float
     schedules: tuple[Schedule, ...]
     connector: Any
+
+    def weight_at(self, iteration: int) -> float:
+        """The weight times the product of the schedules' factors."""
+        return self.weight * math.prod(schedule(iteration) for schedule in self.schedules)
 
 
 def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> list[TermSpec]:
