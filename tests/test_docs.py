@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from mmseg.registry import HOOKS, VISBACKENDS
 
+import mmseg_kd.losses
 from mmseg_kd.config.experiments import experiments_of
 from mmseg_kd.config.network_spec import parse_teachers
 from mmseg_kd.config.term_spec import parse_terms
@@ -46,6 +48,44 @@ def test_a_loss_to_add_is_a_loss() -> None:
         KD_LOSSES.module_dict.pop(name, None)
 
 
+def test_a_loss_between_maps_to_add_is_a_loss() -> None:
+    name = 'ReverseKLLoss'
+    [code] = blocks('customize_distillation.md', f'class {name}')
+    try:
+        exec(code, {'__name__': 'my_losses'})
+        options = dict(tau=2.0, ignore_index=255, resolution='student')
+        loss = build(KD_LOSSES, dict(type=name, **options), 'loss')
+        student = torch.tensor([[0.0, 5.0], [0.0, -5.0]]).view(1, 2, 1, 2).requires_grad_()
+        teacher = torch.tensor([2 * math.log(3), 0.0]).view(1, 2, 1, 1).requires_grad_()
+        value = loss(student, teacher, torch.tensor([[[0, 255]]]))
+        expected = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+        assert value.item() == pytest.approx(expected)
+        value.backward()
+        assert student.grad is not None
+        assert teacher.grad is None
+    finally:
+        KD_LOSSES.module_dict.pop(name, None)
+
+
+def test_a_loop_of_ones_own_trains() -> None:
+    [code] = blocks('losses.md', 'for i, (images, labels)')
+    student, teacher = torch.nn.Conv2d(3, 20, 1), torch.nn.Conv2d(3, 20, 1)
+    before = student.weight.detach().clone()
+    labels = torch.randint(0, 20, (2, 8, 8), generator=torch.Generator().manual_seed(0))
+    names: dict[str, Any] = dict(
+        torch=torch,
+        student=student,
+        teacher=teacher,
+        task_loss=torch.nn.functional.cross_entropy,
+        optimiser=torch.optim.SGD(student.parameters(), lr=0.1),
+        loader=[(torch.ones(2, 3, 8, 8), labels)] * 2,
+    )
+    exec(code, names)
+    assert names['total'].isfinite()
+    assert not torch.equal(student.weight, before)
+    assert teacher.weight.grad is None
+
+
 @pytest.mark.parametrize('page', PAGES)
 def test_terms_it_shows_are_sound(page: str) -> None:
     found = blocks(page, 'loss=dict(')
@@ -69,7 +109,7 @@ def test_terms_it_shows_are_sound(page: str) -> None:
 
 @pytest.mark.parametrize('page', PAGES)
 def test_losses_it_names_are_there(page: str) -> None:
-    own = set(re.findall(r'class (\w+Loss)\b', text(page)))
+    own = {*re.findall(r'class (\w+Loss)\b', text(page)), *mmseg_kd.losses.__all__}
     foreign = {'PDLoss', 'CGDLossWS', 'KLDLoss'}  # SegDistill's
     named = set(re.findall(r'\b[A-Z]\w+Loss\b', text(page)))
     assert {n for n in named - own - foreign if n not in KD_LOSSES} == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -63,6 +64,10 @@ class TermSpec:
     weight: float
     schedules: tuple[Schedule, ...]
     connector: Any
+
+    def weight_at(self, iteration: int) -> float:
+        """The weight times the product of the schedules' factors."""
+        return self.weight * math.prod(schedule(iteration) for schedule in self.schedules)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from mmseg_kd.losses.kernels.dispatch import pixel_divergence_at
 from mmseg_kd.losses.logit_loss import LogitLoss
+from mmseg_kd.losses.logit_maps import LogitMaps
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -26,12 +24,5 @@ class KLLoss(LogitLoss):
     Segmentation, CVPR 2019, arXiv 1903.04197, eq. 1.
     """
 
-    def divergence(
-        self,
-        student_NChw: Tensor,
-        teachers_NChw: Sequence[Tensor],
-        size: tuple[int, int],
-        mask_NHW: Tensor | None,
-        label_NHW: Tensor | None,
-    ) -> Tensor:
-        return pixel_divergence_at(student_NChw, teachers_NChw, size, self.tau, mask_NHW)
+    def divergence(self, maps: LogitMaps) -> Tensor:
+        return maps.pixel_divergence(self.tau)

@@ -41,10 +41,12 @@ from torch import Tensor, nn
 from mmseg_kd.errors import (
     CheckpointError,
     ConfigError,
+    IterationError,
     LayerNotFoundError,
     ManyErrors,
     ShapeError,
 )
+from mmseg_kd.schedules import at_iteration as loop_at
 
 Make = Callable[..., Any]
 
@@ -205,8 +207,12 @@ def test_gradient_grows_with_the_weight(make: Make) -> None:
     ids=['no terms', 'logits', 'not reached', 'connector', 'schedule'],
 )
 def test_weight_0_is_the_plain_student_to_the_bit(
-    make: Make, student: dict[str, Any], terms: tuple[dict[str, Any], ...]
+    make: Make,
+    student: dict[str, Any],
+    terms: tuple[dict[str, Any], ...],
+    at_iteration: Callable[[int], None],
 ) -> None:
+    at_iteration(0)
     layer = (
         'backbone.layer1' if 'ResNet' in student['backbone']['type'] else 'backbone.layers.0.1.0'
     )
@@ -369,6 +375,39 @@ def test_schedule_goes_on_after_a_resume(make: Make, at_iteration: Callable[[int
     at_iteration(7)
     assert before['kd_weight.kl'] == pytest.approx(0.6)
     assert train(resumed, 1)[0]['kd_weight.kl'] == pytest.approx(0.7)
+
+
+def test_schedule_follows_a_loop_of_ones_own(make: Make) -> None:
+    shuffled = dict(type='CGDLoss', group_size=2, shuffle_interval=1)
+    wrapper = make(
+        term(weight=4.0, schedule=dict(type='LinearWarmup', end=10)), term(loss=shuffled)
+    )
+    weights = {}
+    for iteration in (0, 5, 20):
+        with loop_at(iteration):
+            log = train(wrapper, 1)[0]
+        weights[iteration] = float(log['kd_weight.kl'])
+        assert log['kd.cgd'] > 0
+    assert weights == {0: 0.0, 5: 2.0, 20: 4.0}
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(schedule=dict(type='LinearWarmup', end=10)),
+        dict(loss=dict(type='CGDLoss', group_size=2, shuffle_interval=1)),
+    ],
+    ids=['schedule', 'shuffle'],
+)
+def test_what_changes_where_nobody_counts_is_an_error(make: Make, change: dict[str, Any]) -> None:
+    wrapper = make(term(**change))
+    with pytest.raises(IterationError, match=r'with at_iteration\(i\):'):
+        train(wrapper, 1)
+
+
+def test_what_does_not_change_needs_no_iteration(make: Make) -> None:
+    wrapper = make(term(weight=2.0), term(loss=dict(type='CGDLoss', group_size=2)))
+    assert float(train(wrapper, 1)[0]['kd_weight.kl']) == 2.0
 
 
 def test_taps_are_gone_after_the_step(make: Make) -> None:
@@ -594,7 +633,10 @@ def test_tokens_and_maps_are_compared(
 
 
 @pytest.mark.parametrize('change', [dict(weight=0), dict(schedule=dict(type='Jump', begin=50))])
-def test_an_idle_connector_has_a_gradient_of_0(make: Make, change: dict[str, Any]) -> None:
+def test_an_idle_connector_has_a_gradient_of_0(
+    make: Make, change: dict[str, Any], at_iteration: Callable[[int], None]
+) -> None:
+    at_iteration(0)
     wrapper = make(term('backbone.layer1', 'backbone.layer1', **change), term())
     found = {k: g for k, g in gradients(wrapper).items() if k.startswith('terms.')}
     assert found
