@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 # Rooms of the package that need torch and mmengine's registry, and nothing else.
-ROOMS = ['mmseg_kd.losses', 'mmseg_kd.schedules', 'mmseg_kd.connectors']
+ROOMS = [
+    'mmseg_kd.losses',
+    'mmseg_kd.schedules',
+    'mmseg_kd.connectors',
+    'mmseg_kd.networks',
+    'mmseg_kd.networks.probe',
+    'mmseg_kd.teacher',
+]
 
 # What is there before the import does what it does by itself.
 LIGHT = """

@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def terms_of(cfg: Config) -> list[TermSpec]:
+def terms_of(cfg: Config) -> Sequence[TermSpec]:
     """The terms of a distillation, without their networks.
 
     Raises:
