@@ -17,7 +17,8 @@ class KLLoss(LogitLoss):
         p^T_{ci} \log \frac{p^T_{ci}}{p^S_{ci}},
         \quad p_{\cdot i} = \mathrm{softmax}(z_{\cdot i} / \tau)
 
-    with M the pixels of the batch that are not ignored.
+    with M the pixels of the batch that are not ignored. Of one channel, as networks with a sigmoid
+    give it, p is (sigmoid(z / tau), 1 - sigmoid(z / tau)).
 
     Reference: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv
     1503.02531; per pixel in Liu et al., Structured Knowledge Distillation for Semantic

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from mmseg_kd.losses.functional import resize_map
@@ -49,14 +50,17 @@ class LogitMaps:
     def pixel_divergence(self, tau: float) -> Tensor:
         """KL(teacher || student) over the channels of each pixel, mean over the pixels of the mask.
 
-        No map at `size` is held, unless there are several teachers.
+        No map at `size` is held, unless there are several teachers. One channel x is that of a
+        network which tells two classes apart by a sigmoid: the distribution is then (p, 1 - p)
+        with p = sigmoid(x / tau), where a softmax over it would always be 1.
 
         Args:
             tau: Temperature, > 0.
         """
+        maps = self.changed(_as_two_classes) if self.student_NChw.shape[1] == 1 else self
         return pixel_divergence_at(
-            self.student_NChw,
-            self.teachers_NChw,
+            maps.student_NChw,
+            maps.teachers_NChw,
             size=self.size,
             tau=tau,
             mask_NHW=self.mask_NHW,
@@ -79,3 +83,8 @@ class LogitMaps:
             tau=tau,
             mask_NHW=self.mask_NHW,
         )
+
+
+def _as_two_classes(x_N1hw: Tensor) -> Tensor:
+    """Scores whose softmax is the sigmoid of x and its complement; linear, as the resizing is."""
+    return torch.cat([x_N1hw, torch.zeros_like(x_N1hw)], dim=1)

@@ -102,3 +102,26 @@ def test_a_loss_of_one_teacher_takes_one(kind: Any, count: int) -> None:
     student, teacher = random_maps()
     with pytest.raises(ValueError, match=f'{kind.__name__} must have .* one teacher, got {count}'):
         kind()(student, [teacher] * count, random_label((3, 4)))
+
+
+@pytest.mark.parametrize('tau', [1.0, 4.0])
+@pytest.mark.parametrize('ignore_index', [None, 255])
+def test_one_channel_is_a_sigmoid(tau: float, ignore_index: int | None) -> None:
+    student, teacher = (x[:, :1].detach() for x in random_maps((3, 4), (5, 3)))
+    student.requires_grad_()
+    label = random_label(SIZE)
+    loss = KLLoss(tau=tau, ignore_index=ignore_index)(student, teacher, label)
+    s, t = (torch.sigmoid(plain_resize(x, SIZE)[:, 0] / tau) for x in (student, teacher))
+    expected_NHW = t * (t / s).log() + (1 - t) * ((1 - t) / (1 - s)).log()
+    counted_NHW = torch.ones_like(label, dtype=torch.bool) if ignore_index is None else label != 255
+    expected = expected_NHW[counted_NHW].mean()
+    torch.testing.assert_close(loss, expected)
+    assert loss > 1e-3
+    (found,) = torch.autograd.grad(loss, student, retain_graph=True)
+    (gradient,) = torch.autograd.grad(expected, student)
+    torch.testing.assert_close(found, gradient)
+    own = dict(tau=tau, resolution='label', ignore_index=ignore_index)
+    at_loss = ATLoss(attention_weight=0.0, **own)(student, teacher, label)
+    ifvd_loss = IFVDLoss(num_classes=2, variation_weight=0.0, **own)(student, teacher, label)
+    torch.testing.assert_close(at_loss, expected)
+    torch.testing.assert_close(ifvd_loss, expected)
