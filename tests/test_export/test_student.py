@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from builders import build, resnet, save_weights, term, wrapper_config, write_config, write_dataset
+from builders import (
+    ROOT,
+    build,
+    resnet,
+    save_weights,
+    term,
+    wrapper_config,
+    write_config,
+    write_dataset,
+)
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from mmseg.registry import MODELS
@@ -92,6 +101,15 @@ def test_the_process_keeps_its_scope_and_needs_none(project: Project, tmp_path: 
     with DefaultScope.overwrite_default_scope('mmengine'):
         project.export(tmp_path / 'a.safetensors', to='safetensors')
         assert DefaultScope.get_current_instance().scope_name == 'mmengine'
+
+
+def test_what_the_page_shows(project: Project) -> None:
+    page = (ROOT / 'docs' / 'export.md').read_text(encoding='utf-8')
+    [code] = [part.split('```')[0] for part in page.split('```python\n') if 'to=' in part]
+    code = code.replace('CONFIG.py', str(project.config))
+    names: dict[str, Any] = dict(images=torch.zeros(2, 3, 32, 64))
+    exec(code.replace('work_dirs/NAME/iter_160000.pth', project.checkpoint), names)
+    assert names['scores'].shape == (2, 5, 32, 64)
 
 
 @pytest.mark.parametrize(
