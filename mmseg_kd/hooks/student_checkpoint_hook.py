@@ -14,8 +14,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmseg_kd.checkpoints import read_checkpoint
+from mmseg_kd.checkpoints.student import save_student, stock_meta
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.export.stock_checkpoint import save_student, stock_meta
 from mmseg_kd.networks.build import student_of
 
 RULES = ('greater', 'less')
