@@ -48,7 +48,7 @@ def parse_teacher_options(cfg: Mapping[str, Any], side: str) -> TeacherOptions:
     """Read the options out of those that a config gives.
 
     Args:
-        cfg: Values by name; others than `OPTION_NAMES` are passed over.
+        cfg: Values by name; others than `OPTION_NAMES` are skipped.
         side: What messages call the teacher.
 
     Raises:

@@ -181,7 +181,11 @@ def _parse_term(cfg: Mapping[str, Any], where: str, suffix: str, taken: set[str]
             )
         )
     elif name in _RESERVED:
-        problems.add(ConfigError(f'{where}.name: {name!r} is a word of PyTorch; take another.'))
+        problems.add(
+            ConfigError(
+                f'{where}.name: {name!r} clashes with nn.ModuleDict.{name}; choose another.'
+            )
+        )
     elif name in taken:
         problems.add(ConfigError(f'{where}.name: {name!r} is the name of another term.'))
     problems.raise_if_any()

@@ -209,6 +209,6 @@ def apply_options(cfg: Config, options: TrainingOptions) -> None:
                 'precision in the config.'
             )
         if not torch.cuda.is_available():
-            raise DeviceError('--amp needs CUDA, and there is none here; leave --amp away.')
+            raise DeviceError('--amp needs CUDA, and there is none here; omit --amp.')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

@@ -71,7 +71,7 @@ class Teacher:
                 f'{self.label}: expected checkpoint=..., the file or URL of its trained weights, '
                 'got none; a teacher with random weights teaches nothing.'
             )
-        report = load_weights(self.network, self.spec.checkpoint)
+        report = load_weights(self.network, self.spec.checkpoint, strict=False)
         print_log(f'{self.label.capitalize()} {report}', logger='current')
         self.is_complete = all(map(is_auxiliary, [*report.missing, *report.mismatched]))
         missing = [key for key in report.missing if key in used]
@@ -85,7 +85,7 @@ class Teacher:
                 f'{self.spec.checkpoint}: does not fit the {self.label}. In the layers that '
                 f'distillation uses {len(missing)} tensors are missing and {len(mismatched)} '
                 f'have another shape, such as {(missing + mismatched)[0]}. Give the checkpoint '
-                'of this very network, or write strict=False to go on with what fits.'
+                'of the same architecture, or write strict=False to go on with what fits.'
             )
         return report
 

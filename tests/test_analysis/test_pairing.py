@@ -214,6 +214,6 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
     assert 'expected a distillation, with a teacher and a student' in refused(resnet())
     model = wrapper_config(resnet(4, auxiliary_head=fcn_head(4, 0)), resnet(8), 'absent')
-    assert 'leave --side and --filter away' in refused(model, '--side', 'teacher')
+    assert 'omit --side and --filter' in refused(model, '--side', 'teacher')
     model['teacher'] = []
     assert 'expected a distillation, with a teacher' in refused(model)
