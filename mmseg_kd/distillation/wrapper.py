@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.term_spec import student_layers, teacher_layers
 from mmseg_kd.distillation.assemble import assemble
-from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.distillation.task_loss import fuse_task_loss
 from mmseg_kd.distillation.term import Term
 from mmseg_kd.host.iteration import current_iteration
+from mmseg_kd.host.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.networks.taps import Taps, no_gradient
 
