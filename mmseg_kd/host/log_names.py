@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # In the message hub, and in a log with hierarchy: what an entry is of.
 TRAIN_PREFIX = 'train/'
 VAL_PREFIX = 'val/'
@@ -15,3 +17,6 @@ WEIGHT_PREFIX = 'kd_weight.'
 GRAD_NORM = 'grad_norm'
 # Before the name of a term: between its gradient and the task's.
 ANGLE_PREFIX = 'angle.'
+
+# Entries whose mean over the last iterations is logged, of others the last: mmengine's and terms.
+MEAN_PATTERN = rf'.*(loss|time|data_time|{GRAD_NORM}|{re.escape(TERM_PREFIX)}).*'
