@@ -113,7 +113,7 @@ def _locate(text: str) -> tuple[str, str, str]:
 def _check_titles(titles: Sequence[str]) -> None:
     for title in COLUMNS:
         if title in titles:
-            raise ConfigError(f'{title!r} is the title of another column; take another TITLE=.')
+            raise ConfigError(f'{title!r} is the title of another column; choose another TITLE=.')
     for title in titles:
         if titles.count(title) > 1:
             raise ConfigError(f'several networks are called {title!r}; write TITLE= before them.')
@@ -203,12 +203,6 @@ def load_networks(networks: Sequence[NamedNetwork], device: torch.device) -> dic
     for one in networks:
         if one.title in built:
             with problems:
-                _load(built[one.title], one)
+                load_weights(built[one.title], one.checkpoint)
     problems.raise_if_any()
     return {title: network.to(device).eval() for title, network in built.items()}
-
-
-def _load(network: Any, one: NamedNetwork) -> None:
-    report = load_weights(network, one.checkpoint)
-    if report.missing or report.mismatched:
-        raise CheckpointError(f'{one.title}: {report}\nGive the checkpoint of this very network.')

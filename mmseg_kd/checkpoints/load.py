@@ -100,11 +100,17 @@ def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tens
     return {k.removeprefix(prefix): v for k, v in tensors.items()}
 
 
-def load_weights(model: nn.Module, source: str) -> LoadReport:
+def load_weights(model: nn.Module, source: str, strict: bool = True) -> LoadReport:
     """Fill `model` with the tensors of `source` that fit, and report.
 
+    Args:
+        model: The network.
+        source: As in `read_checkpoint`.
+        strict: Whether each of the model's tensors must be filled.
+
     Raises:
-        CheckpointError: As in `read_state_dict`, or not one tensor fits.
+        CheckpointError: As in `read_state_dict`; or not one tensor fits, or not each with `strict`;
+            the model is as before then.
     """
     theirs = read_state_dict(source)
     ours = model.state_dict()
@@ -127,5 +133,7 @@ def load_weights(model: nn.Module, source: str) -> LoadReport:
             f'{source}: belongs to another network: none of its {len(theirs)} tensors fits. '
             f'It has {_some(sorted(theirs), 2)}; expected {_some(sorted(ours), 2)}.'
         )
+    if strict and (report.missing or report.mismatched):
+        raise CheckpointError(f'{report}\nGive the checkpoint of the same architecture.')
     model.load_state_dict(fitting, strict=False)
     return report

@@ -30,10 +30,10 @@ def newest_intact(
         folder: Where to look.
         template: Their name, with {} for a number, as in 'iter_{}.pth'.
         pointer: A file with the path of one in it, which may lie elsewhere.
-        since: Pass over those that were written before, in nanoseconds since 1970.
+        since: Skip those that were written before, in nanoseconds since 1970.
 
     Returns:
-        Its path; None where there is no checkpoint at all. Each that was passed over for being
+        Its path; None where there is no checkpoint at all. Each that was skipped for being
         torn has a line in the log.
 
     Raises:
@@ -53,7 +53,7 @@ def newest_intact(
         try:
             check_intact(path)
         except CheckpointError as error:
-            print_log(f'Passed over: {error}', logger='current', level=logging.WARNING)
+            print_log(f'Skipped: {error}', logger='current', level=logging.WARNING)
         else:
             return path
     if candidates:

@@ -2,7 +2,7 @@
 
 A seal is the comment at the end of the zip archive that `torch.save` makes: when the file was
 written, and the SHA-256 of all that stands before the sum. It lies in the file itself, so that the
-two cannot part, and readers of such archives pass over it.
+two cannot part, and readers of such archives skip it.
 
 By hand: `head -c -64 FILE | sha256sum` gives what `tail -c 64 FILE` shows.
 """

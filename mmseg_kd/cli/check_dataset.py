@@ -142,7 +142,7 @@ def _count(number: int, word: str) -> str:
 def print_findings(splits: Mapping[str, Split], limit: int | None) -> None:
     """Print what is wrong, by kind, errors first; of each kind up to `limit` files."""
     for heading, error in (
-        ('Errors: training stops there, or passes over the sample (BadDataHook)', True),
+        ('Errors: training stops there, or skips the sample (BadDataHook)', True),
         ('Warnings: training goes on', False),
     ):
         found = [(s.name, f) for s in splits.values() for f in s.findings if f.error == error]

@@ -51,7 +51,7 @@ def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool 
 
 
 def check_keys(cfg: Config, added: Collection[str] = ()) -> None:
-    """Find misspelt keys at the top of a config, which the runner would pass over.
+    """Find misspelt keys at the top of a config, which the runner would skip.
 
     A config may define variables of its own, so only names that are nearly, but not quite, one
     of the runner's are refused; very nearly, where the config has the runner's name as well.

@@ -206,7 +206,11 @@ def _parse_term(
     if name is None:
         name = _free_name(type(loss).__name__, suffix, taken)
     elif name in _RESERVED:
-        problems.add(ConfigError(f'{where}.name: {name!r} is a word of PyTorch; take another.'))
+        problems.add(
+            ConfigError(
+                f'{where}.name: {name!r} clashes with nn.ModuleDict.{name}; choose another.'
+            )
+        )
     elif name in taken:
         problems.add(ConfigError(f'{where}.name: {name!r} is the name of another term.'))
     weight = float(entry.weight)

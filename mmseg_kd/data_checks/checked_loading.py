@@ -1,4 +1,4 @@
-"""Loading that stops at a bad file, or passes over so many and says which."""
+"""Loading that stops at a bad file, or skips so many and says which."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOPELESS = 1000
 
 
 class Skips:
-    """The bad samples that a process passes over while it makes a batch.
+    """The bad samples that a process skips while it makes a batch.
 
     How many are too many is decided where the batches of all processes come together.
     """
@@ -46,9 +46,9 @@ class Skips:
 
 
 class CheckedLoading:
-    """A loading transform that stops at a bad file, or passes over the sample.
+    """A loading transform that stops at a bad file, or skips the sample.
 
-    To pass over it, it returns None, upon which mmengine's data sets draw another sample with
+    To skip it, it returns None, upon which mmengine's data sets draw another sample with
     numpy's generator.
 
     Args:
@@ -116,14 +116,14 @@ def _lists(transforms: list[Any]) -> Iterator[list[Any]]:
 
 
 class ReportingCollate:
-    """Makes a batch as before, and puts into it which bad samples were passed over.
+    """Makes a batch as before, and puts into it which bad samples were skipped.
 
     Args:
         collate: What makes a batch, a dict, of samples.
         skips: What the loading transforms note bad samples in.
     """
 
-    KEY = 'passed_over'
+    KEY = 'skipped_samples'
 
     def __init__(self, collate: Any, skips: Skips) -> None:
         self.collate = collate

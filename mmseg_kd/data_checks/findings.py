@@ -15,7 +15,7 @@ class Kind:
     Args:
         title: A heading for files of this kind.
         mend: What to do about it, as a sentence or two.
-        effect: What it means for a training; '': training stops there, or passes over the sample.
+        effect: What it means for a training; '': training stops there, or skips the sample.
         error: Whether training stops at it or learns something false; else it is a warning.
     """
 

@@ -31,7 +31,7 @@ from mmseg_kd.errors import ConfigError
 # Values of a mask of 8 bits.
 _VALUES = 256
 
-# What a picture's name may end with, for files that a data set passes over.
+# What a picture's name may end with, for files that a data set skips.
 _PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.term_spec import student_layers, teacher_layers
 from mmseg_kd.distillation.assemble import assemble
-from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.distillation.task_loss import fuse_task_loss
 from mmseg_kd.distillation.term import Term
-from mmseg_kd.errors import CheckpointError
+from mmseg_kd.host.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.networks.taps import Taps, no_gradient
 
@@ -116,13 +115,8 @@ class DistillationWrapper(BaseSegmentor):
         checkpoint = self._student_spec.checkpoint
         if checkpoint is None:
             return
-        report = load_weights(self.student, checkpoint)
+        report = load_weights(self.student, checkpoint, strict=self._student_spec.strict)
         print_log(f'Student {report}', logger='current')
-        if self._student_spec.strict and (report.missing or report.mismatched):
-            raise CheckpointError(
-                f'Student {report}\nGive the checkpoint of this very network, or write '
-                'strict=False to start from what fits.'
-            )
 
     def loss(self, inputs: Tensor, data_samples: list[Any]) -> dict[str, Tensor]:
         """The student's own losses and the weighted terms.

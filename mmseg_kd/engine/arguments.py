@@ -186,7 +186,7 @@ def schedule_config(
             problems.add(
                 ConfigError(
                     f'schedule: it says {", ".join(given)} itself; change it by cfg_options, or '
-                    'leave it away.'
+                    'omit it.'
                 )
             )
         problems.raise_if_any()

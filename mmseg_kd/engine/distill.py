@@ -38,6 +38,7 @@ from mmseg_kd.errors import ConfigError, DeviceError, Problems
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, StudentCheckpointHook
 from mmseg_kd.hooks.find import find_hooks
 from mmseg_kd.hooks.stop_signal_hook import Stopped
+from mmseg_kd.host.log_names import TRAIN_PREFIX, VAL_PREFIX
 from mmseg_kd.networks.build import student_of
 
 # Entry of the message hub, which goes into the checkpoint. The host logs all entries whose names
@@ -309,14 +310,14 @@ def _history(runner: Runner, validations: Sequence[tuple[int, Mapping[str, float
     history: dict[str, Curve] = {}
     for name, buffer in runner.message_hub.log_scalars.items():
         values = np.asarray(buffer.data[0], dtype=np.float64)
-        if name.startswith('train/') and len(values) == runner.iter:
+        if name.startswith(TRAIN_PREFIX) and len(values) == runner.iter:
             history[name] = (np.arange(1, len(values) + 1), values)
     for name in validations[-1][1] if validations else ():
         found = [
             (iteration, metrics[name]) for iteration, metrics in validations if name in metrics
         ]
         iterations, measured = zip(*found, strict=True)
-        history[f'val/{name}'] = (np.array(iterations), np.array(measured, dtype=np.float64))
+        history[VAL_PREFIX + name] = (np.array(iterations), np.array(measured, dtype=np.float64))
     return history
 
 

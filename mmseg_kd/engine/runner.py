@@ -37,7 +37,7 @@ def prepare_run(cfg: Config, device: str = 'auto', launcher: str = 'none') -> No
     if device == 'cuda' and not cuda:
         raise DeviceError(
             'CUDA was asked for (--device cuda) and there is none here; check the driver with '
-            'nvidia-smi and the build with torch.version.cuda, or leave --device away.'
+            'nvidia-smi and the build with torch.version.cuda, or omit --device.'
         )
     ranks_here = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
     if cuda and ranks_here > torch.cuda.device_count():

@@ -38,6 +38,7 @@ from mmseg_kd.hooks import (
     ValidationPicturesHook,
 )
 from mmseg_kd.hooks.find import find_hooks, get_or_add_hook
+from mmseg_kd.host.log_names import MEAN_PATTERN
 from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.networks.build import student_of
 
@@ -109,6 +110,7 @@ def prepare_training(
     """
     check_config(cfg)
     apply_options(cfg, options)
+    log_means_of_terms(cfg)
     if not options.plain_eval:
         use_fast_metrics(cfg)
     use_durable_checkpoints(cfg)
@@ -181,6 +183,13 @@ def check_config(cfg: Config) -> None:
     problems.raise_if_any()
 
 
+def log_means_of_terms(cfg: Config) -> None:
+    """Have the terms logged as losses are, as means, where the config does not say what is."""
+    processor = dict(cfg.get('log_processor') or {})
+    if processor.get('type', 'LogProcessor') == 'LogProcessor':
+        cfg.log_processor = dict(mean_pattern=MEAN_PATTERN) | processor
+
+
 def apply_options(cfg: Config, options: TrainingOptions) -> None:
     """Put the options into the config, but for those of `prepare_run`.
 
@@ -209,6 +218,6 @@ def apply_options(cfg: Config, options: TrainingOptions) -> None:
                 'precision in the config.'
             )
         if not torch.cuda.is_available():
-            raise DeviceError('--amp needs CUDA, and there is none here; leave --amp away.')
+            raise DeviceError('--amp needs CUDA, and there is none here; omit --amp.')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

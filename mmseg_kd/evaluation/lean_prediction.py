@@ -195,7 +195,7 @@ def _channels(scores_1Chw: Tensor, classes: Sequence[int]) -> Tensor:
 
 
 def _resized(maps_NCHW: Tensor, size: tuple[int, ...], align_corners: bool) -> Tensor:
-    """mmseg's bilinear scaling, left away where it changes nothing."""
+    """mmseg's bilinear scaling, left out where it changes nothing."""
     if _size(maps_NCHW) == size:
         return maps_NCHW
     resized: Tensor = resize(

@@ -35,7 +35,7 @@ class ExportModule(nn.Module):
         if colours is not None and getattr(network.data_preprocessor, 'test_cfg', None):
             raise ConfigError(
                 '--with-preprocessing: the data_preprocessor pads images (test_cfg), which a file '
-                'for images of any size cannot; leave the option away and pad before, or set '
+                'for images of any size cannot; omit the option and pad before, or set '
                 'model.data_preprocessor.test_cfg=None.'
             )
         if labels and network.out_channels == 1:

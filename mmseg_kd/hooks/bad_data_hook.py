@@ -16,7 +16,7 @@ from mmseg_kd.data_checks.loading import leaves
 from mmseg_kd.errors import ConfigError, DatasetError
 
 # Entry of the message hub, which goes into the checkpoint.
-_PASSED_OVER = 'passed_over'
+SKIPPED = 'skipped_samples'
 
 
 @HOOKS.register_module()
@@ -24,16 +24,16 @@ class BadDataHook(Hook):
     """Looks at every image and mask as it is loaded, and stops the run at a bad one.
 
     Bad is what `tools/check_dataset.py` lists as an error, damaged files excepted, which only it
-    finds. With `max_skipped` a run passes over so many bad training samples: another sample takes
+    finds. With `max_skipped` a run skips so many bad training samples: another sample takes
     the place of each, drawn with the random numbers of its batch, so that a resumed run draws the
     same. Each is named in the log once and kept in the checkpoint. Validations and tests never
-    pass over a sample.
+    skip a sample.
 
     `tools/train.py` and `tools/test.py` add this hook to every run; to change it, put it into
     the config: `custom_hooks = [dict(type='BadDataHook', max_skipped=20)]`.
 
     Args:
-        max_skipped: How many bad samples a run passes over, in all processes together.
+        max_skipped: How many bad samples a run skips, in all processes together.
 
     Raises:
         ConfigError: `max_skipped` is no whole number from 0.
@@ -49,14 +49,14 @@ class BadDataHook(Hook):
                 f'{max_skipped!r}.'
             )
         self.max_skipped = max_skipped
-        self.passed_over: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
         self.group: Any = None
 
     def before_train(self, runner: Runner) -> None:
         """Check what is loaded from here on.
 
         Raises:
-            ConfigError: All samples might be passed over.
+            ConfigError: All samples might be skipped.
         """
         loader = runner.train_dataloader
         skips = Skips() if self.max_skipped else None
@@ -70,7 +70,7 @@ class BadDataHook(Hook):
                 f'train data; got {self.max_skipped}.'
             )
         loader.collate_fn = ReportingCollate(loader.collate_fn, skips)
-        self.passed_over = dict(runner.message_hub.runtime_info.get(_PASSED_OVER, {}))
+        self.skipped = dict(runner.message_hub.runtime_info.get(SKIPPED, {}))
         if get_world_size() > 1:
             # On CPUs: what is exchanged must not make the host wait for the GPU.
             self.group = torch.distributed.new_group(backend='gloo')
@@ -106,19 +106,19 @@ class BadDataHook(Hook):
         if not self.max_skipped:
             return
         for name, message in self._of_all_ranks(data_batch.pop(ReportingCollate.KEY, {})).items():
-            if name in self.passed_over:
+            if name in self.skipped:
                 continue
-            self.passed_over[name] = message
-            if len(self.passed_over) > self.max_skipped:
+            self.skipped[name] = message
+            if len(self.skipped) > self.max_skipped:
                 raise DatasetError(
                     f'train data: more than max_skipped={self.max_skipped} bad samples, the last: '
                     f'{message} {SEE_ALL}'
                 )
             runner.logger.warning(
-                f'train data: passed over bad sample {len(self.passed_over)} of at most '
+                f'train data: skipped bad sample {len(self.skipped)} of at most '
                 f'{self.max_skipped}: {message}'
             )
-            runner.message_hub.update_info(_PASSED_OVER, dict(self.passed_over))
+            runner.message_hub.update_info(SKIPPED, dict(self.skipped))
 
     def _of_all_ranks(self, found: dict[str, str]) -> dict[str, str]:
         """What the ranks found in this iteration, the same on each."""
@@ -134,8 +134,8 @@ class BadDataHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Say how many there were."""
-        if self.passed_over:
+        if self.skipped:
             runner.logger.warning(
-                f'train data: {len(self.passed_over)} bad samples were passed over; '
+                f'train data: {len(self.skipped)} bad samples were skipped; '
                 'python tools/check_dataset.py CONFIG tells of all.'
             )

@@ -15,8 +15,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmseg_kd.distillation import DistillationWrapper
-from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX
 from mmseg_kd.errors import ConfigError
+from mmseg_kd.host.log_names import ANGLE_PREFIX, GRAD_NORM, TASK_LOSS, TERM_PREFIX
 from mmseg_kd.networks.build import unwrapped
 
 
@@ -82,11 +82,11 @@ class GradientConflictHook(Hook):
             scaled = {name: term * scale for name, term in terms.items()}
             measured = measure_gradients(task * scale, scaled, list(wrapper.student.parameters()))
             # Not through the message hub, which would repeat them in every line of the log.
-            entries = {f'angle.{name}': angle for name, angle in measured.angles.items()}
+            entries = {ANGLE_PREFIX + name: angle for name, angle in measured.angles.items()}
             text = '  '.join(f'{key}: {angle:.1f}' for key, angle in entries.items())
             norms = {TASK_LOSS: measured.task_norm}
             norms |= {TERM_PREFIX + name: norm for name, norm in measured.norms.items()}
-            entries |= {f'grad_norm.{name}': norm / scale for name, norm in norms.items()}
+            entries |= {f'{GRAD_NORM}.{name}': norm / scale for name, norm in norms.items()}
             # With `iter`, as mmengine marks what belongs to training.
             entries['iter'] = runner.iter + 1
             runner.visualizer.add_scalars(entries, step=runner.iter + 1)

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch.nn.utils import get_total_norm
 
 from mmseg_kd.hooks.find import find_hooks
+from mmseg_kd.host.log_names import GRAD_NORM, TRAIN_PREFIX
 
 
 @HOOKS.register_module()
@@ -41,8 +42,8 @@ class GradientNormHook(Hook):
         wrapper = runner.optim_wrapper
         several = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {}
         for name, one in (several or {'': wrapper}).items():
-            if not (one.clip_grad_kwargs and one.grad_name == 'grad_norm'):
-                key = f'train/{name}.grad_norm' if several else 'train/grad_norm'
+            if not (one.clip_grad_kwargs and one.grad_name == GRAD_NORM):
+                key = TRAIN_PREFIX + (f'{name}.{GRAD_NORM}' if several else GRAD_NORM)
                 one.optimizer.register_step_pre_hook(partial(self._measure, key))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:

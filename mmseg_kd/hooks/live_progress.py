@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.columns import Columns
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
-from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
-# Between two entries of a line.
-GAP = '  '
-# A bar is left out where it would be shorter than this.
-SHORTEST_BAR = 6
+# Columns of the terminal that the time left, and the bar and the percentage, need.
+WIDTH_WITH_TIME, WIDTH_WITH_BAR = 40, 60
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,13 @@ class Stage:
     total: int
     seconds_left: float | None = None
 
-    @property
-    def percentage(self) -> int:
-        return 100 * self.done // max(self.total, 1)
-
 
 @dataclass(frozen=True)
 class LiveProgress:
     """Bars, and below them groups of entries.
 
-    Each group begins on a line of its own and goes on over as many as it needs: an entry is never
-    torn in two, and one that is wider than the terminal loses the middle of its name.
+    Each group is a grid of its own with as many entries a line as there is room for: an entry is
+    never torn in two, and one that is wider than the terminal loses the middle of its name.
 
     Attributes:
         stages: One bar each.
@@ -53,77 +48,39 @@ class LiveProgress:
     groups: Sequence[Sequence[tuple[str, str]]] = field(default=())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # The last column stays empty: terminals differ in what they do after it.
-        width = max(options.max_width - 1, 1)
-        dots = '..' if options.ascii_only else '…'
-        lines = self._bars(width, console, options)
+        width = options.max_width
+        bars = Table.grid(padding=(0, 2), expand=width >= WIDTH_WITH_BAR)
+        for stage in self.stages:
+            bars.add_row(*_cells(stage, width))
+        yield bars
         for group in self.groups:
-            lines += [list(line.render(console)) for line in _flow(group, width, dots)]
-        for index, line in enumerate(lines):
-            if index:
-                yield Segment.line()
-            yield from Segment.adjust_line_length(line, width, pad=False)
-
-    def _bars(self, width: int, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
-        """Name, bar, count, percentage and time left: the last four go where there is no room."""
-        digits = max(len(str(stage.total)) for stage in self.stages)
-        columns = {
-            'name': [stage.name for stage in self.stages],
-            'count': [f'{stage.done:>{digits}}/{stage.total}' for stage in self.stages],
-            'percentage': [f'{stage.percentage:3d}%' for stage in self.stages],
-            'left': [f'eta {_clock(stage.seconds_left)}' for stage in self.stages],
-        }
-        widths = {name: max(map(cell_len, column)) for name, column in columns.items()}
-
-        def room() -> int:
-            return width - sum(widths.values()) - len(GAP) * len(widths)
-
-        if room() < SHORTEST_BAR:
-            del widths['percentage']
-        has_bar = room() >= SHORTEST_BAR
-        for name in ('left', 'name'):
-            if room() < -len(GAP):  # the gap beside the bar that is not there
-                del widths[name]
-        lines = []
-        for index, stage in enumerate(self.stages):
-            parts = [[Segment(columns[name][index].ljust(widths[name]))] for name in widths]
-            if has_bar:
-                bar = ProgressBar(max(stage.total, 1), stage.done, complete_style='bar.finished')
-                drawn = console.render(bar, options.update(width=room()))
-                # Without colours nothing is drawn of what is left.
-                parts.insert(1, Segment.adjust_line_length(list(drawn), room()))
-            lines.append([segment for part in parts for segment in (Segment(GAP), *part)][1:])
-        return lines
+            yield Columns([_entry(*entry, width) for entry in group], padding=(0, 2))
 
 
-def _clock(seconds: float | None) -> str:
-    """Hours, minutes and seconds, or days, hours and minutes."""
-    if seconds is None:
-        return '-:--:--'
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours_of_day = divmod(hours, 24)
-    return (
-        f'{days}d {hours_of_day:02}:{minutes:02}' if days else f'{hours}:{minutes:02}:{seconds:02}'
-    )
+def _cells(stage: Stage, width: int) -> list[RenderableType]:
+    """Name, bar, count, percentage and time left, as far as there is room."""
+    total = max(stage.total, 1)
+    seconds = stage.seconds_left
+    cells: list[RenderableType] = [_line(stage.name)]
+    if width >= WIDTH_WITH_BAR:
+        cells.append(ProgressBar(total, stage.done))
+    cells.append(_line(f'{stage.done}/{stage.total}'))
+    if width >= WIDTH_WITH_BAR:
+        cells.append(_line(f'{100 * stage.done // total}%'))
+    if width >= WIDTH_WITH_TIME:
+        # As the log has it.
+        left = '-:--:--' if seconds is None else timedelta(seconds=int(seconds))
+        cells.append(_line(f'eta {left}'))
+    return cells
 
 
-def _flow(entries: Sequence[tuple[str, str]], width: int, dots: str) -> list[Text]:
-    """The entries side by side, in as many lines as they need."""
-    lines: list[Text] = []
-    for name, value in entries:
-        name = _shortened(name, width - cell_len(value) - 1, dots)
-        entry = Text.assemble((f'{name} ' if name else '', 'dim'), value, end='')
-        if lines and lines[-1].cell_len + len(GAP) + entry.cell_len <= width:
-            lines[-1].append(GAP).append_text(entry)
-        else:
-            lines.append(entry)
-    return lines
+def _entry(name: str, value: str, width: int) -> Text:
+    room = max(width - len(value) - 1, 2)
+    if len(name) > room:
+        # Names differ at both ends.
+        name = f'{name[: (room - 1) // 2]}..{name[len(name) - (room - 2) // 2 :]}'
+    return _line((f'{name} ' if name else '', 'dim'), value)
 
 
-def _shortened(text: str, width: int, dots: str) -> str:
-    """A text without its middle where it is too long: names differ at both ends."""
-    if len(text) <= width:
-        return text
-    kept = max(width - len(dots), 0)
-    return f'{text[: kept - kept // 2]}{dots}{text[len(text) - kept // 2 :]}'
+def _line(*parts: str | tuple[str, str]) -> Text:
+    return Text.assemble(*parts, no_wrap=True, overflow='crop')

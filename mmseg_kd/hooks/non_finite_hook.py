@@ -18,7 +18,6 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX
 from mmseg_kd.errors import ConfigError, NonFiniteError
 from mmseg_kd.hooks.find import find_hooks
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
@@ -27,6 +26,7 @@ from mmseg_kd.hooks.non_finite_layers import (
     has_non_finite,
     last_non_finite_gradient,
 )
+from mmseg_kd.host.log_names import TASK_LOSS, TERM_PREFIX
 from mmseg_kd.networks.build import unwrapped
 
 # Entry of the message hub, which goes into the checkpoint.

@@ -18,11 +18,17 @@ from rich.console import Console
 from rich.live import Live
 
 from mmseg_kd.checks import is_number
-from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks.live_progress import LiveProgress, Stage
+from mmseg_kd.host.log_names import (
+    GRAD_NORM,
+    TASK_LOSS,
+    TERM_PREFIX,
+    TRAIN_PREFIX,
+    VAL_PREFIX,
+    WEIGHT_PREFIX,
+)
 
-TRAIN, VAL = 'train/', 'val/'
 # The display takes no more than this part of the time, whatever `interval` says.
 LARGEST_SHARE = 0.01
 GIB = 2**30
@@ -167,14 +173,14 @@ def _terminal() -> Console | None:
 
 def _entries(runner: Runner) -> list[list[tuple[str, str]]]:
     """Losses, terms with their weights, rates and memory, and the last validation."""
-    numbers = _numbers(runner, TRAIN)
+    numbers = _numbers(runner, TRAIN_PREFIX)
     seconds, _ = numbers.pop('time', 0), numbers.pop('data_time', 0)
     # The totals first.
     losses = {key: numbers.pop(key) for key in ('loss', TASK_LOSS) if key in numbers}
     terms = {k: v for k, v in numbers.items() if k.startswith((TERM_PREFIX, WEIGHT_PREFIX))}
-    rates = {k: v for k, v in numbers.items() if k.endswith(('lr', 'grad_norm'))}
+    rates = {k: v for k, v in numbers.items() if k.endswith(('lr', GRAD_NORM))}
     losses |= {k: v for k, v in numbers.items() if k not in terms and k not in rates}
-    metrics = _numbers(runner, VAL)
+    metrics = _numbers(runner, VAL_PREFIX)
     machine = [('memory', _memory())]
     size = runner.train_dataloader.batch_size
     if seconds > 0 and size is not None:
@@ -194,7 +200,7 @@ def _numbers(runner: Runner, prefix: str) -> dict[str, float]:
     for key, history in runner.message_hub.log_scalars.items():
         if key.startswith(prefix):
             name = key.removeprefix(prefix)
-            is_mean = prefix == TRAIN and processor.mean_pattern.search(name)
+            is_mean = prefix == TRAIN_PREFIX and processor.mean_pattern.search(name)
             found[name] = float(
                 history.mean(processor.window_size) if is_mean else history.current()
             )

@@ -100,7 +100,7 @@ class _File:
 
     @cached_property
     def bases(self) -> list[_File]:
-        """The files in `_base_`; one that is not written out as a string is passed over."""
+        """The files in `_base_`; one that is not written out as a string is skipped."""
         names: Any = []
         for target, value in self._assignments:
             if isinstance(target, ast.Name) and target.id == '_base_':

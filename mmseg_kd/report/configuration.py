@@ -14,7 +14,7 @@ from mmseg_kd.report.run import BASELINE, STUDENT, Run
 from mmseg_kd.report.text import MISSING
 
 # What differs for reasons other than the experiment.
-_PASSED_OVER = {'work_dir', 'launcher', 'resume', 'experiment_name', 'visualizer', 'cfg'}
+_SKIPPED = {'work_dir', 'launcher', 'resume', 'experiment_name', 'visualizer', 'cfg'}
 TERM_COLUMNS = ('loss', 'student layer', 'teacher layer', 'weight', 'schedule', 'more')
 
 
@@ -98,7 +98,7 @@ def differences(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[st
     """What differs between the configs of students and baselines.
 
     That a baseline has no terms is what makes it one: of the terms, only what differs between
-    students is listed. Variables that the runner does not read are passed over.
+    students is listed. Variables that the runner does not read are skipped.
 
     Returns:
         Titles of the runs that are compared, and (place in the config, values); nothing where
@@ -107,7 +107,7 @@ def differences(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[st
     compared = [r for r in runs if r.role in (STUDENT, BASELINE) and r.config is not None]
     if len(compared) < 2:
         return [], []
-    read = set(signature(Runner.__init__).parameters) - _PASSED_OVER
+    read = set(signature(Runner.__init__).parameters) - _SKIPPED
     flat = [
         dict(_leaves({k: v for k, v in (run.config or {}).items() if k in read}))
         for run in compared

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mmseg_kd.analysis.schedule import mean_weights
-from mmseg_kd.distillation.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
+from mmseg_kd.host.log_names import GRAD_NORM, TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.report.chart import Chart, Reference, Series, line_chart
 from mmseg_kd.report.logs import Points
 from mmseg_kd.report.run import STUDENT, TEACHER, Run
@@ -105,7 +105,7 @@ def _terms(run: Run) -> list[Series]:
 def _gradients(runs: Sequence[Run], colours: Mapping[str, str]) -> list[Series]:
     result = []
     for run in runs:
-        names = [name for name in run.log.train if name.startswith('grad_norm')]
+        names = [name for name in run.log.train if name.startswith(GRAD_NORM)]
         for index, name in enumerate(names):
             label = run.title if len(names) == 1 else f'{run.title}: {name}'
             result.append(Series(label, colours[run.title], run.log.train[name], index))

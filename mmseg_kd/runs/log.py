@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmseg_kd.errors import LogError
+from mmseg_kd.host.log_names import TRAIN_PREFIX, VAL_PREFIX
 
 SCALARS, CONFIG = 'scalars.json', 'config.py'
 
@@ -182,7 +183,7 @@ def _read(file: Path) -> tuple[list[_Entry], int]:
 
 def _numbers(values: Mapping[str, object], is_training: bool) -> Iterator[tuple[str, float]]:
     # Where a config logs with hierarchy, the names begin with what they are of.
-    prefix = 'train/' if is_training else 'val/'
+    prefix = TRAIN_PREFIX if is_training else VAL_PREFIX
     for name, value in values.items():
         counts = name in ('iter', 'step', 'epoch')
         if isinstance(value, int | float) and not isinstance(value, bool) and not counts:

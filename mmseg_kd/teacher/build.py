@@ -74,7 +74,7 @@ def _load(network: nn.Module, spec: NetworkSpec, label: str, used: Collection[st
             f'{label}: expected checkpoint=..., the file or URL of its trained weights, '
             'got none; a teacher with random weights teaches nothing.'
         )
-    report = load_weights(network, spec.checkpoint)
+    report = load_weights(network, spec.checkpoint, strict=False)
     print_log(f'{label.capitalize()} {report}', logger='current')
     missing = [key for key in report.missing if key in used]
     mismatched = [
@@ -87,6 +87,6 @@ def _load(network: nn.Module, spec: NetworkSpec, label: str, used: Collection[st
             f'{spec.checkpoint}: does not fit the {label}. In the layers that '
             f'distillation uses {len(missing)} tensors are missing and {len(mismatched)} '
             f'have another shape, such as {(missing + mismatched)[0]}. Give the checkpoint '
-            'of this very network, or write strict=False to go on with what fits.'
+            'of the same architecture, or write strict=False to go on with what fits.'
         )
     return report

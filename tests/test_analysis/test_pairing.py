@@ -32,7 +32,7 @@ from mmseg_kd.config.network_spec import teachers_of, trained_network_of
 from mmseg_kd.networks.build import build_network, without_initialisation
 
 ADE = 'distillation_configs/ade20k/segformer-b3_'
-CAMVID = 'distillation_configs/camvid/efficientnet-lite2_'
+CAMVID = 'distillation_configs/camvid/camvid-240x320.py'
 SIZE = (64, 64)
 
 
@@ -72,7 +72,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (f'{ADE}pspnet-r50.py::cgd', {'stage4': ('backbone.layer4', 'backbone.layers.3.2')}),
         (f'{ADE}swin-t.py::cgd-ws', {'stage4': ('backbone.norm3', 'backbone.layers.3.2')}),
         (
-            f'{CAMVID}mobilenetv2_baseline_camvid-240x320.py',
+            f'{CAMVID}::mobilenetv2_baseline',
             {'stage1': ('backbone.layer2', 'backbone.timm_model.blocks.1')},
         ),
     ],
@@ -214,6 +214,6 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
     assert 'expected a distillation, with a teacher and a student' in refused(resnet())
     model = wrapper_config(resnet(4, auxiliary_head=fcn_head(4, 0)), resnet(8), 'absent')
-    assert 'leave --side and --filter away' in refused(model, '--side', 'teacher')
+    assert 'omit --side and --filter' in refused(model, '--side', 'teacher')
     model['teacher'] = []
     assert 'expected a distillation, with a teacher' in refused(model)

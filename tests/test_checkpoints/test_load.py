@@ -81,7 +81,7 @@ def test_report_of_what_does_not_fit(tmp_path: Path) -> None:
     state['head.weight'] = torch.zeros(2, 2)
     network = make_network()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    report = load_weights(network, save(state, tmp_path / 'a.pth'))
+    report = load_weights(network, save(state, tmp_path / 'a.pth'), strict=False)
     assert sorted(report.loaded) == ['bn.running_var', 'bn.weight', 'conv.bias', 'conv.weight']
     # Files of old versions have no num_batches_tracked, and eval mode does not use it.
     assert report.missing == ['bn.running_mean']
@@ -97,6 +97,22 @@ def test_report_of_what_does_not_fit(tmp_path: Path) -> None:
         'bn.bias (7 in the file, 4 in the network)',
     ):
         assert part in str(report)
+
+
+@pytest.mark.parametrize('change', [lambda s: s.pop('bn.bias'), lambda s: s['bn.bias'].resize_(7)])
+def test_a_file_must_fill_all_of_the_network(
+    change: Callable[[State], Any], tmp_path: Path
+) -> None:
+    state = {key: value.clone() for key, value in make_network(seed=1).state_dict().items()}
+    change(state)
+    source = save({**state, 'extra': torch.zeros(1)}, tmp_path / 'a.pth')
+    network = make_network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    expected = r'(?s)a\.pth: .*bn\.bias.*Give the checkpoint of the same architecture\.$'
+    with pytest.raises(CheckpointError, match=expected):
+        load_weights(network, source)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert load_weights(network, source, strict=False).unexpected == ['extra']
 
 
 def test_long_lists_are_cut_in_the_text_only(tmp_path: Path) -> None:

@@ -43,9 +43,7 @@ def test_the_last_written_wins_whatever_its_number(tmp_path: Path) -> None:
     assert newest_intact(tmp_path, TEMPLATE, since=saved_at(new) + 1) is None
 
 
-def test_torn_and_altered_ones_are_passed_over_with_a_line_each(
-    tmp_path: Path, log: list[str]
-) -> None:
+def test_torn_and_altered_ones_are_skipped_with_a_line_each(tmp_path: Path, log: list[str]) -> None:
     paths = [write_checkpoint(tmp_path / f'iter_{number}.pth') for number in (10, 20, 30)]
     whole = [path.read_bytes() for path in paths]
     paths[2].write_bytes(whole[2][:-700])

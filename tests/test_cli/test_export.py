@@ -223,7 +223,7 @@ def test_a_checkpoint_of_another_network(
     assert main([project.config, wider, '--to', 'mmseg']) == 1
     err = capsys.readouterr().err
     assert 'of another shape' in err
-    assert err.endswith('Give the checkpoint of this very network.\n')
+    assert err.endswith('Give the checkpoint of the same architecture.\n')
 
 
 def test_without_what_onnx_needs(

@@ -13,7 +13,7 @@ from mmseg_kd.config.network_spec import networks_of
 
 DISTILLATIONS = (
     'distillation_configs/example_config.py',
-    'distillation_configs/camvid/two-teachers_mobilenetv2_cgd-random_camvid-240x320.py',
+    'distillation_configs/camvid/camvid-240x320.py::mobilenetv2_two-teachers',
 )
 CONFIGS = (
     *DISTILLATIONS,

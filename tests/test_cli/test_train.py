@@ -438,7 +438,7 @@ def test_test_refuses_what_it_cannot_measure(project: Project, refuse: Callable[
     assert 'expected a checkpoint' in refused(config)
     assert 'absent.pth: there is no such checkpoint file' in refused(config, 'absent.pth')
     err = refused(config, project.checkpoint)  # the student is half as wide
-    assert 'Give the checkpoint of this very network' in err
+    assert 'Give the checkpoint of the same architecture' in err
     plain = project.config(extra='model = model["student"]\n')
     assert 'the config is no distillation' in refused(plain, project.checkpoint, '--teacher')
     without = project.config(extra='del tta_pipeline\n')

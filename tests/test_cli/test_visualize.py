@@ -306,7 +306,7 @@ def test_a_checkpoint_of_another_network(
     config = next(Path(project.runs[0]).glob('*.py'))
     message = error_of(capsys, 'compare', f'{config}:{project.weights}')
     assert 'of another shape' in message
-    assert message.endswith('Give the checkpoint of this very network.\n')
+    assert message.endswith('Give the checkpoint of the same architecture.\n')
 
 
 def test_a_split_that_is_not_there(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

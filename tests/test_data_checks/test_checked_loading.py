@@ -214,10 +214,10 @@ def test_another_sample_is_drawn(root: Path) -> None:
     assert draws[0] == draws[1]
     assert {Path(path).name for path in draws[0]} == {'0.jpg', '2.jpg'}
     batch = ReportingCollate(lambda samples: dict(samples=samples), skips)([dataset[0]])
-    [(name, message)] = batch['passed_over'].items()
+    [(name, message)] = batch['skipped_samples'].items()
     assert name == str(root / 'annotations/train/1.png')
     assert message.startswith(f'mask {name} is empty')
-    assert 'passed_over' not in ReportingCollate(dict, skips)([])
+    assert 'skipped_samples' not in ReportingCollate(dict, skips)([])
 
 
 def test_nothing_but_bad_samples(root: Path) -> None:

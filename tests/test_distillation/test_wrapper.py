@@ -912,7 +912,7 @@ def test_students_checkpoint_is_loaded_or_refused(tmp_path: Path) -> None:
     wrapper = build(dict(type='DistillationWrapper', student={**resnet(4), 'checkpoint': path}))
     assert same_tensors(wrapper.student.state_dict(), torch.load(path))
     seven = {**resnet(4, classes=7), 'checkpoint': path}
-    with pytest.raises(CheckpointError, match='Give the checkpoint of this very network'):
+    with pytest.raises(CheckpointError, match='Give the checkpoint of the same architecture'):
         build(dict(type='DistillationWrapper', student=seven))
     build(dict(type='DistillationWrapper', student={**seven, 'strict': False}))
 
@@ -966,8 +966,8 @@ def test_a_recomputed_layer_is_an_error(make: Make) -> None:
 
 
 @pytest.mark.parametrize('name', ['values', 'keys', 'type', 'train'])
-def test_a_word_of_pytorch_is_no_name(make: Make, name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name}' is a word of PyTorch; take another"):
+def test_a_name_that_a_module_dict_has_is_refused(make: Make, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}' clashes with nn.ModuleDict"):
         make(term(name=name))
 
 

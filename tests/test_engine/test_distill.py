@@ -17,7 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import CLASSES, SIZE, Config, resnet, same_tensors, save_weights, term, write_dataset
+from builders import (
+    CLASSES,
+    SIZE,
+    Config,
+    resnet,
+    same_tensors,
+    save_weights,
+    term,
+    write_config,
+    write_dataset,
+)
 from mmengine.config import Config as ReadConfig
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
@@ -31,8 +41,10 @@ import mmseg_kd
 from mmseg_kd.cli import train as train_command
 from mmseg_kd.engine import distill as distillation
 from mmseg_kd.engine.arguments import schedule_config
+from mmseg_kd.engine.isolation import isolated
 from mmseg_kd.errors import ConfigError, DeviceError, KDError, ManyErrors
 from mmseg_kd.hooks import ValidationPicturesHook
+from mmseg_kd.runs.log import read_log
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 
@@ -159,6 +171,34 @@ def test_it_is_what_the_command_does(
     assert train_command.main([str(result.config), '--work-dir', str(again)]) == 0
     assert result.checkpoint == result.work_dir / 'iter_4.pth'
     assert same_tensors(tensors(result.checkpoint), tensors(again / 'iter_4.pth'))
+
+
+def test_it_logs_what_the_command_does(
+    distil: Callable[..., mmseg_kd.Distilled], tmp_path: Path
+) -> None:
+    """The means over four iterations, with the same networks, data, schedule and seed."""
+    teacher = dict(**resnet(8), checkpoint=str(tmp_path / 'teacher.pth'))
+    model = dict(
+        type='DistillationWrapper',
+        teacher=teacher,
+        student=resnet(4),
+        distillation=[term(name='kl')],
+    )
+    config = str(write_config(tmp_path, model, tmp_path / 'data'))
+    one_line = {'default_hooks.logger.interval': 4}
+    of_its_own = dict(iterations=None, lr=None, val_interval=None)
+    result = distil(data=config, schedule=config, **of_its_own, cfg_options=one_line)
+    folder = tmp_path / 'command'
+    options = ['default_hooks.logger.interval=4', 'log_processor.window_size=10']
+    command = [config, '--work-dir', str(folder), '--seed', '1', '--cfg-options', *options]
+    with isolated():
+        assert train_command.main(command) == 0
+    of_command, of_function = read_log(folder).train, read_log(result.work_dir).train
+    assert of_command.keys() == of_function.keys() >= {'loss', 'task_loss', 'kd.kl'}
+    for name in of_command.keys() - {'time', 'data_time'}:
+        assert of_command[name].values.tolist() == of_function[name].values.tolist(), name
+    _, values = result.history['train/kd.kl']
+    assert of_command['kd.kl'].last == pytest.approx(values.mean(), rel=1e-6)
 
 
 def test_the_student_predicts_as_mmsegs_own(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,12 @@ from mmengine.config import Config
 from training_runs import write_project
 
 from mmseg_kd.config.load import load_config
-from mmseg_kd.engine.training import TrainingOptions, apply_options, prepare_training
+from mmseg_kd.engine.training import (
+    TrainingOptions,
+    apply_options,
+    log_means_of_terms,
+    prepare_training,
+)
 from mmseg_kd.hooks import (
     BadDataHook,
     ExactResumeHook,
@@ -44,6 +50,26 @@ def test_each_hook_is_there_once(
         (hook,) = find_hooks(runner, kind)
         changed = [getattr(hook, name) == value for name, value in arguments.items()]
         assert all(changed) == (of_config or not arguments), kind
+
+
+def test_terms_are_means_in_the_log_as_losses_are() -> None:
+    cfg = Config(dict(log_processor=dict(by_epoch=False)))
+    log_means_of_terms(cfg)
+    assert cfg.log_processor.by_epoch is False
+    pattern = re.compile(cfg.log_processor.mean_pattern)
+    for name in ('loss', 'decode.loss_ce', 'kd.cgd', 'grad_norm', 'time'):
+        assert pattern.search(name), name
+    for name in ('kd_weight.cgd', 'lr', 'decode.acc_seg'):
+        assert not pattern.search(name), name
+    own = Config(dict(log_processor=dict(mean_pattern='lr')))
+    other = Config(dict(log_processor=dict(type='OfTheUser')))
+    for cfg in (own, other):
+        before = cfg.log_processor.to_dict()
+        log_means_of_terms(cfg)
+        assert cfg.log_processor.to_dict() == before
+    without = Config(dict())
+    log_means_of_terms(without)
+    assert without.log_processor.mean_pattern
 
 
 def test_deterministic_ranks_keep_the_order_of_their_sums() -> None:

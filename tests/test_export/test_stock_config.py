@@ -19,7 +19,7 @@ from mmseg_kd.datasets.camvid import CLASSES, PALETTE
 from mmseg_kd.errors import ConfigError, ManyErrors
 from mmseg_kd.export.stock_config import stock_config
 
-CAMVID = 'distillation_configs/camvid/efficientnet-lite2_mobilenetv2_cgd_camvid-240x320.py'
+CAMVID = 'distillation_configs/camvid/camvid-240x320.py::mobilenetv2_cgd'
 TOY = 'distillation_configs/toy_scenes/resnet18_mobilenetv2-half_cgd_toy-128x128.py'
 ADE = 'distillation_configs/example_config.py'
 

@@ -104,7 +104,7 @@ def test_a_run_stops_at_a_bad_file(
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_bad_samples_are_passed_over_and_a_resumed_run_is_the_same(
+def test_bad_samples_are_skipped_and_a_resumed_run_is_the_same(
     project: Project, workers: int
 ) -> None:
     project.spoil('2', 'truncated image')
@@ -112,23 +112,23 @@ def test_bad_samples_are_passed_over_and_a_resumed_run_is_the_same(
     project.config(skipped=2, workers=workers)
     assert project.train('whole') == 0
     log = project.log('whole')
-    named = re.findall(r'passed over bad sample (\d) of at most 2: (\w+ \S+) is', log)
+    named = re.findall(r'skipped bad sample (\d) of at most 2: (\w+ \S+) is', log)
     assert sorted(name.split('/')[-1] for _, name in named) == ['2.jpg', '4.png']
     assert [number for number, _ in named] == ['1', '2']
-    assert '2 bad samples were passed over' in log
+    assert '2 bad samples were skipped' in log
 
     whole = project.state('whole')
-    found = whole['message_hub']['runtime_info']['passed_over']
+    found = whole['message_hub']['runtime_info']['skipped_samples']
     assert {Path(name).name for name in found} == {'2.jpg', '4.png'}
 
     first = str(project.folder / 'whole' / 'iter_4.pth')
     assert project.train('resumed', resume=['--resume', first]) == 0
     resumed = project.state('resumed')
     assert same_tensors(whole['state_dict'], resumed['state_dict'])
-    assert resumed['message_hub']['runtime_info']['passed_over'] == found
+    assert resumed['message_hub']['runtime_info']['skipped_samples'] == found
     # What the first half has named is not named again.
-    half = project.state('whole', 4)['message_hub']['runtime_info'].get('passed_over', {})
-    assert project.log('resumed').count('passed over bad sample') == 2 - len(half)
+    half = project.state('whole', 4)['message_hub']['runtime_info'].get('skipped_samples', {})
+    assert project.log('resumed').count('skipped bad sample') == 2 - len(half)
 
 
 def test_sound_data_are_trained_on_as_without_the_hook(
@@ -152,11 +152,11 @@ def test_more_bad_samples_than_are_let_pass(
     err = capsys.readouterr().err
     assert 'error: train data: more than max_skipped=2 bad samples, the last: mask ' in err
     assert 'Traceback' not in err
-    assert project.log().count('passed over bad sample') == 2
+    assert project.log().count('skipped bad sample') == 2
 
 
 @pytest.mark.parametrize('split', ['val', 'test'])
-def test_no_sample_is_passed_over_where_it_is_measured(
+def test_no_sample_is_skipped_where_it_is_measured(
     project: Project, capsys: pytest.CaptureFixture[str], split: str
 ) -> None:
     project.config(skipped=2)
@@ -214,7 +214,7 @@ def report(rank: int, file: str, folder: str) -> None:
         except DatasetError:
             stopped = iteration
         assert batch == dict(inputs=[])
-    seen = dict(hub.runtime_info['passed_over'])
+    seen = dict(hub.runtime_info['skipped_samples'])
     torch.save((stopped, list(seen), len(warnings)), Path(folder) / f'{rank}.pth')
     distributed.destroy_process_group()
 

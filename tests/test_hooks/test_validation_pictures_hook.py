@@ -107,7 +107,7 @@ def test_names_and_scores_stand_below(model: Any, monkeypatch: pytest.MonkeyPatc
     assert columns['teacher'][0].caption.startswith('mIoU ')
 
 
-def test_other_images_are_passed_over(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_images_are_skipped(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(validation_pictures_hook, 'print_log', lambda text, **_: said.append(text))
     runner = runner_with(model, (32, 32), (32, 32))
@@ -121,7 +121,7 @@ def test_other_images_are_passed_over(model: Any, monkeypatch: pytest.MonkeyPatc
     assert 'got 1 in torch.uint8' in text
 
 
-def test_more_classes_than_a_byte_tells_apart_are_passed_over(model: Any) -> None:
+def test_more_classes_than_a_byte_tells_apart_are_skipped(model: Any) -> None:
     runner = runner_with(model, (32, 32))
     many = dict(classes=tuple(map(str, range(300))), palette=[[0, 0, 0]] * 300)
     runner.val_dataloader.dataset = SimpleNamespace(metainfo=many)

@@ -6,10 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import ROOT
-from mmseg.registry import LOG_PROCESSORS
 
-from mmseg_kd.config.load import load_config
 from mmseg_kd.host.visualizer import add_picture, add_references
 
 
@@ -37,12 +34,3 @@ def test_a_full_disk_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said == [f'Not logged: [Errno {errno.ENOSPC}] the disk'] * 2
     with pytest.raises(OSError, match='the disk'):
         add_references(visualizer(errno.EIO), 'mIoU', dict(teacher=1.0), 0)
-
-
-def test_terms_are_means_in_the_log_as_losses_are() -> None:
-    config = load_config(str(ROOT / 'distillation_configs' / 'example_config.py'), None)
-    pattern = LOG_PROCESSORS.build(dict(config.log_processor, type='LogProcessor')).mean_pattern
-    for name in ('loss', 'decode.loss_ce', 'kd.cgd', 'grad_norm', 'time'):
-        assert pattern.search(name), name
-    for name in ('kd_weight.cgd', 'lr', 'decode.acc_seg'):
-        assert not pattern.search(name), name

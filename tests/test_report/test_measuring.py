@@ -119,7 +119,7 @@ def test_warnings_are_seen(project: Project, tmp_path: Path) -> None:
     finally:
         logger.removeHandler(handler)
     assert {line.partition(':')[0] for line in said} == {
-        'Passed over',
+        'Skipped',
         'Not kept, to be measured again',
     }
 

@@ -1,3 +1,4 @@
+# EfficientNet-lite2 teaches MobileNetV2 (ImageNet weights both).
 # The teacher comes first:
 #   bash tools/dist_train.sh configs/camvid/efficientnet-lite2_segformer_camvid-360x480.py 2
 _base_ = [

@@ -1,2 +1,0 @@
-# The student on its own, from the same initial weights: what distillation is measured against.
-_base_ = '../_base_/camvid-360x480_efficientnet-lite2_mobilenetv2.py'
