@@ -144,8 +144,8 @@ def _load_student(cfg: Config, checkpoint: str) -> Any:
     model = without_initialisation(trained_network_of(cfg).model)
     network = build_network(replace_sync_bn(model), 'student')
     report = load_weights(network, checkpoint)
-    if report.missing or report.mismatched or report.unexpected:
-        raise CheckpointError(f'{report}\nGive the checkpoint of this very network.')
+    if report.unexpected:
+        raise CheckpointError(f'{report}\nGive the checkpoint of the same architecture.')
     return network.eval()
 
 
