@@ -18,7 +18,7 @@ from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.engine.survival import (
-    ignore_full_disk_in_log,
+    keep_logging_aside,
     resume_from_intact,
     stop_on_signals,
     use_durable_checkpoints,
@@ -134,7 +134,7 @@ def prepare_training(
     for kind in RUN_HOOKS:
         get_or_add_hook(runner, kind)
     stop_on_signals(runner)
-    ignore_full_disk_in_log(runner)
+    keep_logging_aside(runner)
     if is_distillation(cfg):
         get_or_add_hook(runner, StudentCheckpointHook)
     if not options.plain_eval:

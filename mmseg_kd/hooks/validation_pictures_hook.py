@@ -25,6 +25,8 @@ from mmseg_kd.distillation import DistillationWrapper
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import use_lean_prediction
 from mmseg_kd.evaluation.labels import image_of, predict_labels
+from mmseg_kd.host.aside import aside
+from mmseg_kd.host.quiet import explain
 from mmseg_kd.host.visualizer import add_picture
 from mmseg_kd.networks.build import unwrapped
 
@@ -78,12 +80,18 @@ class ValidationPicturesHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Keep an image and what was predicted for it."""
-        if batch_idx not in self._picked:
-            return
+        if batch_idx in self._picked:
+            with aside('Pictures of the validations', self._give_up):
+                self._keep(data_batch, outputs)
+
+    def _give_up(self) -> None:
+        self._picked, self.images, self._shown = set(), 0, []
+
+    def _keep(self, data_batch: Any, outputs: Any) -> None:
         image_CHW, sample = data_batch['inputs'][0].cpu(), outputs[0]
         if image_CHW.dtype != torch.uint8 or len(image_CHW) != 3 or 'gt_sem_seg' not in sample:
             # Training goes on: other images are nobody's mistake.
-            self._picked, self.images = set(), 0
+            self._give_up()
             message = (
                 'No pictures of the validations: expected images of three channels in bytes, with '
                 f'ground truth; got {len(image_CHW)} in {image_CHW.dtype}, '
@@ -97,6 +105,10 @@ class ValidationPicturesHook(Hook):
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Draw."""
+        with aside('Pictures of the validations', self._give_up):
+            self._draw(runner)
+
+    def _draw(self, runner: Runner) -> None:
         metainfo = getattr(runner.val_dataloader.dataset, 'metainfo', {})
         classes, palette = metainfo.get('classes'), metainfo.get('palette')
         shown, self._shown = self._shown, []
@@ -137,6 +149,8 @@ def _ask_teachers(model: Any, items: Sequence[Any]) -> dict[str, list[Label]]:
                 found[title] = _predictions(network, items)
             except torch.OutOfMemoryError:
                 _say_without(title, 'there is no room on the GPU')
+            except Exception as error:  # such as of a size of image that it does not take
+                _say_without(title, f'it cannot predict them: {explain(error)}')
     return found
 
 

@@ -19,6 +19,7 @@ from mmseg_kd.analysis import comparison
 from mmseg_kd.analysis.scene import picture_miou
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks import ValidationPicturesHook, validation_pictures_hook
+from mmseg_kd.hooks.validation_pictures_hook import _ask_teachers
 from mmseg_kd.host.visualizer import add_picture
 
 PALETTE = [[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0], [0, 200, 200]]
@@ -263,3 +264,31 @@ def test_a_training_is_the_same_with_and_without(tmp_path: Path) -> None:
     logged = set(events.Tags()['scalars'])
     assert {'loss', 'task_loss', 'decode.loss_ce', 'kd.kl', 'kd_weight.kl'} <= logged
     assert {'lr', 'grad_norm', 'mIoU'} <= logged
+
+
+def test_a_teacher_that_fails_on_an_image_is_left_out(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(validation_pictures_hook, 'print_log', lambda text, **_: said.append(text))
+
+    def predict(*_: Any) -> Any:
+        raise AssertionError('the size of the image should be divisible by 4')
+
+    monkeypatch.setattr(type(model.teacher), 'encode_decode', predict)
+    assert _ask_teachers(model, [dict(inputs=torch.zeros(3, 8, 8, dtype=torch.uint8))]) == {}
+    [line] = said
+    assert "do without 'teacher': it cannot predict them" in line
+
+
+def test_a_picture_that_cannot_be_drawn_ends_nothing(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError('cannot open resource')
+
+    monkeypatch.setattr(validation_pictures_hook, 'comparison_figure', fail)
+    runner = runner_with(model, (32, 32))
+    hook = ValidationPicturesHook(images=1)
+    validate(hook, runner)
+    assert hook.images == 0
