@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mmseg_kd.cli import test as test_command
-from mmseg_kd.cli.export import main
+from mmseg_kd.cli.export_student import main
 from mmseg_kd.config.load import load_config
 from mmseg_kd.datasets.toy_scenes.dataset import generate
 from mmseg_kd.export.pictures import pictures_of
