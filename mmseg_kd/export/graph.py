@@ -1,4 +1,4 @@
-"""A student as a graph in a file: ONNX, with 8-bit integers too, or a program of torch.export."""
+"""A student as a graph in a file: ONNX, or a program of torch.export."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg_kd.checkpoints.save import atomic_write
-from mmseg_kd.export.agreement import compare
+from mmseg_kd.export.agreement import ExportedFile, Function, compare
 from mmseg_kd.export.export_module import ExportModule
-from mmseg_kd.export.exported_file import ExportedFile, Function
 from mmseg_kd.export.onnx_file import OnnxModel, onnx_bytes
 from mmseg_kd.export.program import ProgramModel, program_bytes, trace
-from mmseg_kd.export.quantisation import quantise
 
 # What is added to a picture's height and width to see that the size may vary.
 OTHER_SIZE = (11, 13)
@@ -63,32 +61,6 @@ def export_graph(
     agreement.check(str(target))
     with atomic_write(target) as unfinished:
         unfinished.write_bytes(content)
-    return ExportedFile(target, agreement, exported)
-
-
-def export_int8(
-    deployed: ExportModule,
-    pictures: Sequence[Tensor],
-    source: Path,
-    mode: str,
-    calibration: Sequence[Tensor],
-) -> ExportedFile:
-    """Write a copy of an ONNX file that computes with 8-bit integers, and compare it with PyTorch.
-
-    Args:
-        deployed: What the file was made of.
-        pictures: (3, H, W), uint8, BGR: what both are compared on.
-        source: The file with floats; the copy is beside it, `*.int8.onnx`.
-        mode: As in `quantise`.
-        calibration: Pictures to find ranges on, for 'static'.
-
-    Raises:
-        ExportError, CheckpointError: As in `quantise`.
-    """
-    target = source.with_suffix(f'.int8{source.suffix}')
-    quantise(source, target, mode, [deployed.input_of(picture) for picture in calibration])
-    exported = OnnxModel(target)
-    agreement = compare(deployed, exported, map(deployed.input_of, pictures))
     return ExportedFile(target, agreement, exported)
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mmseg_kd.config.network_spec import networks_of
 from mmseg_kd.evaluation.latency import measure_latency
+from mmseg_kd.export.agreement import ExportedFile
 from mmseg_kd.export.export_module import ExportModule
-from mmseg_kd.export.exported_file import ExportedFile
 from mmseg_kd.export.pictures import scaled
 from mmseg_kd.networks.build import build_network, replace_sync_bn, without_initialisation
 from mmseg_kd.runs.markdown import markdown_table

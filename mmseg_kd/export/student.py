@@ -15,14 +15,15 @@ from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.errors import CheckpointError, DatasetError
+from mmseg_kd.export.agreement import ExportedFile, compare
 from mmseg_kd.export.export_module import ExportModule
-from mmseg_kd.export.exported_file import ExportedFile
-from mmseg_kd.export.graph import export_graph, export_int8, signature
+from mmseg_kd.export.graph import export_graph, signature
 from mmseg_kd.export.latency import Timing, time_networks
 from mmseg_kd.export.miou import miou
-from mmseg_kd.export.onnx_file import require_onnx
+from mmseg_kd.export.onnx_file import OnnxModel, require_onnx
 from mmseg_kd.export.options import GRAPHS, check_options, target_of
 from mmseg_kd.export.pictures import pictures_of, random_pictures, scaled
+from mmseg_kd.export.quantisation import quantise
 from mmseg_kd.export.weights import export_weights
 from mmseg_kd.networks.build import build_network, replace_sync_bn, without_initialisation
 
@@ -130,7 +131,7 @@ def export_student(
             calibration = []
             if int8 == 'static':
                 calibration = pictures_of(cfg, 'train', calibration_images, classes, fixed_size)
-            file = export_int8(deployed, pictures, target, int8, calibration)
+            file = _quantised(deployed, target, int8, calibration, pictures)
             exported.files[f'{to}, int8 {int8}'] = file
             _measure_miou(cfg, deployed, exported, bool(fixed_size))
         if benchmark:
@@ -158,6 +159,21 @@ def _pictures(
     except DatasetError as error:
         remarks.append(f'No test images, random ones take their place. {error}')
         return [scaled(picture, size) for picture in random_pictures()]
+
+
+def _quantised(
+    deployed: ExportModule,
+    source: Path,
+    mode: str,
+    calibration: Sequence[Tensor],
+    pictures: Sequence[Tensor],
+) -> ExportedFile:
+    """A copy of an ONNX file that computes with 8-bit integers, compared with PyTorch."""
+    target = source.with_suffix(f'.int8{source.suffix}')
+    quantise(source, target, mode, [deployed.input_of(picture) for picture in calibration])
+    function = OnnxModel(target)
+    agreement = compare(deployed, function, map(deployed.input_of, pictures))
+    return ExportedFile(target, agreement, function)
 
 
 def _measure_miou(

@@ -16,9 +16,8 @@ from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.checkpoints.student import save_student, stock_meta
 from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.config.text import write
-from mmseg_kd.export.agreement import compare
+from mmseg_kd.export.agreement import ExportedFile, compare
 from mmseg_kd.export.export_module import ExportModule
-from mmseg_kd.export.exported_file import ExportedFile
 from mmseg_kd.export.stock_config import stock_config
 from mmseg_kd.host.quiet import as_config_error
 
