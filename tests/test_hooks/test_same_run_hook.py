@@ -51,18 +51,18 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     one = Project(tmp_path)
-    assert one.train(term(name='cgd'), resume=False) == 0
+    assert one.train(term(loss='CDLoss', name='scores'), resume=False) == 0
     return one
 
 
 def test_the_same_run_goes_on(project: Project) -> None:
-    other = term(name='cgd', weight=9.0)
+    other = term(loss='CDLoss', name='scores', weight=9.0)
     assert project.train(other, extra='train_cfg.update(max_iters=6)\n') == 0
 
 
 def test_all_that_differs_is_said(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     save_weights(resnet(8), Path(project.checkpoint), seed=8)
-    kl = term(loss='KLLoss', name='cgd')
+    kl = term(loss='KLLoss', name='scores')
     student = resnet(4, classes=5)
     student['backbone']['base_channels'] = 6
     student['decode_head']['in_channels'] = 12
@@ -71,7 +71,7 @@ def test_all_that_differs_is_said(project: Project, capsys: pytest.CaptureFixtur
     for part in (
         'tensors are of another shape, such as student.backbone.',
         "term 'features' is new",
-        "term 'cgd': CDLoss before and KLLoss now",
+        "term 'scores': CDLoss before and KLLoss now",
         "teacher 'teacher': other weights",
         'the optimiser had',
         'load_from',
@@ -84,7 +84,7 @@ def test_changes_are_allowed_where_they_are_meant(project: Project) -> None:
         "custom_hooks = [dict(type='SameRunHook', allow_changes=True)]\n"
         'train_cfg.update(max_iters=6)\n'
     )
-    assert project.train(term(name='cgd'), FEATURES, extra=extra) == 0
+    assert project.train(term(loss='CDLoss', name='scores'), FEATURES, extra=extra) == 0
     content = torch.load(project.folder / 'work' / 'iter_6.pth', weights_only=False)
     assert content['meta']['iter'] == 6
     assert any(key.startswith('terms.features.') for key in content['state_dict'])
