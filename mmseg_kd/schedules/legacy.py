@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from mmseg_kd.checks import check_interval, is_number
-from mmseg_kd.errors import short_repr
+from mmseg_kd.errors import ConfigError, short_repr
 from mmseg_kd.registry import SCHEDULES, build
 
 
@@ -25,13 +25,17 @@ class CountedFromOne:
         schedule: The config of another schedule: `dict(type='LinearWarmup', end=2000)`.
 
     Raises:
-        ConfigError: `schedule` is no config of a schedule.
+        ValueError: `schedule` is no config of a schedule.
 
     Reference: `SDModule` of SegDistill, whose counter is raised before the losses see it.
     """
 
     def __init__(self, schedule: dict[str, Any]) -> None:
-        self.schedule = build(SCHEDULES, schedule, 'schedule')
+        try:
+            self.schedule = build(SCHEDULES, schedule, 'schedule')
+        except ConfigError as error:
+            # The config that this one stands in has its place to add.
+            raise ValueError(str(error)) from error
 
     def __call__(self, iteration: int) -> float:
         return float(self.schedule(iteration + 1))

@@ -185,7 +185,8 @@ def test_registered(kind: Any) -> None:
 
 def test_a_wrong_schedule_inside_another() -> None:
     wrong = dict(type='CountedFromOne', schedule=dict(type='LinearWarmup', end=0))
-    with pytest.raises(ConfigError, match=r'schedule: LinearWarmup: expected 0 <= begin < end'):
+    message = r'schedule\[0\]: CountedFromOne: schedule: LinearWarmup: expected 0 <= begin < end'
+    with pytest.raises(ConfigError, match=message):
         term(schedule=wrong)
 
 
