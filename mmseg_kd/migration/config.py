@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmengine.config import Config
@@ -27,7 +27,7 @@ from mmseg_kd.migration.runtime import (
 from mmseg_kd.migration.section import Section
 from mmseg_kd.migration.sides import Sides, is_backbone
 from mmseg_kd.migration.source import KeyPath, OldConfig
-from mmseg_kd.migration.terms import convert_terms
+from mmseg_kd.migration.terms import asks_for_angles, convert_terms
 
 _MODULES = ('SDModule', 'SDModuleMT')
 
@@ -110,6 +110,7 @@ def convert_config(path: Path) -> ConvertedConfig:
     if not teachers:
         raise ConfigError(f'{path}: expected a teacher in model.cfg_t, got none.')
     sides = Sides(data.preprocessor, report)
+    hooks = _custom_hooks(model)
     distillation = dict(
         type='DistillationWrapper',
         data_preprocessor=Name('data_preprocessor'),
@@ -133,12 +134,40 @@ def convert_config(path: Path) -> ConvertedConfig:
             **(dict(param_scheduler=schedulers) if schedulers else {}),
         ),
         convert_loops(max_iters, measuring, data.measures),
-        {**convert_hooks(config, measuring.get('save_best')), **convert_surroundings(config)},
+        {
+            **convert_hooks(config, measuring.get('save_best')),
+            **hooks,
+            **convert_surroundings(config),
+        },
     ]
-    for key in config.rest():
-        if key not in old.variables | _USUAL_VARIABLES:
-            config.problem('unknown key, left out', key)
+    _report_rest(config, old)
     return ConvertedConfig(path, groups, report)
+
+
+def _custom_hooks(model: Section) -> dict[str, Any]:
+    if not asks_for_angles(model):
+        return {}
+    model.note(
+        'log_grad is GradientConflictHook, for all terms; it looks in every `interval`-th '
+        'iteration, where the angle was taken in each',
+        'distillation',
+        0,
+        'log_grad',
+    )
+    return dict(custom_hooks=[dict(type='GradientConflictHook')])
+
+
+def _report_rest(config: Section, old: OldConfig) -> None:
+    """Keys at the top that nobody has asked for."""
+    for key, value in config.rest().items():
+        if key in old.variables | _USUAL_VARIABLES:
+            continue
+        if isinstance(value, Mapping) and 'backbone' in value:
+            config.note('dropped: a network that is neither student nor teacher', key)
+        elif old.computes_names:
+            config.note('dropped: known to nobody, if it is not one of the names computed', key)
+        else:
+            config.problem('unknown key, left out', key)
 
 
 def _sd_module(config: Section, path: Path) -> Section:
@@ -214,10 +243,15 @@ def _write_student(
     path = (*model.path, 's_pretrain')
     if load_from is not None:
         return sides.trained_student(student, load_from, ('load_from',), part='student')
-    if pretrained is None or pretrained == backbone:
+    if pretrained is None or _is_same_file(pretrained, backbone):
         return sides.student(student, (*model.path, 'cfg_s', 'pretrained'))
     if not is_backbone(pretrained):
         return sides.trained_student(student, pretrained, path)
     if backbone is not None:
         model.problem(f'says otherwise than cfg_s.pretrained; {pretrained} is taken', 's_pretrain')
     return sides.student(replace(student, initial_weights=pretrained), path)
+
+
+def _is_same_file(one: str, other: str | None) -> bool:
+    """Whether two names are one file's: `./a.pth` is `a.pth`."""
+    return other is not None and PurePosixPath(one) == PurePosixPath(other)

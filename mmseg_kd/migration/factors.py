@@ -4,35 +4,70 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmseg_kd.checks import is_integer, is_number
 from mmseg_kd.migration.section import Section
 
 _MODES = ('linear', 'exp', 'jump')
+
+# Iterations in which the older spelling, `earlystop_config`, went down to 0.
+_STOPPING = 10000
 
 
 def convert_factors(config: Section, alpha: float) -> list[dict[str, Any]]:
     """The schedules that give what the old loss multiplied itself with.
 
+    What makes no schedule is reported; the factors are then not those of the old loss.
+
     Args:
         config: The old `loss_config`.
         alpha: The weight, which the old exponential modes are powers of.
     """
+    _read_numbers(config)
     schedules = []
     last_of_warmup = 0
     warmup = config.section('warmup_config')
     if warmup is not None:
-        mode, last_of_warmup = warmup.take('mode'), warmup.number('warmup_iters', 0)
+        mode, last_of_warmup = warmup.take('mode'), _iteration(warmup, 'warmup_iters')
         schedules += _warmup(warmup, mode, alpha, last_of_warmup)
         warmup.close()
     decay = config.section('earlydecay_config')
     if decay is not None:
-        mode, first_of_decay = decay.take('mode'), decay.number('earlydecay_start', 0)
-        schedules += _decay(decay, mode, alpha, first_of_decay, decay.number('earlydecay_end', 0))
+        mode, first_of_decay = decay.take('mode'), _iteration(decay, 'earlydecay_start')
+        schedules += _decay(decay, mode, alpha, first_of_decay, _iteration(decay, 'earlydecay_end'))
         decay.close()
         if first_of_decay < last_of_warmup:
             decay.problem(
-                'begins before the warm-up ends: the decay alone counted then, now both factors do'
+                'begins before the warm-up ends, where the decay alone counted: no schedule does'
             )
-    return schedules
+    return [dict(type='CountedFromOne', schedule=schedule) for schedule in schedules]
+
+
+def _read_numbers(config: Section) -> None:
+    """The older spelling: numbers for `warmup_config` and `earlystop_config`."""
+    warmup = config.peek('warmup_config')
+    if is_number(warmup) and warmup:
+        config.values['warmup_config'] = dict(mode='linear', warmup_iters=warmup)
+    stop = config.take('earlystop_config')
+    if not stop:
+        return
+    if not is_integer(stop):
+        config.problem(f'expected an iteration, got {stop!r}', 'earlystop_config')
+        return
+    config.values['earlydecay_config'] = dict(
+        mode='linear', earlydecay_start=stop, earlydecay_end=stop + _STOPPING
+    )
+    config.note(
+        f'read as in its last version, down to 0 in {_STOPPING} iterations; before, it stopped at '
+        f"once: dict(type='CountedFromOne', schedule=dict(type='Jump', end={stop + 1}))",
+        'earlystop_config',
+    )
+
+
+def _iteration(section: Section, key: str) -> int:
+    number = section.number(key, 0, is_dropped=True)
+    if number != int(number):
+        section.problem(f'expected a whole number, got {number!r}', key)
+    return int(number)
 
 
 def _warmup(warmup: Section, mode: Any, alpha: float, end: int) -> list[dict[str, Any]]:
@@ -49,8 +84,8 @@ def _warmup(warmup: Section, mode: Any, alpha: float, end: int) -> list[dict[str
 
 
 def _decay(decay: Section, mode: Any, alpha: float, begin: int, end: int) -> list[dict[str, Any]]:
-    if begin < 0 or end <= 0:
-        decay.problem(f'a decay from {begin} to {end} leaves no iteration; left out')
+    if begin < 0 or max(begin, end) <= 0:
+        decay.problem(f'a decay from {begin} to {end} leaves no iteration')
         return []
     if mode in _MODES and end <= begin:
         return [dict(type='Jump', end=begin)]
@@ -67,6 +102,6 @@ def _decay(decay: Section, mode: Any, alpha: float, begin: int, end: int) -> lis
 
 def _report_mode(section: Section, mode: Any, alpha: float) -> None:
     if mode == 'exp':
-        section.problem(f'powers of alpha={alpha} make no schedule; left out', 'mode')
+        section.problem(f'powers of alpha={alpha} make no schedule', 'mode')
     else:
-        section.problem(f'expected one of {_MODES}, got {mode!r}; left out', 'mode')
+        section.problem(f'expected one of {_MODES}, got {mode!r}', 'mode')

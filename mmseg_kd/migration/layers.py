@@ -93,6 +93,11 @@ _HEADS = Layer(
     '.attn.attn.weights',
     'the weights are now the mean over the heads; they were those of every head',
 )
+_SCORES = Layer(
+    '.attn.attn.weights',
+    'the weights are now those behind the softmax, the mean over the heads; they were the scores '
+    'before it, of every head',
+)
 _LEVEL = 'in a student batch normalisation and ReLU follow here on what was a linear layer'
 _BIAS = 'without the bias of the linear layer, which is in the batch normalisation behind it'
 _SCALED = (
@@ -125,6 +130,14 @@ MIT = LayerTable(
                 ('.attn.sr', Layer('.attn.sr', _SCALED)),
                 ('.attn.norm', '.attn.norm'),
                 ('.attn.attn_drop', _HEADS),
+                # SegDistill's own: modules that pass on what was to be tapped.
+                ('.attn.Q', '.attn.attn.query'),
+                ('.attn.K', '.attn.attn.key'),
+                ('.attn.V', '.attn.attn.value'),
+                ('.attn.ATTN', _SCORES),
+                ('.attn.FEA', '.attn.proj_drop'),
+                ('.mlp.FEA', '.ffn.layers'),
+                ('.FEA', ''),
                 ('.mlp', '.ffn.layers'),
                 ('.mlp.fc1', '.ffn.layers.0'),
                 ('.mlp.dwconv', '.ffn.layers.1'),

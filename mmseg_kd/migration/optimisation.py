@@ -125,13 +125,18 @@ def convert_schedulers(config: Section, max_iters: int | None) -> list[dict[str,
     if by_epoch and policy != 'fixed':
         rate.problem('counted epochs; iterations are counted now', 'by_epoch')
     schedulers = _convert_warmup(rate)
-    begin = schedulers[-1]['end'] if schedulers else 0
     convert = _POLICIES.get(policy)
     if convert is None:
         rate.problem(f'there is no policy {policy!r} here; left out', 'policy')
         rate.rest()
     else:
-        made = convert(rate, begin, max_iters)
+        made = convert(rate, max_iters) or {}
+        if schedulers and (made.get('eta_min') or made.get('eta_min_ratio')):
+            rate.note(
+                'not exact where there is a least rate too: mmengine adds its share to what the '
+                'warm-up multiplies, and the rate is a little higher than it was',
+                'warmup',
+            )
         schedulers += [made] if made else []
     rate.close()
     return schedulers
@@ -145,7 +150,8 @@ def _convert_warmup(rate: Section) -> list[dict[str, Any]]:
         return []
     if kind is None or not end:
         return []
-    span = dict(by_epoch=False, begin=0, end=end)
+    # The last of mmengine's iterations, end - 1, has the factor 1; the old warm-up's had not.
+    span = dict(by_epoch=False, begin=0, end=end + 1)
     if kind == 'linear':
         return [dict(type='LinearLR', start_factor=ratio, **span)]
     if kind == 'constant':
@@ -154,30 +160,28 @@ def _convert_warmup(rate: Section) -> list[dict[str, Any]]:
     return []
 
 
-def _poly(rate: Section, begin: int, end: int | None) -> dict[str, Any] | None:
+# The old curves ran from the first iteration on, beneath the warm-up, and towards the iteration
+# after the last; mmengine's reach their ends in iteration `end` - 1.
+
+
+def _poly(rate: Section, max_iters: int | None) -> dict[str, Any] | None:
     power, least = rate.number('power', 1.0), rate.number('min_lr', 0.0)
-    if end is None:
+    if max_iters is None:
         return None
-    if begin:
-        # The old polynomial ran from the first iteration on, beneath the warm-up.
-        behind = 1 - (1 - begin / end) ** power
-        rate.note(
-            'the polynomial begins at the end of the warm-up, as in the configs of mmseg 1.x; '
-            f'it was {behind:.1%} lower there'
-        )
-    return dict(type='PolyLR', eta_min=least, power=power, by_epoch=False, begin=begin, end=end)
+    span = dict(by_epoch=False, begin=0, end=max_iters + 1)
+    return dict(type='PolyLR', eta_min=least, power=power, **span)
 
 
-def _cosine(rate: Section, begin: int, end: int | None) -> dict[str, Any] | None:
+def _cosine(rate: Section, max_iters: int | None) -> dict[str, Any] | None:
     least, ratio = rate.number('min_lr'), rate.number('min_lr_ratio')
-    if end is None:
+    if max_iters is None:
         return None
     floor = dict(eta_min=least or 0.0) if ratio is None else dict(eta_min_ratio=ratio)
-    span = dict(by_epoch=False, begin=begin, end=end)
-    return dict(type='CosineAnnealingLR', T_max=end - begin, **floor, **span)
+    span = dict(by_epoch=False, begin=0, end=max_iters + 1)
+    return dict(type='CosineAnnealingLR', T_max=max_iters, **floor, **span)
 
 
-def _step(rate: Section, begin: int, end: int | None) -> dict[str, Any] | None:
+def _step(rate: Section, max_iters: int | None) -> dict[str, Any] | None:
     step, gamma = rate.take('step'), rate.number('gamma', 0.1)
     if rate.take('min_lr') is not None:
         rate.problem('a least learning rate of steps is left out', 'min_lr')
@@ -186,11 +190,11 @@ def _step(rate: Section, begin: int, end: int | None) -> dict[str, Any] | None:
     return dict(type='StepLR', step_size=step, gamma=gamma, by_epoch=False)
 
 
-def _fixed(rate: Section, begin: int, end: int | None) -> None:
+def _fixed(rate: Section, max_iters: int | None) -> None:
     return None
 
 
-_POLICIES: dict[str, Callable[[Section, int, int | None], dict[str, Any] | None]] = {
+_POLICIES: dict[str, Callable[[Section, int | None], dict[str, Any] | None]] = {
     'poly': _poly,
     'cosineannealing': _cosine,
     'step': _step,

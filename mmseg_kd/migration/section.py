@@ -38,12 +38,17 @@ class Section:
         """The value of `key`, which someone else is still to read."""
         return self.values.get(key, default)
 
-    def number(self, key: str, default: Any = None) -> Any:
-        """The number that `key` has; `default` where it has none, reported if something else."""
+    def number(self, key: str, default: Any = None, is_dropped: bool = False) -> Any:
+        """The number that `key` has; `default` where it has none, reported if something else.
+
+        Args:
+            is_dropped: Whether the whole dict is left out then: no default takes its place.
+        """
         value = self.take(key, default)
         if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
             return value
-        self.problem(f'expected a number, got {value!r}; {default} is taken', key)
+        instead = '' if is_dropped else f'; {default} is taken'
+        self.problem(f'expected a number, got {value!r}{instead}', key)
         return default
 
     def section(self, key: str) -> Section | None:

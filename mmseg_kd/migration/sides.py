@@ -129,6 +129,7 @@ class Sides:
             local = PurePosixPath(file).name
             self._report.note(path, f'fetch {file} as {local} first')
             file = local
+        file = str(PurePosixPath(file))
         suffix = f'_{part}_mmseg' if part else '_mmseg'
         old = PurePosixPath(file)
         new = str(old.with_name(f'{old.stem}{suffix}.pth'))

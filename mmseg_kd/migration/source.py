@@ -18,6 +18,9 @@ from mmseg_kd.host.quiet import explain
 # The keys and indices that lead to a value, from the top of the config.
 KeyPath = tuple[str | int, ...]
 
+# Functions that read variables whose names do not stand in the file.
+_READS_BY_NAME = {'eval', 'exec', 'globals', 'locals', 'vars'}
+
 
 @dataclass(frozen=True, order=True)
 class Place:
@@ -65,6 +68,11 @@ class OldConfig:
     def variables(self) -> set[str]:
         """Names at the top that other lines of the config use."""
         return {name for file in self._files for name in file.names_used}
+
+    @property
+    def computes_names(self) -> bool:
+        """Whether it reads variables by names that are made when it runs, as by `eval`."""
+        return not _READS_BY_NAME.isdisjoint(self.variables)
 
     @property
     def files(self) -> list[Path]:

@@ -94,8 +94,8 @@ def _resize(step: Section, pipeline: Pipeline) -> None:
     pipeline.steps.append(resize)
 
 
-def _align_resize(step: Section, pipeline: Pipeline) -> None:
-    """SegFormer's: as `Resize`, then up to a multiple of some number."""
+def _aligned_resize(step: Section, pipeline: Pipeline) -> None:
+    """SegFormer's: as `Resize`, then both sides up to a multiple of some number."""
     divisor = step.take('size_divisor', 32)
     _resize(step, pipeline)
     pipeline.steps.append(dict(type='ResizeToMultiple', size_divisor=divisor))
@@ -191,7 +191,8 @@ def _is_size(scale: Any) -> bool:
 
 
 _STEPS: dict[str, Callable[[Section, Pipeline], None]] = {
-    'AlignResize': _align_resize,
+    'AlignResize': _aligned_resize,
+    'AlignedResize': _aligned_resize,
     'Collect': _collect,
     'DefaultFormatBundle': _nothing,
     'ImageToTensor': _nothing,

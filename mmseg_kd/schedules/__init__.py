@@ -6,11 +6,16 @@ A runner counts the iterations; a loop of your own says which it is in by `at_it
 from mmseg_kd.host.iteration import at_iteration
 from mmseg_kd.schedules.exponential import ExponentialDecay, ExponentialWarmup
 from mmseg_kd.schedules.jump import Jump
-from mmseg_kd.schedules.legacy import LegacyExponentialDecay, LegacyExponentialWarmup
+from mmseg_kd.schedules.legacy import (
+    CountedFromOne,
+    LegacyExponentialDecay,
+    LegacyExponentialWarmup,
+)
 from mmseg_kd.schedules.linear import LinearDecay, LinearWarmup
 from mmseg_kd.schedules.random_turn import RandomTurn
 
 __all__ = [
+    'CountedFromOne',
     'ExponentialDecay',
     'ExponentialWarmup',
     'Jump',

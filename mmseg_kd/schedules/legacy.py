@@ -1,17 +1,44 @@
-"""SegDistill's exponential modes, for runs that must repeat old ones.
+"""What SegDistill did with the weight of a loss, for runs that must repeat old ones.
 
-Their shape depends on the weight that they are factors of, `alpha`. With alpha = 3 the warm-up
-starts at a third of the weight and not at 0, and the decay falls to less than a thousandth of it
-in its first step. `ExponentialWarmup` and `ExponentialDecay` are what was meant.
+The shape of its exponential modes depends on the weight that they are factors of, `alpha`. With
+alpha = 3 the warm-up starts at a third of the weight and not at 0, and the decay falls to less than
+a thousandth of it in its first step. `ExponentialWarmup` and `ExponentialDecay` are what was meant.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from mmseg_kd.checks import check_interval, is_number
-from mmseg_kd.errors import short_repr
-from mmseg_kd.registry import SCHEDULES
+from mmseg_kd.errors import ConfigError, short_repr
+from mmseg_kd.registry import SCHEDULES, build
+
+
+@SCHEDULES.register_module()
+class CountedFromOne:
+    """What `schedule` gives one iteration later: the first iteration is its iteration 1.
+
+    SegDistill counted so, and a converted config keeps the numbers of the old one.
+
+    Args:
+        schedule: The config of another schedule: `dict(type='LinearWarmup', end=2000)`.
+
+    Raises:
+        ValueError: `schedule` is no config of a schedule.
+
+    Reference: `SDModule` of SegDistill, whose counter is raised before the losses see it.
+    """
+
+    def __init__(self, schedule: dict[str, Any]) -> None:
+        try:
+            self.schedule = build(SCHEDULES, schedule, 'schedule')
+        except ConfigError as error:
+            # The config that this one stands in has its place to add.
+            raise ValueError(str(error)) from error
+
+    def __call__(self, iteration: int) -> float:
+        return float(self.schedule(iteration + 1))
 
 
 @SCHEDULES.register_module()

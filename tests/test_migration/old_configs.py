@@ -185,7 +185,7 @@ data_root = 'data/ade/ADEChallengeData2016'
         crop='(512, 512)',
         scale='(2048, 512)',
         labels=', reduce_zero_label=True',
-        resize='AlignResize',
+        resize='AlignedResize',
         divisor=', size_divisor=32',
     )
     + """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from builders import CLASSES, write_dataset
@@ -26,6 +27,7 @@ INFINITE = dict(type='InfiniteSampler', shuffle=True)
 IN_ORDER = dict(type='DefaultSampler', shuffle=False)
 LOAD = dict(type='LoadImageFromFile')
 PACK = dict(type='PackSegInputs')
+ALIGNED = ['AlignResize', 'AlignedResize']
 
 
 def convert(old: dict[str, Any]) -> tuple[Data, dict[str, Any], Any]:
@@ -258,22 +260,47 @@ def test_a_test_without_resizing() -> None:
     assert packed(made) == [LOAD, dict(type='LoadAnnotations'), PACK]
 
 
-def test_aligned_sizes(tmp_path: Path) -> None:
-    """As SegFormer's AlignResize: the ratio is kept, then both sides go up to a multiple."""
-    made, _ = pipeline(
+@pytest.mark.parametrize('kind', ALIGNED)
+@pytest.mark.parametrize(
+    ('size', 'kept', 'aligned'),
+    [
+        # Width and height: 70x30 by 50/30.
+        ((70, 30), (117, 50), (128, 64)),
+        # The longer side decides.
+        ((90, 10), (200, 22), (224, 32)),
+        ((64, 48), (67, 50), (96, 64)),
+        # Nothing to do.
+        ((192, 32), (200, 33), (224, 64)),
+    ],
+)
+def test_aligned_pixels(
+    kind: str,
+    size: tuple[int, int],
+    kept: tuple[int, int],
+    aligned: tuple[int, int],
+    tmp_path: Path,
+) -> None:
+    """As SegFormer's: the ratio is kept, then both sides go up to a multiple."""
+    made, one = pipeline(
         LOAD,
         dict(
             type='MultiScaleFlipAug',
             img_scale=(200, 50),
-            transforms=[dict(type='AlignResize', keep_ratio=True, size_divisor=32)],
+            transforms=[dict(type=kind, keep_ratio=True, size_divisor=32)],
         ),
     )
-    Image.new('RGB', (70, 30)).save(tmp_path / 'a.png')
+    assert problems(one) == []
+    image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / 'a.png')
     results: Any = dict(img_path=str(tmp_path / 'a.png'))
     for step in made.steps:
         results = TRANSFORMS.build(step)(results)
-    # 70x30 by 50/30 is 117x50.
-    assert results['img'].shape[:2] == (64, 128)
+    factor = min(200 / max(size), 50 / min(size))
+    assert kept == tuple(int(side * factor + 0.5) for side in size)
+    # Twice bilinear; mmseg reads BGR.
+    expected = cv2.resize(image[..., ::-1], kept, interpolation=cv2.INTER_LINEAR)
+    expected = cv2.resize(expected, aligned, interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(results['img'], expected)
 
 
 FLIPS = [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)]
@@ -293,7 +320,7 @@ FLIPS = [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 
     ],
 )
 @pytest.mark.parametrize('flip', [False, True])
-@pytest.mark.parametrize('kind', ['Resize', 'AlignResize'])
+@pytest.mark.parametrize('kind', ['Resize', *ALIGNED])
 def test_test_time_augmentation(
     scales: dict[str, Any], sizes: list[dict[str, Any]], flip: bool, kind: str
 ) -> None:
@@ -313,7 +340,7 @@ def test_test_time_augmentation(
         assert notes(one) == []
         return
     assert all('--tta' in note for note in notes(one))
-    aligned = [[dict(type='ResizeToMultiple', size_divisor=32)]] if kind == 'AlignResize' else []
+    aligned = [[dict(type='ResizeToMultiple', size_divisor=32)]] if kind in ALIGNED else []
     assert values['tta_pipeline'] == [
         LOAD,
         dict(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import SHARED, needs_shared
-from old_sections import problems, section
+from old_sections import notes, problems, section
 
 from mmseg_kd.migration.factors import convert_factors
 from mmseg_kd.registry import SCHEDULES, build
@@ -17,10 +17,13 @@ ALPHA = 3.0
 
 
 def old_weight(config: dict[str, Any], iterations: int) -> list[float]:
-    """The weight in every iteration, by the rules of the old code: it keeps what it was."""
+    """The weight in every iteration, by the rules of the old code: it keeps what it was.
+
+    Its counter is 1 in the first.
+    """
     weight = ALPHA
     weights = []
-    for n in range(iterations):
+    for n in range(1, iterations + 1):
         if 'warmup_config' in config:
             mode, end = config['warmup_config']['mode'], config['warmup_config']['warmup_iters']
             if n < end:
@@ -76,19 +79,52 @@ def test_weights_are_as_they_were(warmup: str | None, decay: str | None) -> None
     assert [weight_at(schedules, n) for n in range(60)] == pytest.approx(old_weight(old, 60))
 
 
+def counted(*schedules: dict[str, Any]) -> list[dict[str, Any]]:
+    return [dict(type='CountedFromOne', schedule=one) for one in schedules]
+
+
 def test_written_schedules() -> None:
-    assert converted(config('linear', 'linear'))[0] == [
+    assert converted(config('linear', 'linear'))[0] == counted(
         dict(type='LinearWarmup', end=10),
         dict(type='LinearDecay', begin=30, end=40),
-    ]
-    assert converted(config('jump', 'jump'))[0] == [
+    )
+    assert converted(config('jump', 'jump'))[0] == counted(
         dict(type='Jump', begin=10),
         dict(type='Jump', end=31),
-    ]
-    assert converted(config('exp', 'exp'))[0] == [
+    )
+    assert converted(config('exp', 'exp'))[0] == counted(
         dict(type='LegacyExponentialWarmup', alpha=3.0, end=10),
         dict(type='LegacyExponentialDecay', alpha=3.0, begin=30, end=40),
-    ]
+    )
+
+
+def test_the_first_iteration_is_the_first() -> None:
+    (warmup,), _ = converted(dict(warmup_config=dict(mode='linear', warmup_iters=2000)))
+    factors = [weight_at([warmup], n) / ALPHA for n in (0, 998, 1998, 1999)]
+    assert factors == pytest.approx([1 / 2000, 999 / 2000, 1999 / 2000, 1.0], rel=1e-12)
+    (jump,), _ = converted(dict(warmup_config=dict(mode='jump', warmup_iters=5)))
+    assert [weight_at([jump], n) for n in (3, 4)] == [0.0, ALPHA]
+
+
+def test_numbers_of_the_older_spelling() -> None:
+    schedules, listed = converted(dict(warmup_config=2000, earlystop_config=140000))
+    assert listed == []
+    weights = {n: weight_at(schedules, n - 1) for n in (1, 500, 2000, 140000, 145000, 149999)}
+    assert weights == pytest.approx(
+        {1: ALPHA / 2000, 500: ALPHA / 4, 2000: ALPHA, 140000: ALPHA, 145000: ALPHA / 2}
+        | {149999: ALPHA / 10000}
+    )
+    assert weight_at(schedules, 149999) == 0.0
+    one = section(dict(earlystop_config=96000), 'loss_config')
+    convert_factors(one, ALPHA)
+    (note,) = notes(one)
+    assert 'down to 0 in 10000 iterations' in note
+    assert "schedule=dict(type='Jump', end=96001)" in note
+
+
+@pytest.mark.parametrize('nothing', [0, False, None])
+def test_no_numbers_of_the_older_spelling(nothing: Any) -> None:
+    assert converted(dict(warmup_config=nothing, earlystop_config=nothing)) == ([], [])
 
 
 @pytest.mark.parametrize('mode', ['linear', 'exp', 'jump'])
@@ -111,8 +147,7 @@ def test_what_is_listed() -> None:
     schedules, listed = converted(dict(warmup_config=dict(mode='cosine', warmup_iters=5, x=1)))
     assert schedules == []
     assert listed == [
-        "loss_config.warmup_config.mode: expected one of ('linear', 'exp', 'jump'), got 'cosine'; "
-        'left out',
+        "loss_config.warmup_config.mode: expected one of ('linear', 'exp', 'jump'), got 'cosine'",
         'loss_config.warmup_config.x: unknown key, left out',
     ]
     overlapping = dict(
@@ -140,5 +175,6 @@ def test_published_factors() -> None:
             times = dict(earlydecay_start=case['start'], earlydecay_end=case['end'])
             old = dict(earlydecay_config=dict(mode=case['mode'], **times))
         schedules, _ = converted(old)
-        for iteration, weight in case['points']:
-            assert weight_at(schedules, iteration) == pytest.approx(weight, rel=1e-12), case
+        # Its counter is never 0.
+        for counter, weight in case['points'][1:]:
+            assert weight_at(schedules, counter - 1) == pytest.approx(weight, rel=1e-12), case

@@ -49,7 +49,7 @@ def compare(original: nn.Module, names: Sequence[str], tables: Any, tmp_path: Pa
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     expected = outputs_of(original, names, images)
     new = [str(translate(name, tables).name) for name in names]
-    with torch.no_grad(), Recorder(network, new, clone=new) as taps:
+    with torch.no_grad(), Recorder(network, new, modified_in_place=new) as taps:
         network(images, mode='tensor')
         actual = taps.outputs
     for name, renamed in zip(names, new, strict=True):
@@ -79,6 +79,24 @@ def test_segformer_layers_put_out_the_same(tmp_path: Path) -> None:
     ]
     original = randomise(SegFormer())
     compare(original, names, SEGFORMER, tmp_path)
+
+
+def test_keys_and_values_put_out_the_same(tmp_path: Path) -> None:
+    """SegDistill's K and V were halves of what `kv` puts out, by heads."""
+    original = randomise(SegFormer())
+    torch.save(original.state_dict(), tmp_path / 'old.pth')
+    conversion = convert_checkpoint(str(tmp_path / 'old.pth'))
+    network = build_network(conversion.model, 'model').double().eval()
+    network.load_state_dict(conversion.state_dict)
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    both = outputs_of(original, [f'{BLOCK}.attn.kv'], images)[f'{BLOCK}.attn.kv']
+    query = outputs_of(original, [f'{BLOCK}.attn.q'], images)[f'{BLOCK}.attn.q']
+    names = [str(translate(f'{BLOCK}.attn.{part}', SEGFORMER).name) for part in 'QKV']
+    with torch.no_grad(), Recorder(network, names) as taps:
+        network(images, mode='tensor')
+        found = [taps[name].flatten(0, 1) for name in names]
+    for ours, theirs in zip(found, (query, *both.chunk(2, -1)), strict=True):
+        torch.testing.assert_close(ours, theirs.flatten(0, -2), rtol=1e-8, atol=1e-8)
 
 
 def test_swin_layers_put_out_the_same(tmp_path: Path) -> None:
@@ -156,6 +174,13 @@ def test_all_new_names_can_be_tapped(tables: Sequence[LayerTable], network: Conf
         ('backbone.block1.0.attn', 'backbone.layers.0.1.0.attn.proj_drop'),
         ('backbone.block1.0.attn.q', 'backbone.layers.0.1.0.attn.attn.query'),
         ('backbone.block1.0.attn.attn_drop', 'backbone.layers.0.1.0.attn.attn.weights'),
+        ('backbone.block1.0.attn.Q', 'backbone.layers.0.1.0.attn.attn.query'),
+        ('backbone.block4.2.attn.K', 'backbone.layers.3.1.2.attn.attn.key'),
+        ('backbone.block2.3.attn.V', 'backbone.layers.1.1.3.attn.attn.value'),
+        ('backbone.block1.0.attn.ATTN', 'backbone.layers.0.1.0.attn.attn.weights'),
+        ('backbone.block1.0.FEA', 'backbone.layers.0.1.0'),
+        ('backbone.block1.0.attn.FEA', 'backbone.layers.0.1.0.attn.proj_drop'),
+        ('backbone.block1.0.mlp.FEA', 'backbone.layers.0.1.0.ffn.layers'),
         ('backbone.block1.0.mlp', 'backbone.layers.0.1.0.ffn.layers'),
         ('backbone.block1.0.mlp.fc1', 'backbone.layers.0.1.0.ffn.layers.0'),
         ('backbone.block1.0.mlp.dwconv', 'backbone.layers.0.1.0.ffn.layers.1'),
@@ -207,6 +232,7 @@ def test_layers_without_an_equal(tables: Any, old: str, why: str) -> None:
     ('old', 'remark'),
     [
         ('backbone.block1.0.attn.attn_drop', 'mean over the heads'),
+        ('backbone.block1.0.attn.ATTN', 'the scores before it'),
         ('backbone.block1.0.attn.sr', 'scaled'),
         ('backbone.patch_embed1.proj', 'scaled'),
         ('decode_head.linear_c2', 'ReLU'),

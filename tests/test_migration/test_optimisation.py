@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -200,24 +201,33 @@ WARMUP = dict(warmup='linear', warmup_iters=20, warmup_ratio=1e-6)
 def test_poly() -> None:
     made, one = schedulers(**POLY)
     assert (problems(one), notes(one)) == ([], [])
-    assert made == [dict(type='PolyLR', eta_min=1e-4, power=0.9, by_epoch=False, begin=0, end=200)]
+    assert made == [dict(type='PolyLR', eta_min=1e-4, power=0.9, by_epoch=False, begin=0, end=201)]
     expected = [(LR - 1e-4) * (1 - n / 200) ** 0.9 + 1e-4 for n in range(200)]
-    assert rates(made) == pytest.approx(expected, abs=0.01 * LR)
+    assert rates(made) == pytest.approx(expected, rel=1e-9)
 
 
-def test_poly_behind_a_warmup() -> None:
-    made, one = schedulers(**{**POLY, 'power': 1.0, 'min_lr': 0.0}, **WARMUP)
+@pytest.mark.parametrize('power', [1.0, 0.9])
+def test_poly_beneath_a_warmup(power: float) -> None:
+    made, one = schedulers(**{**POLY, 'power': power, 'min_lr': 0.0}, **WARMUP)
     assert made == [
-        dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=20),
-        dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=20, end=200),
+        dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=21),
+        dict(type='PolyLR', eta_min=0.0, power=power, by_epoch=False, begin=0, end=201),
     ]
-    assert problems(one) == []
+    assert (problems(one), notes(one)) == ([], [])
+    expected = [LR * (1 - n / 200) ** power * old_warmup(n, 20, 1e-6) for n in range(200)]
+    assert rates(made) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_least_rate_beneath_a_warmup_is_told() -> None:
+    made, one = schedulers(**POLY, **WARMUP)
     (note,) = notes(one)
-    assert 'it was 10.0% lower there' in note
-    expected = [LR * (1 - n / 200) * old_warmup(n, 20, 1e-6) for n in range(200)]
+    assert note.startswith('lr_config.warmup: not exact where there is a least rate too')
+    expected = [
+        ((LR - 1e-4) * (1 - n / 200) ** 0.9 + 1e-4) * old_warmup(n, 20, 1e-6) for n in range(200)
+    ]
     found = rates(made)
-    assert found[0] == pytest.approx(LR * 1e-6)
-    assert found == pytest.approx(expected, abs=0.16 * LR)
+    assert found == pytest.approx(expected, abs=0.01 * LR)
+    assert min(new - old for new, old in zip(found, expected, strict=True)) > -1e-9
 
 
 @pytest.mark.parametrize(
@@ -231,11 +241,16 @@ def test_poly_behind_a_warmup() -> None:
 def test_cosine(floor: dict[str, Any], written: dict[str, Any], least: float) -> None:
     made, one = schedulers(policy='CosineAnnealing', by_epoch=False, **floor, **WARMUP)
     assert problems(one) == []
-    span = dict(by_epoch=False, begin=20, end=200)
-    assert made[1] == dict(type='CosineAnnealingLR', T_max=180, **written, **span)
+    span = dict(by_epoch=False, begin=0, end=201)
+    assert made[1] == dict(type='CosineAnnealingLR', T_max=200, **written, **span)
+    expected = [
+        (least + (LR - least) * (1 + math.cos(math.pi * n / 200)) / 2) * old_warmup(n, 20, 1e-6)
+        for n in range(200)
+    ]
     found = rates(made)
-    assert max(found) == pytest.approx(LR)
-    assert found[-1] == pytest.approx(least, abs=0.01 * LR)
+    # A least rate and a warm-up together are told of.
+    assert found == pytest.approx(expected, **(dict(abs=0.01 * LR) if least else dict(rel=1e-9)))
+    assert len(notes(one)) == bool(least)
 
 
 @pytest.mark.parametrize(
@@ -250,16 +265,18 @@ def test_step(step: Any, kind: dict[str, Any]) -> None:
     assert problems(one) == []
     assert made[1] == dict(**kind, gamma=0.5, by_epoch=False)
     found = rates(made)
-    last = [n for n in range(200) if n >= (120 if isinstance(step, list) else 140)]
-    assert {round(found[n] / LR, 6) for n in last} == {0.25}
-    assert {round(found[n] / LR, 6) for n in range(20, 50)} == {1.0}
+    at = [50, 120] if isinstance(step, list) else [70, 140]
+    expected = [
+        LR * 0.5 ** sum(n >= one for one in at) * old_warmup(n, 20, 1e-6) for n in range(200)
+    ]
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_fixed() -> None:
     made, one = schedulers(policy='fixed', warmup='constant', warmup_iters=5, warmup_ratio=0.5)
     assert problems(one) == []
-    assert made == [dict(type='ConstantLR', factor=0.5, by_epoch=False, begin=0, end=5)]
-    assert rates(made)[-1] == pytest.approx(LR)
+    assert made == [dict(type='ConstantLR', factor=0.5, by_epoch=False, begin=0, end=6)]
+    assert rates(made) == pytest.approx([LR / 2] * 5 + [LR] * 195)
     assert schedulers(policy='fixed')[0] == []
     made, one = schedulers()
     assert made == []

@@ -11,6 +11,7 @@ from mmseg_kd.config.term_spec import TermSpec, parse_terms
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.registry import SCHEDULES
 from mmseg_kd.schedules import (
+    CountedFromOne,
     ExponentialDecay,
     ExponentialWarmup,
     Jump,
@@ -97,6 +98,8 @@ def test_published_points(
         (ExponentialWarmup(6, 2, floor=1e-4), {1: 0.0, 2: 1e-4, 3: 1e-3, 5: 0.1, 6: 1.0, 9: 1.0}),
         (ExponentialDecay(2, 6, floor=1e-4), {0: 1.0, 2: 1.0, 3: 0.1, 5: 1e-3, 6: 0.0, 9: 0.0}),
         (ExponentialWarmup(2), {0: 1e-3, 1: 1e-3**0.5, 2: 1.0}),
+        (CountedFromOne(dict(type='LinearWarmup', end=4)), {0: 0.25, 2: 0.75, 3: 1.0, 4: 1.0}),
+        (CountedFromOne(dict(type='Jump', end=3)), {0: 1.0, 1: 1.0, 2: 0.0}),
     ],
 )
 def test_ends(schedule: Callable[[int], float], points: dict[int, float]) -> None:
@@ -174,10 +177,17 @@ def test_wrong_turn(index: int, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    'kind', [*RAMPS, LegacyExponentialDecay, LegacyExponentialWarmup, RandomTurn]
+    'kind', [*RAMPS, CountedFromOne, LegacyExponentialDecay, LegacyExponentialWarmup, RandomTurn]
 )
 def test_registered(kind: Any) -> None:
     assert SCHEDULES.get(kind.__name__) is kind
+
+
+def test_a_wrong_schedule_inside_another() -> None:
+    wrong = dict(type='CountedFromOne', schedule=dict(type='LinearWarmup', end=0))
+    message = r'schedule\[0\]: CountedFromOne: schedule: LinearWarmup: expected 0 <= begin < end'
+    with pytest.raises(ConfigError, match=message):
+        term(schedule=wrong)
 
 
 def term(**changes: Any) -> TermSpec:
