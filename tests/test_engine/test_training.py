@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from training_runs import variant, write_project
 
 from mmseg_kd.config.load import load_config
@@ -66,6 +67,8 @@ def test_a_run_that_is_not_resumed_keeps_its_weights_to_begin_with(resume: bool 
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory: pytest.TempPathFactory) -> str:
+    # A fixture of a module comes before the one that sets the scope of each test.
+    init_default_scope('mmseg')
     return write_project(tmp_path_factory.mktemp('project'))
 
 
