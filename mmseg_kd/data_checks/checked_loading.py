@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmseg_kd.data_checks.findings import SEE_ALL, Finding
+from mmseg_kd.data_checks.heads import Head
 from mmseg_kd.data_checks.loading import Expected, leaves, read, role_of
 from mmseg_kd.errors import DatasetError
 
@@ -85,6 +86,7 @@ def check_loading(
     num_classes: int | None,
     channels: int | None,
     skips: Skips | None = None,
+    heads: tuple[Head, ...] = (),
 ) -> None:
     """Put `CheckedLoading` in the place of a data set's loading transforms, once.
 
@@ -93,10 +95,10 @@ def check_loading(
     Args:
         dataset: A data set, or a wrapper around some.
         split, skips: See `CheckedLoading`.
-        num_classes, channels: See `Expected`.
+        num_classes, channels, heads: See `Expected`.
     """
     for leaf in leaves(dataset):
-        expected = Expected(num_classes, getattr(leaf, 'ignore_index', 255), channels)
+        expected = Expected(num_classes, getattr(leaf, 'ignore_index', 255), channels, heads)
         pipeline = getattr(leaf, 'pipeline', None)
         for transforms in _lists(getattr(pipeline, 'transforms', [])):
             transforms[:] = [

@@ -37,12 +37,37 @@ KINDS = {
         _ANEW,
         'the decoder lets them pass, and training does not notice; only this check does',
     ),
+    'reader': Kind(
+        'files whose reader is missing',
+        'Install it, or set imdecode_backend or backend_args of the loading transform to another.',
+    ),
     'channels': Kind(
         'images of another number of channels',
         'Set color_type of LoadImageFromFile, or the mean and std of the data_preprocessor.',
     ),
     'size': Kind('masks of another size than their image', 'Make the mask anew at that size.'),
-    'values': Kind('mask values that are no class', 'Check the masks, and reduce_zero_label.'),
+    'values': Kind(
+        'mask values that are no class',
+        'Check the masks, reduce_zero_label, and ignore_index of the data set.',
+    ),
+    'ignored': Kind(
+        'mask values that a head neither knows nor ignores',
+        'Set one value in the masks, as ignore_index of the data set and as ignore_index of all '
+        'heads (255 in most), or reduce_zero_label of the data set.',
+    ),
+    'single': Kind(
+        'a single class, and for the rest pixels that are ignored',
+        'If what is ignored is the object, give it a number of its own in the masks '
+        '(mask[mask == 255] = 1); if it is the background, see reduce_zero_label.',
+    ),
+    'squeezed': Kind(
+        'images of 16 bits that 8 bits make nearly black',
+        "Scale them to 0 to 255 in files of 8 bits; or set color_type='unchanged' and "
+        'to_float32=True of LoadImageFromFile, with the mean and std of the data_preprocessor on '
+        'their scale.',
+        'next to nothing of them is seen; a training where all are so is refused',
+        error=False,
+    ),
     'colours': Kind(
         'masks with colours instead of class indices',
         'Convert them to one channel of 8 bits, or to a palette PNG.',

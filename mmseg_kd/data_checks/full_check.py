@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_kd.data_checks.findings import Finding
-from mmseg_kd.data_checks.image_file import damage_finding, picture_findings
+from mmseg_kd.data_checks.image_file import damage_finding, picture_findings, squeezed_finding
 from mmseg_kd.data_checks.loading import (
     Expected,
     is_local,
@@ -82,6 +82,9 @@ class Samples(Dataset[Sample]):
             data = loaded
             if is_local(transform, path):
                 self._look_at_file(sample, role_of(transform), path)
+                if role_of(transform) == 'image':
+                    dark = squeezed_finding(path, data['img'])
+                    sample.findings += [dark] if dark is not None else []
         if 'img' in data:
             sample.size = tuple(data['ori_shape'])
         mask = data.get('gt_seg_map')
@@ -215,6 +218,12 @@ class SplitCheck:
                 for sample in samples:
                     self.split.add(sample, expected.ignored)
                     yield self.split
+        present = np.flatnonzero(self.split.pixels)
+        if len(present) == 1 and self.split.ignored:
+            name = self.split.classes[present[0]]
+            self.split.findings.append(
+                Finding('single', 'class', name, 'is all there is, but for ignored pixels')
+            )
         if self.split.pixels.any():
             self.split.findings += [
                 Finding('absent', 'class', self.split.classes[index], 'has no pixel')

@@ -10,8 +10,11 @@ import os
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from mmseg_kd.data_checks.findings import Finding
@@ -136,6 +139,33 @@ def depth_finding(path: str) -> Finding | None:
         path,
         f'holds values from {values.min():g} to {values.max():g}; expected whole ones of 8 bits, '
         '0 to 255',
+    )
+
+
+# Of 8 bits, what an image of 16 uses where its own values stay below a quarter of their range.
+_DARK = 64
+
+
+def squeezed_finding(path: str, image_HWC: npt.NDArray[Any]) -> Finding | None:
+    """Whether a decoder left next to nothing of an image of 16 bits: it takes the 8 upper ones.
+
+    Cameras with 10 to 14 bits a channel leave those empty.
+
+    Args:
+        path: The file.
+        image_HWC: What came of it.
+    """
+    if image_HWC.dtype != np.uint8 or image_HWC.max(initial=0) >= _DARK:
+        return None
+    whole = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    if whole is None or whole.dtype != np.uint16 or whole.max() <= image_HWC.max():
+        return None
+    return Finding(
+        'squeezed',
+        'image',
+        path,
+        f'has 16 bits a channel with values of {whole.min()} to {whole.max()}, and reading it as '
+        f'8 bits leaves {image_HWC.min()} to {image_HWC.max()}',
     )
 
 

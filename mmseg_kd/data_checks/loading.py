@@ -6,8 +6,11 @@ of another size, values cut to 8 bits. Here each file is looked at before and af
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -18,6 +21,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import UnidentifiedImageError
 
 from mmseg_kd.data_checks.findings import Finding
+from mmseg_kd.data_checks.heads import Head
 from mmseg_kd.data_checks.image_file import depth_finding, file_finding, impostor
 from mmseg_kd.host.quiet import explain
 
@@ -30,11 +34,13 @@ class Expected:
         num_classes: Values of masks are 0 to `num_classes` - 1; None: not known.
         ignored: The value of pixels without a class.
         channels: Channels of an image; None: not known.
+        heads: What learns from the masks.
     """
 
     num_classes: int | None
     ignored: int = 255
     channels: int | None = None
+    heads: tuple[Head, ...] = ()
 
 
 def leaves(dataset: Any) -> Iterator[Any]:
@@ -93,6 +99,9 @@ def read(
     try:
         loaded = transform(data)
     except Exception as error:  # decoders and file backends each raise their own
+        missing = _missing_reader(transform, error)
+        if missing:
+            return None, [Finding('reader', role, path, f'cannot be read: {missing}')]
         why = _why(error) + (impostor(path) if local else '')
         return None, [Finding('unreadable', role, path, f'cannot be read: {why}')]
     if loaded is None:
@@ -106,6 +115,30 @@ def _why(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError) or 'failed to load image' in str(error):
         return 'the decoder knows no such pictures'
     return explain(error)
+
+
+# Decoders of mmcv that are packages of their own, by the name that mmcv gives them.
+_READERS = {'tifffile': ('tifffile', 'tifffile'), 'turbojpeg': ('turbojpeg', 'PyTurboJPEG')}
+
+
+def _missing_reader(transform: Any, error: Exception) -> str:
+    """What is not there to read a file with; '' where the error is about the file."""
+    text = ' '.join(str(error).split())
+    if isinstance(error, ImportError):
+        return text
+    codec = re.search(r"requires the '([\w.-]+)' package", text)  # of tifffile
+    if codec:
+        return f'the package {codec[1]} is not installed'
+    backend = getattr(transform, 'imdecode_backend', None)
+    if isinstance(error, ValueError) and f'backend: {backend} is not supported' in text:
+        return text
+    # For mmcv such a package is None until it is there and chosen.
+    if backend not in _READERS or not isinstance(error, AttributeError) or 'NoneType' not in text:
+        return ''
+    module, package = _READERS[backend]
+    if importlib.util.find_spec(module) is None:
+        return f'imdecode_backend={backend!r} needs the package {package}, which is not installed'
+    return f'imdecode_backend={backend!r} works only after mmcv.use_backend({backend!r})'
 
 
 def _image_finding(path: str, data: dict[str, Any], expected: Expected) -> Finding | None:
@@ -137,16 +170,41 @@ def _mask_finding(path: str, data: dict[str, Any], expected: Expected) -> Findin
         )
     if expected.num_classes is None:
         return None
-    wrong = foreign_values(mask, expected)
-    if not wrong.size:
+    foreign = foreign_values(mask, expected)
+    if not foreign.size:
         return None
+    wrong = foreign[_is_foreign_to_data(foreign, expected)]
+    if not wrong.size:
+        return _head_finding(path, int(foreign[0]), expected)
     more = f' (and {wrong.size - 1} more)' if wrong.size > 1 else ''
     return Finding(
         'values',
         'mask',
         path,
         f'holds the value {wrong[0]}{more}; expected 0 to {expected.num_classes - 1} or '
-        f'{expected.ignored} (ignored)',
+        f'{expected.ignored} (ignored){_what_heads_say(int(wrong[0]), expected)}',
+    )
+
+
+def _what_heads_say(value: int, expected: Expected) -> str:
+    """What the heads make of a value that the data set does not know."""
+    if any(head.num_classes <= value < head.labels for head in expected.heads):
+        return '; background is a class too: set num_classes=2, out_channels=1 and two classes'
+    ignoring = [head.name for head in expected.heads if head.ignored == value]
+    if not ignoring:
+        return ''
+    return f'; {" and ".join(ignoring)} ignores it: set ignore_index={value} of the data set too'
+
+
+def _head_finding(path: str, value: int, expected: Expected) -> Finding:
+    heads = ' and '.join(str(head) for head in expected.heads if not head.takes(value))
+    what = 'ignores' if value == expected.ignored else 'has as a class'
+    return Finding(
+        'ignored',
+        'mask',
+        path,
+        f'holds the value {value}, which the data set {what} and which is neither ignored nor a '
+        f'class in {heads}',
     )
 
 
@@ -155,18 +213,33 @@ def _size(shape: Any) -> str:
 
 
 def foreign_values(mask: npt.NDArray[Any], expected: Expected) -> npt.NDArray[Any]:
-    """The values of a mask that are neither a class nor ignored, in their order."""
-    if mask.dtype == np.uint8:
-        # Sound masks are nearly all there are: a look in a table takes a tenth of counting.
-        values = np.arange(256)
-        table = _is_foreign(values, expected).astype(np.uint8)
-        if cv2.countNonZero(cv2.LUT(mask, table)) == 0:
-            return values[:0]
+    """The values of a mask that are neither a class nor ignored, in their order.
+
+    They are so for the data set, or for one of the heads.
+    """
+    # Sound masks are nearly all there are: a look in a table takes a tenth of counting.
+    if (
+        mask.dtype == np.uint8
+        and cv2.countNonZero(cv2.LUT(mask, _foreign_of_8_bits(expected))) == 0
+    ):
+        return np.arange(0)
     values = np.unique(mask)
     return values[_is_foreign(values, expected)]
 
 
+@lru_cache(maxsize=16)
+def _foreign_of_8_bits(expected: Expected) -> npt.NDArray[np.uint8]:
+    return _is_foreign(np.arange(256), expected).astype(np.uint8)
+
+
 def _is_foreign(values: npt.NDArray[Any], expected: Expected) -> npt.NDArray[np.bool_]:
+    foreign = _is_foreign_to_data(values, expected)
+    for head in expected.heads:
+        foreign |= np.array([not head.takes(int(value)) for value in values], dtype=bool)
+    return foreign
+
+
+def _is_foreign_to_data(values: npt.NDArray[Any], expected: Expected) -> npt.NDArray[np.bool_]:
     foreign: npt.NDArray[np.bool_] = values >= (expected.num_classes or 0)
     foreign &= values != expected.ignored
     return foreign

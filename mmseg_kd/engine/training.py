@@ -15,6 +15,8 @@ from mmseg.registry import MODELS
 
 from mmseg_kd.config.network_spec import is_distillation
 from mmseg_kd.config.runner import check_runner_config
+from mmseg_kd.data_checks.batches import check_batches, check_preprocessor
+from mmseg_kd.data_checks.heads import check_heads, heads_of
 from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.engine.survival import (
@@ -42,7 +44,7 @@ from mmseg_kd.hooks import (
 from mmseg_kd.hooks.find import find_hooks, get_or_add_hook
 from mmseg_kd.host.log_names import MEAN_PATTERN
 from mmseg_kd.host.quiet import as_config_error
-from mmseg_kd.networks.build import student_of
+from mmseg_kd.networks.build import student_of, unwrapped
 
 # What every run is watched by, in the order in which they are added.
 RUN_HOOKS = (
@@ -129,13 +131,7 @@ def prepare_training(
             "model: expected test_cfg=dict(mode='whole') in the network that is trained, without "
             'which mmseg cannot validate it; got none.'
         )
-    num_classes = getattr(student, 'num_classes', None)
-    bad_data = get_or_add_hook(runner, BadDataHook)
-    for split, tolerated in (('train', bad_data.max_skipped), ('val', 0)):
-        loader = cfg.get(f'{split}_dataloader')
-        if loader is not None and num_classes is not None:
-            with as_config_error(f'{split} data'):
-                check_dataset(loader['dataset'], split, num_classes, tolerated)
+    check_data(runner)
     get_or_add_hook(runner, Started)
     for kind in RUN_HOOKS:
         get_or_add_hook(runner, kind)
@@ -148,6 +144,33 @@ def prepare_training(
     if not options.plain_eval:
         use_lean_prediction_in(runner)
     return runner
+
+
+def check_data(runner: Runner) -> None:
+    """See that network and data fit, before the first batch.
+
+    Raises:
+        KDError: They do not; `ManyErrors` where that shows in more than one place.
+    """
+    cfg, student = runner.cfg, student_of(runner.model)
+    preprocessor = unwrapped(runner.model).data_preprocessor
+    num_classes = getattr(student, 'num_classes', None)
+    heads = heads_of(student)
+    tolerated = get_or_add_hook(runner, BadDataHook).max_skipped
+    problems = Problems()
+    with problems:
+        check_heads(student, 'student' if is_distillation(cfg) else 'model')
+    with problems:
+        check_preprocessor(preprocessor)
+    for split in ('train', 'val'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is None or num_classes is None:
+            continue
+        with problems, as_config_error(f'{split} data'):
+            of_split = (tolerated, heads) if split == 'train' else (0, None)
+            dataset = check_dataset(loader['dataset'], split, num_classes, *of_split)
+            check_batches(dataset, split, loader, preprocessor, of_split[1])
+    problems.raise_if_any()
 
 
 def run_training(runner: Runner) -> None:

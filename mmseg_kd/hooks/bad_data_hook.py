@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmseg_kd.data_checks.checked_loading import ReportingCollate, Skips, check_loading
 from mmseg_kd.data_checks.findings import SEE_ALL
+from mmseg_kd.data_checks.heads import heads_of
 from mmseg_kd.data_checks.loading import leaves
 from mmseg_kd.errors import ConfigError, DatasetError
 
@@ -89,12 +90,14 @@ class BadDataHook(Hook):
         while hasattr(model, 'module'):  # distributed, or in test-time augmentation
             model = model.module
         mean = getattr(model.data_preprocessor, 'mean', None)
+        network = getattr(model, 'student', model)
         check_loading(
             loader.dataset,
             split,
-            getattr(getattr(model, 'student', model), 'num_classes', None),
+            getattr(network, 'num_classes', None),
             None if mean is None else mean.numel(),
             skips,
+            heads_of(network) if split == 'train' else (),
         )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from bad_files import ERRORS, SOUND, WARNINGS, damage_mask, spoil
@@ -261,3 +262,20 @@ def test_progress_in_lines(
     err = capsys.readouterr().err
     assert 'train: 1 of 4 samples, 0 errors\n' in err
     assert 'val: 3 of 3 samples, 0 errors\n' in err
+
+
+def test_a_single_class_and_images_that_become_black(project: Project) -> None:
+    for path in (project.data / 'annotations/val').iterdir():
+        mask = np.asarray(Image.open(path)).copy()
+        mask[mask > 0] = 255
+        Image.fromarray(mask).save(path)
+    pixels = np.arange(32 * 32 * 3, dtype=np.uint16).reshape(32, 32, 3)
+    image = project.data / 'images/train/1.jpg'
+    image.write_bytes(cv2.imencode('.png', pixels)[1].tobytes())
+    report = project.check(code=1)
+    val, train = (report['splits'][split]['findings'] for split in ('val', 'train'))
+    [single] = [finding for finding in val if finding['kind'] == 'single']
+    assert single['error']
+    assert [finding['kind'] for finding in train] == ['deep', 'squeezed']
+    assert not train[1]['error']
+    assert 'values of 0 to 3071, and reading it as 8 bits leaves 0 to 11' in train[1]['detail']

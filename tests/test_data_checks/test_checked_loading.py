@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import mmcv.image.io
 import numpy as np
 import pytest
 from bad_files import ERRORS, SOUND, WARNINGS, Spoil, damage_mask, spoil
@@ -15,6 +18,7 @@ from PIL import Image
 
 from mmseg_kd.data_checks.checked_loading import ReportingCollate, Skips, check_loading
 from mmseg_kd.data_checks.findings import KINDS, SEE_ALL
+from mmseg_kd.data_checks.heads import Head
 from mmseg_kd.data_checks.image_file import picture_findings
 from mmseg_kd.errors import DatasetError
 
@@ -237,3 +241,69 @@ def test_a_file_that_pillow_does_not_know_has_no_warnings(tmp_path: Path) -> Non
     path = tmp_path / 'x.jpg'
     path.write_text('no picture')
     assert picture_findings(str(path)) == []
+
+
+READERS = [
+    ('tifffile', None, 'needs the package tifffile, which is not installed. Install it, or set'),
+    (
+        'turbojpeg',
+        None,
+        'needs the package PyTurboJPEG, which is not installed. Install it, or set',
+    ),
+    ('turbojpeg', SimpleNamespace(), "works only after mmcv.use_backend('turbojpeg')."),
+]
+
+
+@pytest.mark.parametrize(('backend', 'found', 'said'), READERS)
+@pytest.mark.parametrize('role', ['image', 'mask'])
+def test_a_decoder_that_is_not_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch, backend: str, found: Any, said: str, role: str
+) -> None:
+    monkeypatch.setattr(mmcv.image.io, 'tifffile', None)
+    monkeypatch.setattr(mmcv.image.io, 'jpeg', None)
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: found)
+    pipeline = [dict(transform) for transform in LOAD]
+    pipeline[role == 'mask']['imdecode_backend'] = backend
+    text = message(root, pipeline=pipeline)
+    assert f'train data: {role} ' in text
+    assert f'1.{dict(image="jpg", mask="png")[role]} cannot be read: imdecode_backend=' in text
+    assert f'imdecode_backend={backend!r} {said}' in text
+    assert 'anew' not in text
+
+
+def test_what_else_is_not_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks_codec(content: Any) -> Any:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    def lacks_module(content: Any) -> Any:
+        raise ImportError('Please install petrel_client to enable PetrelBackend.')
+
+    for fails, said in (
+        (lacks_codec, 'cannot be read: the package imagecodecs is not installed. Install it'),
+        (lacks_module, 'cannot be read: Please install petrel_client to enable'),
+    ):
+        monkeypatch.setattr(mmcv.image.io, 'tifffile', SimpleNamespace(imread=fails))
+        pipeline = [dict(type='LoadImageFromFile', imdecode_backend='tifffile'), LOAD[1]]
+        assert said in message(root, pipeline=pipeline)
+    text = message(
+        root, pipeline=[dict(type='LoadImageFromFile', imdecode_backend='tiff'), LOAD[1]]
+    )
+    assert 'cannot be read: backend: tiff is not supported. Supported backends are' in text
+    assert text.endswith(f'{KINDS["reader"].mend} {SEE_ALL}')
+
+
+def test_a_torn_file_is_no_missing_decoder(root: Path) -> None:
+    spoil(root, 'train', '1', ERRORS['mask is text'][1])
+    pipeline = [LOAD[0], dict(type='LoadAnnotations', imdecode_backend='cv2')]
+    text = message(root, pipeline=pipeline)
+    assert f'{KINDS["unreadable"].mend} {SEE_ALL}' in text
+
+
+def test_labels_that_a_head_does_not_take(root: Path) -> None:
+    dataset = DATASETS.build(config(root))
+    check_loading(dataset, 'train', 5, 3, heads=(Head('decode_head', 5),))
+    assert dataset[0]
+    dataset = DATASETS.build(config(root))
+    check_loading(dataset, 'train', 5, 3, heads=(Head('decode_head', 5, 0),))
+    with pytest.raises(DatasetError, match=r'value 255, which the data set ignores .*decode_head'):
+        dataset[0]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from training_runs import write_project
+from mmengine.registry import init_default_scope
+from training_runs import variant, write_project
 
 from mmseg_kd.config.load import load_config
 from mmseg_kd.engine.training import (
@@ -16,6 +17,7 @@ from mmseg_kd.engine.training import (
     log_means_of_terms,
     prepare_training,
 )
+from mmseg_kd.errors import KDError, ManyErrors
 from mmseg_kd.hooks import (
     BadDataHook,
     ExactResumeHook,
@@ -87,3 +89,76 @@ def test_a_run_that_is_not_resumed_keeps_its_weights_to_begin_with(resume: bool 
     apply_options(cfg, TrainingOptions(resume=resume))  # type: ignore[arg-type]
     assert cfg.load_from == 'weights.pth'
     assert 'resume' not in cfg
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory: pytest.TempPathFactory) -> str:
+    # A fixture of a module comes before the one that sets the scope of each test.
+    init_default_scope('mmseg')
+    return write_project(tmp_path_factory.mktemp('project'))
+
+
+def refusal(project: str, extra: str) -> KDError:
+    """What is said of a config with these lines before its first batch."""
+    with pytest.raises(KDError) as caught:
+        prepare_training(load_config(variant(project, 'other.py', extra), None), TrainingOptions())
+    return caught.value
+
+
+AUXILIARY = """
+student = model['student']
+student['auxiliary_head'] = [{**student['decode_head'], 'in_channels': 4, 'in_index': 0}]
+"""
+
+
+@pytest.mark.parametrize(
+    ('extra', 'said'),
+    [
+        (
+            AUXILIARY + "student['auxiliary_head'][0]['num_classes'] = 7",
+            'train data: BaseSegDataset has 5 classes and auxiliary_head.0 num_classes=7; set',
+        ),
+        (
+            AUXILIARY + "student['auxiliary_head'][0]['ignore_index'] = 100",
+            'nor a class in auxiliary_head.0 (num_classes=5, ignore_index=100)',
+        ),
+        (
+            AUXILIARY + "student['auxiliary_head'][0]['num_classes'] = 1",
+            'student: auxiliary_head.0.loss_decode: CrossEntropyLoss is a softmax over the classes',
+        ),
+        (
+            "model['student']['data_preprocessor']['size'] = None",
+            'data_preprocessor: expected either size or size_divisor',
+        ),
+        (
+            "model['student']['data_preprocessor']['size_divisor'] = 32",
+            'got size=(32, 32) and size_divisor=32',
+        ),
+        (
+            'train_pipeline.insert(2, dict(type="RandomResize", scale=(48, 48), '
+            'ratio_range=(0.5, 4.0), keep_ratio=True))',
+            'data_preprocessor: size=(32, 32) pads smaller images to one size',
+        ),
+    ],
+    ids=['classes', 'ignored', 'channels', 'no size', 'two sizes', 'larger'],
+)
+def test_network_and_data_do_not_fit(project: str, extra: str, said: str) -> None:
+    assert said in str(refusal(project, extra))
+
+
+def test_all_that_does_not_fit_is_told_at_once(project: str) -> None:
+    extra = AUXILIARY + (
+        "student['auxiliary_head'][0]['num_classes'] = 7\n"
+        "student['data_preprocessor']['size'] = None\n"
+        "val_dataloader['dataset']['data_prefix'] = dict(img_path='images/val', "
+        "seg_map_path='nowhere')\n"
+    )
+    error = refusal(project, extra)
+    assert isinstance(error, ManyErrors)
+    starts = [
+        'data_preprocessor: ',
+        'train data: BaseSegDataset has',
+        'val data: 3 files are missing',
+    ]
+    for one, start in zip(error.errors, starts, strict=True):
+        assert str(one).startswith(start)
