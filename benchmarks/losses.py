@@ -39,22 +39,20 @@ def _plain_cross_entropy(s: Tensor, t: Tensor, label: Tensor, size: tuple[int, i
 
 LOSSES: dict[str, tuple[Loss, Loss]] = {
     'KL': (
-        lambda s, t, label, size: functional.pixel_divergence(
-            resize_map(s, size), [resize_map(t, size)], 1.0
-        ),
-        lambda s, t, label, size: pixel_divergence_at(s, [t], size, 1.0, None),
+        lambda s, t, label, size: functional.pixel_divergence(s, t, size=size, tau=1.0),
+        lambda s, t, label, size: pixel_divergence_at(s, t, size=size, tau=1.0),
     ),
     'CD': (
         lambda s, t, label, size: functional.group_divergence(
-            resize_map(s, size), [resize_map(t, size)], 1, 4.0
+            s, t, size=size, group_size=1, tau=4.0
         ),
-        lambda s, t, label, size: group_divergence_at(s, [t], size, 1, 4.0, None),
+        lambda s, t, label, size: group_divergence_at(s, t, size=size, group_size=1, tau=4.0),
     ),
     'CGD': (
         lambda s, t, label, size: functional.group_divergence(
-            resize_map(s, size), [resize_map(t, size)], 10, 2.0
+            s, t, size=size, group_size=10, tau=2.0
         ),
-        lambda s, t, label, size: group_divergence_at(s, [t], size, 10, 2.0, None),
+        lambda s, t, label, size: group_divergence_at(s, t, size=size, group_size=10, tau=2.0),
     ),
     'CE': (_plain_cross_entropy, lambda s, t, label, size: cross_entropy_sums(s, label)[0]),
 }

@@ -36,7 +36,6 @@ import mmseg_kd.register
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import parse_network
 from mmseg_kd.losses import functional
-from mmseg_kd.losses.functional import resize_map
 from mmseg_kd.networks.build import replace_sync_bn, without_initialisation
 
 CONFIG = 'distillation_configs/ade20k/segformer-b3_segformer-b0.py::cgd'
@@ -129,10 +128,11 @@ def _usual(models: dict[str, Any], distillation: Any, device: str) -> Step:
         found: dict[str, torch.Tensor] = student.loss(inputs, samples)
         size = (inputs.shape[2], inputs.shape[3])
         found['loss_kd'] = distillation[0]['weight'] * functional.group_divergence(
-            resize_map(taps['student'], size),
-            [resize_map(taps['teacher'], size)],
-            loss['group_size'],
-            loss['tau'],
+            taps['student'],
+            taps['teacher'],
+            size=size,
+            group_size=loss['group_size'],
+            tau=loss['tau'],
         )
         return found
 

@@ -32,8 +32,7 @@ from turns import device_name, measure
 import mmseg_kd.register
 from mmseg_kd.config.network_spec import parse_network
 from mmseg_kd.networks.build import build_network, without_initialisation
-from mmseg_kd.networks.probe import probe
-from mmseg_kd.teacher.teacher import Teacher
+from mmseg_kd.teacher import Teacher
 
 NETWORKS = {
     'segformer-b3': 'mmseg::segformer/segformer_mit-b3_8xb2-160k_ade20k-512x512.py',
@@ -62,9 +61,9 @@ def make(way: str, config: str, batch: int, size: int) -> Callable[[], Any]:
     images_NCHW = torch.randn(batch, 3, size, size, device=device)
     options = dict(config=config, **OPTIONS.get(way, {}))
     spec = parse_network(options, 'teacher', is_teacher=True)
-    if way in OPTIONS:
-        return _lean(Teacher(spec), images_NCHW)
     network = build_network(without_initialisation(spec.model), 'teacher').to(device).eval()
+    if way in OPTIONS:
+        return _lean(Teacher(network, LAYERS, options=spec.options), images_NCHW)
     label_NHW = torch.randint(0, network.num_classes, (batch, size, size), device=device)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in label_NHW]
 
@@ -76,12 +75,8 @@ def make(way: str, config: str, batch: int, size: int) -> Callable[[], Any]:
 
 
 def _lean(teacher: Teacher, images_NCHW: Tensor) -> Callable[[], Any]:
-    found = probe(teacher.network, LAYERS, 'teacher')
-    teacher.prepare(LAYERS, found.changed, teacher.network.data_preprocessor)
-    teacher.apply(lambda tensor: tensor.to(images_NCHW.device))
-
     def run() -> None:
-        teacher.join(teacher(images_NCHW, (), LAYERS).outputs)
+        teacher.join(teacher(images_NCHW).outputs)
 
     return run
 

@@ -47,6 +47,13 @@ def at_least_one(name: str, value: int) -> int:
     return value
 
 
+def at_least_zero(name: str, value: int) -> int:
+    """`value` as it is; a ValueError unless it is a whole number >= 0."""
+    if not (is_integer(value) and value >= 0):
+        raise ValueError(f'{name} must be a whole number >= 0, got {short_repr(value)}.')
+    return value
+
+
 def true_or_false(name: str, value: bool) -> bool:
     """`value` as it is; a ValueError unless it is True or False."""
     if not isinstance(value, bool):

@@ -47,6 +47,10 @@ class LogError(KDError):
     """The log of a run is missing or has nothing in it."""
 
 
+class IterationError(KDError, RuntimeError):
+    """The iteration is asked for where neither a runner nor a loop counts it."""
+
+
 class NonFiniteError(KDError):
     """Losses or gradients are NaN or infinite, and the run is not to go on."""
 

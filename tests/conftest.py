@@ -17,6 +17,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 import mmseg_kd.register  # noqa: F401  what the dicts of tests name
+from mmseg_kd.losses import LogitMaps
 from mmseg_kd.registry import KD_LOSSES
 
 # Fixtures; tests import this file by its name, so there is no second one.
@@ -301,9 +302,9 @@ class LogitLossChecks:
         inside = []
         divergence = loss.divergence
 
-        def spy(student: Tensor, *others: Any) -> Tensor:
-            inside.append((student.dtype, torch.is_autocast_enabled('cpu')))
-            return divergence(student, *others)
+        def spy(maps: LogitMaps) -> Tensor:
+            inside.append((maps.student_NChw.dtype, torch.is_autocast_enabled('cpu')))
+            return divergence(maps)
 
         loss.divergence = spy
         with torch.autocast('cpu', dtype=torch.bfloat16):

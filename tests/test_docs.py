@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 import torch
 from mmseg.registry import HOOKS, VISBACKENDS
 
+import mmseg_kd.losses
 from mmseg_kd.config.experiments import experiments_of
 from mmseg_kd.config.network_spec import parse_teachers
 from mmseg_kd.config.term_spec import parse_terms
-from mmseg_kd.errors import Problems
+from mmseg_kd.errors import IterationError, Problems
 from mmseg_kd.registry import KD_LOSSES, build, look_up
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +48,42 @@ def test_a_loss_to_add_is_a_loss() -> None:
         KD_LOSSES.module_dict.pop(name, None)
 
 
+def test_a_loss_between_maps_to_add_is_a_loss() -> None:
+    name = 'ReverseKLLoss'
+    [code] = blocks('customize_distillation.md', f'class {name}')
+    try:
+        exec(code, {'__name__': 'my_losses'})
+        options = dict(tau=2.0, ignore_index=255, resolution='student')
+        loss = build(KD_LOSSES, dict(type=name, **options), 'loss')
+        student = torch.tensor([[0.0, 5.0], [0.0, -5.0]]).view(1, 2, 1, 2).requires_grad_()
+        teacher = torch.tensor([2 * math.log(3), 0.0]).view(1, 2, 1, 1).requires_grad_()
+        value = loss(student, teacher, torch.tensor([[[0, 255]]]))
+        expected = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+        assert value.item() == pytest.approx(expected)
+        value.backward()
+        assert student.grad is not None
+        assert teacher.grad is None
+    finally:
+        KD_LOSSES.module_dict.pop(name, None)
+
+
+def test_a_loop_of_ones_own_trains() -> None:
+    [code] = blocks('own_loop.md', 'for images, labels in loader')
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names['iteration'] == 2
+    assert names['loss'].isfinite() and names['kd'] > 0
+    for trained in (names['student'].classifier.low_classifier, names['connector']):
+        assert trained.weight.grad.abs().sum() > 0
+    teacher = names['network']
+    assert not teacher.training and all(p.grad is None for p in teacher.parameters())
+    # What the page says of one that nobody counts for.
+    loss = names['CGDLoss'](group_size=7, resolution='student', shuffle_interval=10)
+    maps = torch.zeros(1, 7, 4, 4)
+    with pytest.raises(IterationError):
+        loss(maps, maps)
+
+
 @pytest.mark.parametrize('page', PAGES)
 def test_terms_it_shows_are_sound(page: str) -> None:
     found = blocks(page, 'loss=dict(')
@@ -62,14 +100,14 @@ def test_terms_it_shows_are_sound(page: str) -> None:
             # The configs that it names are made up.
             Problems(),
         )
-        specs = parse_terms(model['distillation'], teachers, problems)
+        specs = parse_terms(model['distillation'], teachers, problems).specs
         problems.raise_if_any()
         assert specs
 
 
 @pytest.mark.parametrize('page', PAGES)
 def test_losses_it_names_are_there(page: str) -> None:
-    own = set(re.findall(r'class (\w+Loss)\b', text(page)))
+    own = {*re.findall(r'class (\w+Loss)\b', text(page)), *mmseg_kd.losses.__all__}
     foreign = {'PDLoss', 'CGDLossWS', 'KLDLoss'}  # SegDistill's
     named = set(re.findall(r'\b[A-Z]\w+Loss\b', text(page)))
     assert {n for n in named - own - foreign if n not in KD_LOSSES} == set()

@@ -8,6 +8,7 @@ from mmseg_kd.errors import (
     ConfigError,
     DatasetError,
     DeviceError,
+    IterationError,
     KDError,
     LayerNotFoundError,
     ManyErrors,
@@ -20,7 +21,15 @@ from mmseg_kd.errors import (
 
 @pytest.mark.parametrize(
     'kind',
-    [ConfigError, LayerNotFoundError, ShapeError, CheckpointError, DatasetError, DeviceError],
+    [
+        ConfigError,
+        LayerNotFoundError,
+        ShapeError,
+        CheckpointError,
+        DatasetError,
+        DeviceError,
+        IterationError,
+    ],
 )
 def test_all_are_errors_that_a_user_can_mend(kind: type[KDError]) -> None:
     assert issubclass(kind, KDError)

@@ -192,7 +192,8 @@ def test_what_a_base_class_says_stands_where_a_docstring_refers_to_it() -> None:
 def test_defaults_of_fields_are_those_of_the_parsers() -> None:
     problems = Problems()
     layers = dict(student_layer='a', teacher_layer='a')
-    [term] = parse_terms([dict(**layers, loss=dict(type='KLLoss'))], ['teacher'], problems)
+    terms = parse_terms([dict(**layers, loss=dict(type='KLLoss'))], ['teacher'], problems)
+    [term] = terms.specs
     problems.raise_if_any()
     assert (term.weight, term.connector) == (TermFields.weight, TermFields.connector)
     network = parse_network(dict(type='EncoderDecoder'), 'student')

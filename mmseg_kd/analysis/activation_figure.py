@@ -27,7 +27,8 @@ from mmseg_kd.analysis.comparison import class_legend, colour_label
 from mmseg_kd.analysis.differences import Label
 from mmseg_kd.analysis.grid import Bar, Cell, draw_grid
 from mmseg_kd.evaluation.labels import image_of, label_of
-from mmseg_kd.networks.taps import Taps, is_classifier
+from mmseg_kd.networks.mmseg_network import is_classifier
+from mmseg_kd.networks.taps import Taps
 
 BAR = Bar(COLOURS, '0', '1: highest value of the map (entropy: all classes alike)')
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -35,33 +35,6 @@ def class_legend(
         if present[index]
     }
     return legend | ({'void': IGNORED} if present[VOID] else {})
-
-
-def draw_comparison(
-    columns: Mapping[str, Sequence[Picture]],
-    classes: Sequence[str],
-    palette: Sequence[Sequence[int]],
-    cell_width: int = 256,
-) -> Image.Image:
-    """Columns of pictures under their titles, and a legend of the classes below.
-
-    Args:
-        columns: Title to RGB pictures (H, W, 3), one a row; a title of two lines is fine.
-        classes, palette: Names and RGB colours for the legend.
-        cell_width: Width of a picture in the figure, in pixels.
-
-    Raises:
-        ValueError: The columns do not have one length.
-    """
-
-    def cell(picture: Picture) -> Cell:
-        # None where there are more colours: a photograph.
-        colours = Image.fromarray(picture).getcolors(len(classes) + 1)
-        return Cell(picture, crisp=colours is not None)
-
-    legend = {name: (c[0], c[1], c[2]) for name, c in zip(classes, palette, strict=True)}
-    cells = {title: [cell(picture) for picture in column] for title, column in columns.items()}
-    return draw_grid(cells, legend, cell_width)
 
 
 def comparison_figure(

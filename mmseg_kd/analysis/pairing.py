@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from mmseg_kd.config.text import write_value
 from mmseg_kd.errors import ConfigError, ShapeError
-from mmseg_kd.networks.forward import PROBE_SIZE
 from mmseg_kd.networks.layers import Pass, run_once
 from mmseg_kd.networks.probe import probe
 from mmseg_kd.networks.taps import find_tap
@@ -68,6 +67,9 @@ class Network:
     def shape(self, layer: str) -> tuple[int, ...]:
         return tuple(self.seen.outputs[layer].shape)
 
+    def stride(self, layer: str) -> int:
+        return self.seen.image_size[0] // self.shape(layer)[-2]
+
     def levels(self, part: str) -> list[Level]:
         """What 'backbone' or 'neck' hands on, as far as a layer of it can be tapped."""
         found = [self._level(part, one) for one in self.seen.handed_on.get(part, ())]
@@ -78,12 +80,14 @@ class Network:
         same = []
         for name, output in self.seen.outputs.items():
             with suppress(ShapeError):
-                one = as_map(output, PROBE_SIZE, name) if output.ndim in (3, 4) else output
+                one = (
+                    as_map(output, self.seen.image_size, name) if output.ndim in (3, 4) else output
+                )
                 if name.startswith(f'{part}.') and torch.equal(one, handed_on):
                     same.append(name)
         if not same:
             return None
-        stride = PROBE_SIZE[0] // handed_on.shape[-2]
+        stride = self.seen.image_size[0] // handed_on.shape[-2]
         return Level(min(same, key=lambda name: name.count('.')), handed_on.shape[1], stride)
 
 
@@ -125,9 +129,7 @@ def _scores(teacher: Network, student: Network) -> list[Proposal]:
             )
         ]
     pair = dict(student_layer=layers[1], teacher_layer=layers[0])
-    strides = [
-        _stride(n.shape(str(layer))) for n, layer in zip((teacher, student), layers, strict=True)
-    ]
+    strides = [n.stride(str(layer)) for n, layer in zip((teacher, student), layers, strict=True)]
     what = f'Scores of {classes} classes at stride {strides[0]} (teacher) and {strides[1]}'
     cd = dict(**pair, loss=dict(type='CDLoss', tau=4.0), weight=3.0)
     if classes < FEW_CLASSES:
@@ -159,10 +161,6 @@ def _classifier(network: Network) -> str | None:
     ]
     named = [name for name in found if name.endswith('.conv_seg')]
     return [*found, *named][-1] if found else None
-
-
-def _stride(shape: Sequence[int]) -> int:
-    return PROBE_SIZE[0] // shape[-2]
 
 
 def _features(teacher: Network, student: Network, part: str) -> list[Proposal]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmseg_kd.distillation.term import Term
+from mmseg_kd.config.term_spec import TermSpec
 from mmseg_kd.schedules import RandomTurn
 
 
-def mean_weights(term: Term, iterations: Sequence[int]) -> list[float]:
+def mean_weights(term: TermSpec, iterations: Sequence[int]) -> list[float]:
     """A term's weight at each of `iterations`; of terms that take turns the mean over the draws."""
     turns = [s for s in term.schedules if isinstance(s, RandomTurn)]
     drawn = float(np.prod([1 / turn.count for turn in turns]))

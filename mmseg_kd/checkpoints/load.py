@@ -83,7 +83,15 @@ def read_tensors(source: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: As in `read_state_dict`.
     """
-    content: Mapping[str, object] = read_checkpoint(source)
+    return tensors_of(read_checkpoint(source), source)
+
+
+def tensors_of(content: Mapping[str, object], source: str) -> dict[str, Tensor]:
+    """All the tensors of what was read of a checkpoint, as `read_tensors` gives them.
+
+    Raises:
+        CheckpointError: There are none.
+    """
     for key in ('state_dict', 'model'):
         inner = content.get(key)
         if isinstance(inner, Mapping):
@@ -112,8 +120,29 @@ def load_weights(model: nn.Module, source: str, strict: bool = True) -> LoadRepo
         CheckpointError: As in `read_state_dict`; or not one tensor fits, or not each with `strict`;
             the model is as before then.
     """
-    theirs = read_state_dict(source)
-    ours = model.state_dict()
+    fitting, report = fit(model.state_dict(), read_state_dict(source), source)
+    if strict and (report.missing or report.mismatched):
+        raise CheckpointError(f'{report}\nGive the checkpoint of the same architecture.')
+    model.load_state_dict(fitting, strict=False)
+    return report
+
+
+def fit(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], source: str
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """What of a checkpoint goes into a network.
+
+    Args:
+        ours: The network's tensors, by key.
+        theirs: The checkpoint's.
+        source: Where they are from, for messages.
+
+    Returns:
+        The tensors that fit, and a report of all.
+
+    Raises:
+        CheckpointError: Not one fits.
+    """
     mismatched = {
         key: (tuple(theirs[key].shape), tuple(ours[key].shape))
         for key in theirs.keys() & ours.keys()
@@ -133,7 +162,4 @@ def load_weights(model: nn.Module, source: str, strict: bool = True) -> LoadRepo
             f'{source}: belongs to another network: none of its {len(theirs)} tensors fits. '
             f'It has {_some(sorted(theirs), 2)}; expected {_some(sorted(ours), 2)}.'
         )
-    if strict and (report.missing or report.mismatched):
-        raise CheckpointError(f'{report}\nGive the checkpoint of the same architecture.')
-    model.load_state_dict(fitting, strict=False)
-    return report
+    return fitting, report

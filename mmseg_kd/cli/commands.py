@@ -27,7 +27,7 @@ GROUPS = {
         Command('train', CLI + 'train', 'train a network, or distil one'),
         Command('test', CLI + 'test', 'measure mIoU on the test split'),
         Command('launch', 'mmseg_kd.cli.launch', 'train or test on several GPUs'),
-        Command('export', CLI + 'export_student', 'export to stock mmseg, safetensors, ONNX'),
+        Command('export', CLI + 'export', 'export to stock mmseg, safetensors, ONNX'),
     ),
     'Write a config': (
         Command('experiments', CLI + 'list_experiments', 'list the shipped experiments'),

@@ -27,8 +27,8 @@ from mmseg_kd.config.network_spec import (
 )
 from mmseg_kd.errors import ConfigError, nearest
 from mmseg_kd.networks.build import build_network, build_segmentor, without_initialisation
-from mmseg_kd.networks.forward import PROBE_SIZE
 from mmseg_kd.networks.layers import Layer, list_layers
+from mmseg_kd.networks.probe import PROBE_SIZE
 
 
 def _parser() -> argparse.ArgumentParser:

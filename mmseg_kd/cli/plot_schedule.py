@@ -13,8 +13,7 @@ from mmseg_kd.cli.common import add_config_arguments, run_command
 from mmseg_kd.config.experiments import run_name
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import is_distillation, parse_teachers
-from mmseg_kd.config.term_spec import parse_terms
-from mmseg_kd.distillation.term import Term
+from mmseg_kd.config.term_spec import TermSpec, parse_terms
 from mmseg_kd.errors import ConfigError, Problems
 
 
@@ -31,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def terms_of(cfg: Config) -> list[Term]:
+def terms_of(cfg: Config) -> Sequence[TermSpec]:
     """The terms of a distillation, without their networks.
 
     Raises:
@@ -41,9 +40,9 @@ def terms_of(cfg: Config) -> list[Term]:
         raise ConfigError('expected a distillation with terms, got a config without any.')
     problems = Problems()
     names, _ = parse_teachers(cfg.model.get('teacher'), problems)
-    specs = parse_terms(cfg.model.distillation, names, problems)
+    specs = parse_terms(cfg.model.distillation, names, problems).specs
     problems.raise_if_any()
-    return [Term(spec, connector=None) for spec in specs]
+    return specs
 
 
 def run(args: argparse.Namespace) -> int:

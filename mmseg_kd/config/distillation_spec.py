@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmseg_kd.config.network_spec import NetworkSpec, parse_network, parse_teachers
-from mmseg_kd.config.term_spec import TermSpec, parse_terms
+from mmseg_kd.config.term_spec import Layers, TermSpec, parse_terms
 from mmseg_kd.errors import ConfigError, Problems
 
 
@@ -20,12 +20,14 @@ class DistillationSpec:
         teachers: By name.
         names: Of all teachers, in the order of the config.
         terms: In the order of the config.
+        layers: Of each term, of those too in which something else is wrong, with its place.
     """
 
     student: NetworkSpec | None
     teachers: Mapping[str, NetworkSpec]
     names: Sequence[str]
     terms: Sequence[TermSpec]
+    layers: Sequence[tuple[str, Layers]]
 
 
 def parse_distillation(
@@ -46,4 +48,4 @@ def parse_distillation(
     terms = parse_terms(distillation, names, problems)
     if distillation and not names:
         problems.add(ConfigError('teacher: there are terms in distillation, but no teacher.'))
-    return DistillationSpec(student_spec, teachers, names, terms)
+    return DistillationSpec(student_spec, teachers, names, terms.specs, terms.layers)

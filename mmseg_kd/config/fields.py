@@ -1,13 +1,118 @@
-"""The keys that a config's networks and terms may have, with their defaults and what they mean.
+"""The keys that a config's networks and terms may have: default, what is expected, what they mean.
 
-The parsers know no other key, and the config reference is made from these docstrings.
+The parsers know no other key and read these with `read_fields`; the config reference is made from
+the docstrings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar
+
+from mmseg_kd.checks import is_integer, is_name, is_number
+from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
+
+T = TypeVar('T')
+
+REDUCTIONS = ('sum', 'mean', 'random')
+
+
+def key(
+    expected: str,
+    check: Callable[[Any], bool],
+    default: Any = MISSING,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A key of a config as a dataclass field.
+
+    Args:
+        expected: What messages say that the value must be.
+        check: Whether a value is that.
+        default: The value where the config has none; without one the key is needed.
+        choices: Where the value is one of a few words: these, for the nearest in messages.
+    """
+    metadata = dict(expected=expected, check=check, choices=choices)
+    return field(default=default, hash=False, metadata=metadata)
+
+
+def read_fields(kind: type[T], cfg: Mapping[str, Any], where: str, problems: Problems) -> T:
+    """The keys of `kind` in a config's dict.
+
+    Args:
+        kind: A dataclass of keys.
+        cfg: The dict. Other keys in it are skipped.
+        where: Its place in the user's config, for messages.
+        problems: Gets every key that is missing or has another value than expected; in the result
+            it has its default, or None where there is none.
+    """
+    values = {}
+    for one in fields(kind):  # type: ignore[arg-type]
+        default = None if one.default is MISSING else one.default
+        value = cfg.get(one.name, default)
+        if one.name not in cfg:
+            if one.default is MISSING:
+                problems.add(ConfigError(f'{where}: {one.name} is missing.'))
+        elif not one.metadata['check'](value):
+            choices = one.metadata['choices']
+            hint = f'; {nearest(value, choices)}' if choices else ''
+            problems.add(
+                ConfigError(
+                    f'{where}.{one.name}: expected {one.metadata["expected"]}, got '
+                    f'{short_repr(value)}{hint}.'
+                )
+            )
+            value = default
+        values[one.name] = value
+    return kind(**values)
+
+
+def keys_of(kind: type) -> tuple[str, ...]:
+    """The keys that one of these classes describes."""
+    return tuple(one.name for one in fields(kind))
+
+
+def is_weight(value: Any) -> bool:
+    """Whether a value is a finite number >= 0."""
+    return is_number(value) and value >= 0
+
+
+def is_bool(value: Any) -> bool:
+    """Whether a value is True or False."""
+    return isinstance(value, bool)
+
+
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _any(value: Any) -> bool:
+    """For keys whose values are checked where it is known what else the config says."""
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_size(value: Any) -> bool:
+    is_pair = isinstance(value, (tuple, list)) and len(value) == 2
+    return is_pair and all(is_integer(side) and side >= 1 for side in value)
+
+
+def _is_layer(value: Any) -> bool:
+    """Whether a value is a layer's name, or a list of names."""
+    names = [value] if isinstance(value, str) else value
+    is_list = isinstance(names, (list, tuple)) and len(names) > 0
+    return is_list and all(isinstance(name, str) for name in names)
+
+
+def _is_layer_of_each(value: Any) -> bool:
+    return all(map(_is_layer, value.values())) if _is_dict(value) else _is_layer(value)
 
 
 @dataclass(frozen=True)
@@ -29,10 +134,10 @@ class NetworkFields:
             the part that runs). False: go on with what fits; the log lists the rest.
     """
 
-    config: str | None = None
-    cfg_options: Mapping[str, Any] | None = None
-    checkpoint: str | None = None
-    strict: bool = True
+    config: str | None = key('a path or mmseg::...', _is_text, None)
+    cfg_options: Mapping[str, Any] | None = key('a dict by dotted names', _or_none(_is_dict), None)
+    checkpoint: str | None = key('a path or URL', _or_none(_is_text), None)
+    strict: bool = key('True or False', is_bool, True)
 
 
 @dataclass(frozen=True)
@@ -44,8 +149,10 @@ class TeacherFields:
         input_size: Height and width that its images are scaled to. None: as they come.
     """
 
-    name: str | None = None
-    input_size: tuple[int, int] | None = None
+    name: str | None = key("letters, digits, '_' and '-'", _or_none(is_name), None)
+    input_size: tuple[int, int] | None = key(
+        '(height, width), two whole numbers >= 1', _or_none(_is_size), None
+    )
 
 
 @dataclass(frozen=True)
@@ -70,18 +177,25 @@ class TermFields:
         teacher_weights: With `'sum'`: a factor for each teacher. None: 1 each.
     """
 
-    student_layer: str | Sequence[str]
-    teacher_layer: str | Sequence[str] | Mapping[str, Any]
-    loss: Mapping[str, Any]
-    weight: float = 1.0
-    schedule: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
-    connector: Mapping[str, Any] | str | None = 'auto'
-    name: str | None = None
-    teacher: str | int | Sequence[str | int] | None = None
-    reduction: str | None = None
-    teacher_weights: Sequence[float] | None = None
-
-
-def keys_of(kind: type) -> tuple[str, ...]:
-    """The keys that one of these classes describes."""
-    return tuple(one.name for one in fields(kind))
+    student_layer: str | Sequence[str] = key("a layer's name", _is_layer)
+    teacher_layer: str | Sequence[str] | Mapping[str, Any] = key(
+        "a layer's name", _is_layer_of_each
+    )
+    loss: Mapping[str, Any] = key("dict(type='...', ...)", _is_dict)
+    weight: float = key('a finite number >= 0', is_weight, 1.0)
+    schedule: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = key(
+        'a dict or a list of dicts', _or_none(lambda v: isinstance(v, (Mapping, list, tuple))), None
+    )
+    connector: Mapping[str, Any] | str | None = key(
+        "'auto', None or dict(type='ConvConnector', ...)",
+        lambda value: value is None or value == 'auto' or _is_dict(value),
+        'auto',
+    )
+    name: str | None = key("letters, digits, '_' and '-'", _or_none(is_name), None)
+    teacher: str | int | Sequence[str | int] | None = key(
+        'a name, an index or a list of these', _any, None
+    )
+    reduction: str | None = key(
+        f'one of {REDUCTIONS}', lambda value: value in (None, *REDUCTIONS), None, REDUCTIONS
+    )
+    teacher_weights: Sequence[float] | None = key('numbers >= 0', _any, None)

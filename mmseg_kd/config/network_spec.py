@@ -9,10 +9,10 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmseg_kd.checks import is_integer, is_name
-from mmseg_kd.config.fields import NetworkFields, TeacherFields, keys_of
+from mmseg_kd.checks import is_name
+from mmseg_kd.config.fields import NetworkFields, TeacherFields, keys_of, read_fields
 from mmseg_kd.config.file import apply_options, config_path, read_config_file
-from mmseg_kd.config.teacher_options import OPTION_NAMES, TeacherOptions, parse_teacher_options
+from mmseg_kd.config.teacher_options import TeacherOptions, parse_teacher_options
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 
 # Keys that lead to a network which stands in another config.
@@ -108,56 +108,43 @@ def parse_network(
     """
     if not isinstance(cfg, Mapping):
         raise ConfigError(f'{side}: expected a dict, got {short_repr(cfg)}.')
-    own = {*keys_of(NetworkFields)} - {*_SOURCE}
-    if is_teacher:
-        own |= {*keys_of(TeacherFields), *OPTION_NAMES} - {'name'}
-    options = {key: cfg[key] for key in own - {*OPTION_NAMES} if key in cfg}
-    rest = {k: v for k, v in cfg.items() if k not in own}
+    kinds = [NetworkFields, TeacherFields, TeacherOptions] if is_teacher else [NetworkFields]
+    own = {name for kind in kinds for name in keys_of(kind)} - {*_SOURCE, 'name'}
     problems = Problems()
+    given = {k: v for k, v in cfg.items() if k in own}
+    source = {k: v for k, v in cfg.items() if k in _SOURCE}
+    network = read_fields(NetworkFields, given | source, side, problems)
     model = ConfigDict()
     with problems:
-        model = _parse_model(rest, own, side, within)
-    checkpoint = options.get('checkpoint')
-    if checkpoint is not None and not isinstance(checkpoint, str):
-        problems.add(
-            ConfigError(f'{side}.checkpoint: expected a path or URL, got {short_repr(checkpoint)}.')
-        )
-    if not isinstance(options.get('strict', True), bool):
-        problems.add(
-            ConfigError(
-                f'{side}.strict: expected True or False, got {short_repr(options["strict"])}.'
-            )
-        )
-    size = options.get('input_size')
-    if size is not None:
-        if _is_size(size):
-            options['input_size'] = tuple(size)
-        else:
-            problems.add(
-                ConfigError(
-                    f'{side}.input_size: expected (height, width), two whole numbers >= 1, got '
-                    f'{short_repr(size)}.'
-                )
-            )
-    if is_teacher:
-        with problems:
-            options['options'] = parse_teacher_options(cfg, side)
+        rest = {k: v for k, v in cfg.items() if k not in own}
+        model = _parse_model(rest, network, own, side, within)
+    given_size = read_fields(TeacherFields, given, side, problems).input_size
+    size = None if given_size is None else (given_size[0], given_size[1])
+    options = TeacherOptions()
+    with problems:
+        options = parse_teacher_options(given, side)
     problems.raise_if_any()
-    return NetworkSpec(model=model, **options)
-
-
-def _is_size(value: Any) -> bool:
-    is_pair = isinstance(value, (tuple, list)) and len(value) == 2
-    return is_pair and all(is_integer(side) and side >= 1 for side in value)
+    return NetworkSpec(
+        model,
+        network.checkpoint,
+        network.strict,
+        None if size is None else (size[0], size[1]),
+        options,
+    )
 
 
 def _parse_model(
-    cfg: Mapping[str, Any], own: Collection[str], side: str, within: tuple[Path, ...]
+    cfg: Mapping[str, Any],
+    network: NetworkFields,
+    own: Collection[str],
+    side: str,
+    within: tuple[Path, ...],
 ) -> ConfigDict:
-    """The model dict that a network's dict is or leads to.
+    """The model dict that a network's dict is or leads to; empty where its `config` is wrong.
 
     Args:
         cfg: The network's dict without the keys of `own`.
+        network: What is read of it.
         own: What else it may have, for messages.
         side, within: As in `parse_network`.
     """
@@ -184,21 +171,21 @@ def _parse_model(
             )
     model = ConfigDict()
     with problems:
-        model = _model_of(cfg['config'], cfg.get('cfg_options'), side, within)
+        if network.config is not None:
+            model = _model_of(network.config, network.cfg_options or {}, side, within)
     problems.raise_if_any()
     return model
 
 
-def _model_of(name: Any, cfg_options: Any, side: str, within: tuple[Path, ...]) -> ConfigDict:
+def _model_of(
+    name: str, options: Mapping[str, Any], side: str, within: tuple[Path, ...]
+) -> ConfigDict:
     """The model dict of a config."""
-    if not isinstance(name, str):
-        raise ConfigError(f'{side}.config: expected a path or mmseg::..., got {short_repr(name)}.')
     try:
         path = config_path(name).resolve()
         config = read_config_file(name)
     except ConfigError as error:
         raise ConfigError(f'{side}.config: {error}') from error
-    options = {} if cfg_options is None else cfg_options
     apply_options(config, options, f'{side}.cfg_options')
     for place in options:
         if place.split('.')[0] != 'model':
@@ -224,6 +211,30 @@ def teachers_of(cfg: Config) -> tuple[list[str], dict[str, NetworkSpec]]:
     names, specs = parse_teachers(cfg.model.get('teacher'), problems)
     problems.raise_if_any()
     return names, specs
+
+
+def teacher_of(cfg: Config, name: str | None) -> NetworkSpec:
+    """A teacher of a config.
+
+    Args:
+        cfg: The config.
+        name: Its name; None: the only one there is.
+
+    Raises:
+        ConfigError: There is none, or none of this name, or a name is needed.
+    """
+    names, specs = teachers_of(cfg) if is_distillation(cfg) else ([], {})
+    if not names:
+        raise ConfigError('--teacher: the config is no distillation with a teacher.')
+    if name is None and len(names) == 1:
+        return specs[names[0]]
+    if name not in names:
+        given = 'no name' if name is None else repr(name)
+        raise ConfigError(
+            f'--teacher: got {given}, expected one of {", ".join(names)}. A checkpoint goes before '
+            '--teacher.'
+        )
+    return specs[name]
 
 
 def _student_of(cfg: Config) -> NetworkSpec:

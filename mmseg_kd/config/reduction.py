@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from mmseg_kd.checks import is_integer, is_number
-from mmseg_kd.errors import ConfigError, nearest, short_repr
-
-REDUCTIONS = ('sum', 'mean', 'random')
+from mmseg_kd.checks import is_integer
+from mmseg_kd.config.fields import TermFields, is_weight
+from mmseg_kd.errors import ConfigError, short_repr
 
 
 def choose_teachers(value: Any, where: str, teachers: Sequence[str]) -> list[str]:
@@ -44,7 +44,7 @@ def choose_teachers(value: Any, where: str, teachers: Sequence[str]) -> list[str
     return chosen
 
 
-def expand_teachers(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[str, Any]]:
+def expand_teachers(entry: TermFields, where: str, teachers: Sequence[str]) -> list[TermFields]:
     """An entry of `distillation` over several teachers as entries over one teacher each.
 
     With `reduction` 'sum', the default, each counts with its entry of `teacher_weights`; with
@@ -52,68 +52,51 @@ def expand_teachers(cfg: Any, where: str, teachers: Sequence[str]) -> list[dict[
     its loss averages the teachers' distributions.
 
     Args:
-        cfg: The entry. It is not changed.
+        entry: The entry.
         where: The place in the user's config, for messages.
         teachers: Names of the config's teachers, in its order.
+
+    Returns:
+        Entries whose `teacher` is a list of names, and whose `schedule` is a list.
 
     Raises:
         ConfigError: The teachers, the reduction or the weights are not what they must be.
     """
-    if not isinstance(cfg, Mapping):
-        raise ConfigError(f'{where}: expected a dict, got {short_repr(cfg)}.')
-    for key in cfg:
-        if not isinstance(key, str):
-            raise ConfigError(f'{where}: expected words for keys, got {short_repr(key)}.')
-    rest = {k: v for k, v in cfg.items() if k not in ('teacher', 'reduction', 'teacher_weights')}
-    schedule = _schedules(cfg.get('schedule'), f'{where}.schedule')
-    chosen = choose_teachers(cfg.get('teacher'), f'{where}.teacher', teachers)
-    reduction = cfg.get('reduction')
-    weights = cfg.get('teacher_weights')
-    if reduction not in (None, *REDUCTIONS):
-        raise ConfigError(
-            f'{where}.reduction: expected one of {REDUCTIONS}, got {short_repr(reduction)}; '
-            f'{nearest(reduction, REDUCTIONS)}.'
-        )
+    chosen = choose_teachers(entry.teacher, f'{where}.teacher', teachers)
+    reduction, weights, layer = entry.reduction, entry.teacher_weights, entry.teacher_layer
     if len(chosen) < 2 and (reduction is not None or weights is not None):
         key = 'teacher_weights' if reduction is None else 'reduction'
         raise ConfigError(f'{where}.{key} needs several teachers: teacher=[...].')
     if weights is not None:
         _check_weights(weights, reduction, len(chosen), f'{where}.teacher_weights')
-    layer = cfg.get('teacher_layer')
     if isinstance(layer, Mapping) and set(layer) != set(chosen):
         raise ConfigError(
             f'{where}.teacher_layer: expected a layer for each of {chosen}, got layers for '
             f'{list(layer)}.'
         )
+    schedule = _schedules(entry.schedule)
     if len(chosen) < 2 or reduction == 'mean':
-        return [{**rest, 'teacher': chosen, 'schedule': schedule}]
+        return [replace(entry, teacher=chosen, schedule=schedule)]
     entries = []
     for index, name in enumerate(chosen):
-        entry = {**rest, 'teacher': [name], 'schedule': schedule}
-        if isinstance(layer, Mapping):
-            entry['teacher_layer'] = layer[name]
-        if isinstance(cfg.get('name'), str):
-            entry['name'] = f'{cfg["name"]}_{name}'
-        if weights is not None and is_weight(cfg.get('weight', 1.0)):
-            entry['weight'] = cfg.get('weight', 1.0) * weights[index]
-        if reduction == 'random':
-            turn = dict(type='RandomTurn', index=index, count=len(chosen))
-            entry['schedule'] = [*schedule, turn]
-        entries.append(entry)
+        turn = dict(type='RandomTurn', index=index, count=len(chosen))
+        entries.append(
+            replace(
+                entry,
+                teacher=[name],
+                schedule=[*schedule, turn] if reduction == 'random' else schedule,
+                teacher_layer=layer[name] if isinstance(layer, Mapping) else layer,
+                name=None if entry.name is None else f'{entry.name}_{name}',
+                weight=entry.weight * (1.0 if weights is None else weights[index]),
+            )
+        )
     return entries
 
 
-def is_weight(value: Any) -> bool:
-    """Whether a value is a finite number >= 0."""
-    return is_number(value) and value >= 0
-
-
-def _schedules(value: Any, where: str) -> list[Any]:
+def _schedules(value: Any) -> list[Any]:
     """One schedule's dict, or a list of them, as a list."""
     if value is None or isinstance(value, Mapping):
         return [] if value is None else [value]
-    if not isinstance(value, (list, tuple)):
-        raise ConfigError(f'{where}: expected a dict or a list of dicts, got {short_repr(value)}.')
     return list(value)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
+from mmseg_kd.config.fields import is_bool, key, read_fields
+from mmseg_kd.errors import ConfigError, Problems, nearest
 
 PRECISIONS = ('bfloat16', 'float16', 'float32')
 _COMPILE_ARGUMENTS = tuple(inspect.signature(torch.compile).parameters)[1:]
@@ -33,64 +34,45 @@ class TeacherOptions:
             this does nothing.
     """
 
-    fold_bn: bool = True
-    fused_attention: bool = True
-    autocast: str | None = None
-    channels_last: bool = False
-    compile: Mapping[str, Any] | None = field(default=None, hash=False)
-    stream: bool = False
-
-
-OPTION_NAMES = tuple(one.name for one in fields(TeacherOptions))
+    fold_bn: bool = key('True or False', is_bool, True)
+    fused_attention: bool = key('True or False', is_bool, True)
+    autocast: str | None = key(
+        f'None (that of the student) or one of {", ".join(PRECISIONS)}',
+        lambda value: value in (None, *PRECISIONS),
+        None,
+        PRECISIONS,
+    )
+    channels_last: bool = key('True or False', is_bool, False)
+    compile: Mapping[str, Any] | None = key(
+        'True, False or a dict of arguments of torch.compile',
+        lambda value: isinstance(value, (bool, Mapping)),
+        None,
+    )
+    stream: bool = key('True or False', is_bool, False)
 
 
 def parse_teacher_options(cfg: Mapping[str, Any], side: str) -> TeacherOptions:
     """Read the options out of those that a config gives.
 
     Args:
-        cfg: Values by name; others than `OPTION_NAMES` are skipped.
+        cfg: Values by name; other keys are skipped.
         side: What messages call the teacher.
 
     Raises:
         ConfigError: A value is not what it must be; `ManyErrors` where that is more than one.
     """
-    options = {name: cfg[name] for name in OPTION_NAMES if name in cfg}
     problems = Problems()
-    for name in ('fold_bn', 'fused_attention', 'channels_last', 'stream'):
-        with problems:
-            if not isinstance(options.get(name, True), bool):
-                raise ConfigError(
-                    f'{side}.{name}: expected True or False, got {short_repr(options[name])}.'
+    options = read_fields(TeacherOptions, cfg, side, problems)
+    arguments: Any = options.compile
+    if isinstance(arguments, bool):
+        arguments = {} if arguments else None
+    for name in arguments or ():
+        if name not in _COMPILE_ARGUMENTS:
+            problems.add(
+                ConfigError(
+                    f'{side}.compile: torch.compile has no argument {name!r}; '
+                    f'{nearest(name, _COMPILE_ARGUMENTS)}.'
                 )
-    with problems:
-        _check_precision(options.get('autocast'), f'{side}.autocast')
-    if 'compile' in options:
-        with problems:
-            options['compile'] = _compile_arguments(options['compile'], f'{side}.compile')
-    problems.raise_if_any()
-    return TeacherOptions(**options)
-
-
-def _check_precision(value: Any, where: str) -> None:
-    if value is not None and value not in PRECISIONS:
-        raise ConfigError(
-            f'{where}: expected None (that of the student) or one of {", ".join(PRECISIONS)}, '
-            f'got {short_repr(value)}; {nearest(value, PRECISIONS)}.'
-        )
-
-
-def _compile_arguments(value: Any, where: str) -> dict[str, Any] | None:
-    if isinstance(value, bool):
-        return {} if value else None
-    if not isinstance(value, Mapping):
-        raise ConfigError(
-            f'{where}: expected True, False or a dict of arguments of torch.compile, got '
-            f'{short_repr(value)}.'
-        )
-    for key in value:
-        if key not in _COMPILE_ARGUMENTS:
-            raise ConfigError(
-                f'{where}: torch.compile has no argument {key!r}; '
-                f'{nearest(key, _COMPILE_ARGUMENTS)}.'
             )
-    return dict(value)
+    problems.raise_if_any()
+    return replace(options, compile=None if arguments is None else dict(arguments))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
 
-from mmseg_kd.checks import is_name
-from mmseg_kd.config.fields import TermFields, keys_of
-from mmseg_kd.config.reduction import expand_teachers, is_weight
+from mmseg_kd.config.fields import TermFields, keys_of, read_fields
+from mmseg_kd.config.reduction import expand_teachers
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build, look_up
 
@@ -42,6 +41,10 @@ class Layers:
     is_list: bool
 
 
+# Of a term whose layers cannot be read.
+NO_LAYERS = Layers((), {}, False)
+
+
 class HasLayers(Protocol):
     """A term, or what the config says of one."""
 
@@ -62,17 +65,32 @@ class TermSpec:
     schedules: tuple[Schedule, ...]
     connector: Any
 
+    def weight_at(self, iteration: int) -> float:
+        """The weight times the product of the schedules' factors."""
+        return self.weight * math.prod(schedule(iteration) for schedule in self.schedules)
 
-def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> list[TermSpec]:
+
+@dataclass(frozen=True)
+class Terms:
+    """What a config says of its terms.
+
+    Attributes:
+        specs: The terms that can be read.
+        layers: The layers of each term, of those too in which something else is wrong, with its
+            place in the config.
+    """
+
+    specs: Sequence[TermSpec]
+    layers: Sequence[tuple[str, Layers]]
+
+
+def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> Terms:
     """Read the list `distillation=[dict(...), ...]`.
 
     Args:
         cfgs: The list.
         teachers: Names of the config's teachers, in its order.
         problems: Gets all that is wrong with it.
-
-    Returns:
-        The terms that can be read.
     """
     if not isinstance(cfgs, (list, tuple)):
         problems.add(
@@ -81,105 +99,112 @@ def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> list[
                 f'{short_repr(cfgs)}.'
             )
         )
-        return []
+        return Terms([], [])
     specs: list[TermSpec] = []
+    layers: list[tuple[str, Layers]] = []
     taken: set[str] = set()
     for index, cfg in enumerate(cfgs):
         where = f'distillation[{index}]'
         with problems:
-            for entry in expand_teachers(cfg, where, teachers):
+            own = Problems()
+            entries = _parse_entry(cfg, where, teachers, own)
+            layers += [(where, one) for _, one in entries if one is not NO_LAYERS]
+            for entry, one in entries:
                 # The default name tells teachers apart where there are several.
-                suffix = ''.join(f'_{name}' for name in entry['teacher'] if len(teachers) > 1)
-                specs.append(_parse_term(entry, where, suffix, taken))
-    return specs
+                suffix = ''.join(f'_{name}' for name in one.teachers if len(teachers) > 1)
+                spec = _parse_term(entry, one, where, suffix, taken, own)
+                # Over several teachers the same would be wrong with each.
+                own.raise_if_any()
+                taken.add(spec.name)
+                specs.append(spec)
+    return Terms(specs, layers)
 
 
-def parse_layers(cfgs: Any, teachers: Sequence[str]) -> list[tuple[str, Layers]]:
-    """The layers that the entries of `distillation` name, each with its place in the config.
+def _parse_entry(
+    cfg: Any, where: str, teachers: Sequence[str], problems: Problems
+) -> list[tuple[TermFields, Layers]]:
+    """An entry of `distillation` over one teacher each, with the layers as far as they are right.
 
-    Entries whose layers or teachers cannot be read are left out: `parse_terms` reports them.
+    Raises:
+        ConfigError: It is no dict, or its teachers cannot be told.
     """
+    if not isinstance(cfg, Mapping):
+        raise ConfigError(f'{where}: expected a dict, got {short_repr(cfg)}.')
+    for key in cfg:
+        if not isinstance(key, str):
+            raise ConfigError(f'{where}: expected words for keys, got {short_repr(key)}.')
+        if key not in _KEYS:
+            problems.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, _KEYS)}.'))
+    entry = read_fields(TermFields, cfg, where, problems)
+    entries: list[TermFields] = []
+    with problems:
+        entries = expand_teachers(entry, where, teachers)
+    if not entries:
+        problems.raise_if_any()
     found = []
-    for index, cfg in enumerate(cfgs if isinstance(cfgs, (list, tuple)) else ()):
-        where = f'distillation[{index}]'
-        with suppress(ConfigError):
-            found += [
-                (where, _layers(entry, where)) for entry in expand_teachers(cfg, where, teachers)
-            ]
+    for one in entries:
+        layers = NO_LAYERS
+        with problems:
+            layers = _layers(one, where)
+        found.append((one, layers))
     return found
 
 
-def _layers(cfg: Mapping[str, Any], where: str) -> Layers:
-    """The layers of an entry whose `teacher` is a list of names."""
-    problems = Problems()
-    student: tuple[str, ...] = ()
-    teachers: dict[str, tuple[str, ...]] = {}
-    with problems:
-        student = _names(cfg, 'student_layer', where)
-    theirs = cfg.get('teacher_layer')
-    with problems:
-        if isinstance(theirs, Mapping):
-            place = f'{where}.teacher_layer'
-            teachers = {name: _names(theirs, name, place) for name in cfg['teacher']}
-        else:
-            teachers = dict.fromkeys(cfg['teacher'], _names(cfg, 'teacher_layer', where))
-    problems.raise_if_any()
-    is_list = not isinstance(cfg['student_layer'], str)
-    for name, names in teachers.items():
-        if len(names) != len(student):
+def _layers(entry: TermFields, where: str) -> Layers:
+    """The layers of an entry over one teacher; without names where they are wrong."""
+    student, theirs = _names(entry.student_layer), entry.teacher_layer
+    teachers = {}
+    for name in entry.teacher if isinstance(entry.teacher, list) else ():
+        names = _names(theirs[name] if isinstance(theirs, Mapping) else theirs)
+        if student and names and len(names) != len(student):
             raise ConfigError(
                 f'{where}: expected as many layers of the teacher as of the student, got '
                 f'{len(names)} ({name!r}) and {len(student)}.'
             )
-    return Layers(student, teachers, is_list)
+        teachers[name] = names
+    is_known = bool(student) and all(teachers.values())
+    is_list = not isinstance(entry.student_layer, str)
+    return Layers(student, teachers, is_list) if is_known else NO_LAYERS
 
 
-def _names(cfg: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    """A layer's name, or a list of names."""
-    if key not in cfg:
-        raise ConfigError(f'{where}: {key} is missing.')
-    value = cfg[key]
-    names = [value] if isinstance(value, str) else value
-    if not (isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names)):
-        raise ConfigError(f"{where}.{key}: expected a layer's name, got {short_repr(value)}.")
-    return tuple(names)
+def _names(layer: Any) -> tuple[str, ...]:
+    return (layer,) if isinstance(layer, str) else tuple(layer or ())
 
 
-def _parse_term(cfg: Mapping[str, Any], where: str, suffix: str, taken: set[str]) -> TermSpec:
-    problems = Problems()
-    for key in cfg:
-        if key not in _KEYS:
-            problems.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, _KEYS)}.'))
-    layers = Layers((), {}, False)
-    with problems:
-        layers = _layers(cfg, where)
-    weight = cfg.get('weight', 1.0)
-    if not is_weight(weight):
-        problems.add(
-            ConfigError(f'{where}.weight: expected a finite number >= 0, got {short_repr(weight)}.')
-        )
+def _parse_term(
+    entry: TermFields,
+    layers: Layers,
+    where: str,
+    suffix: str,
+    taken: Collection[str],
+    problems: Problems,
+) -> TermSpec:
+    """The term of an entry over one teacher.
+
+    Args:
+        entry: The entry, its schedule a list.
+        layers: Its layers.
+        where: Its place in the user's config, for messages.
+        suffix: What its default name ends with.
+        taken: Names of other terms.
+        problems: Gets what is wrong with it.
+    """
     schedules: list[Schedule] = []
-    for i, one in enumerate(cfg['schedule']):
+    for i, one in enumerate(entry.schedule or ()):
         with problems:
             schedules.append(_schedule(one, f'{where}.schedule[{i}]'))
     loss: Any = None
+    if entry.loss is not None:
+        with problems:
+            loss = build(KD_LOSSES, entry.loss, f'{where}.loss')
+            _check_loss(loss, layers, entry.connector, where)
     with problems:
-        if 'loss' not in cfg:
-            raise ConfigError(f'{where}: loss is missing.')
-        loss = build(KD_LOSSES, cfg['loss'], f'{where}.loss')
-        _check_loss(loss, layers, cfg, where)
-    connector = cfg.get('connector', 'auto')
-    with problems:
-        _check_connector(connector, f'{where}.connector')
-    name = cfg.get('name')
+        if isinstance(entry.connector, Mapping):
+            # It is built when the channels are known.
+            look_up(CONNECTORS, entry.connector, f'{where}.connector', CHANNELS)
+    name = entry.name
     if name is None:
         name = _free_name(type(loss).__name__, suffix, taken)
-    elif not is_name(name):
-        problems.add(
-            ConfigError(
-                f"{where}.name: expected letters, digits, '_' and '-', got {short_repr(name)}."
-            )
-        )
     elif name in _RESERVED:
         problems.add(
             ConfigError(
@@ -188,17 +213,8 @@ def _parse_term(cfg: Mapping[str, Any], where: str, suffix: str, taken: set[str]
         )
     elif name in taken:
         problems.add(ConfigError(f'{where}.name: {name!r} is the name of another term.'))
-    problems.raise_if_any()
-    taken.add(name)
-    return TermSpec(
-        where=where,
-        name=name,
-        layers=layers,
-        loss=loss,
-        weight=float(weight),
-        schedules=tuple(schedules),
-        connector=connector,
-    )
+    weight = float(entry.weight)
+    return TermSpec(where, name, layers, loss, weight, tuple(schedules), entry.connector)
 
 
 def _schedule(cfg: Any, where: str) -> Schedule:
@@ -211,19 +227,7 @@ def _schedule(cfg: Any, where: str) -> Schedule:
     return schedule
 
 
-def _check_connector(connector: Any, where: str) -> None:
-    """See that a connector can be looked up; it is built when the channels are known."""
-    if connector is None or connector == 'auto':
-        return
-    if not isinstance(connector, Mapping):
-        raise ConfigError(
-            f"{where}: expected 'auto', None or dict(type='ConvConnector', ...), got "
-            f'{short_repr(connector)}.'
-        )
-    look_up(CONNECTORS, connector, where, CHANNELS)
-
-
-def _check_loss(loss: Any, layers: Layers, cfg: Mapping[str, Any], where: str) -> None:
+def _check_loss(loss: Any, layers: Layers, connector: Any, where: str) -> None:
     """See that the loss takes as many layers and teachers as the entry names."""
     kind = type(loss).__name__
     expected = getattr(loss, 'layers_per_side', 1)
@@ -231,7 +235,7 @@ def _check_loss(loss: Any, layers: Layers, cfg: Mapping[str, Any], where: str) -
         what = 'a list of layers' if layers.is_list else 'one layer'
         needs = f'a list of {expected} layers' if expected > 1 else 'one layer'
         raise ConfigError(f'{where}: {kind} takes {needs} on each side, got {what}.')
-    if layers.is_list and cfg.get('connector', 'auto') not in ('auto', None):
+    if layers.is_list and connector not in ('auto', None):
         raise ConfigError(f'{where}.connector: a list of layers is taken as it is, without one.')
     averages = getattr(loss, 'averages_teachers', False) and not layers.is_list
     if len(layers.teachers) > 1 and not averages:

@@ -10,20 +10,17 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
-from mmseg_kd.config.distillation_spec import parse_distillation
+from mmseg_kd.config.distillation_spec import DistillationSpec, parse_distillation
 from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
-from mmseg_kd.config.term_spec import (
-    TermSpec,
-    parse_layers,
-    student_layers,
-    teacher_layers,
-)
+from mmseg_kd.config.term_spec import TermSpec, student_layers, teacher_layers
+from mmseg_kd.distillation.task_loss import check_class_weights
 from mmseg_kd.distillation.term import Term, make_term
 from mmseg_kd.errors import ConfigError, Problems, ShapeError
-from mmseg_kd.networks.build import build_segmentor
-from mmseg_kd.networks.forward import PROBE_SIZE
+from mmseg_kd.networks.build import build_segmentor, without_initialisation
+from mmseg_kd.networks.forward import as_network
 from mmseg_kd.networks.probe import Probe, probe
-from mmseg_kd.networks.taps import Taps, find_tap, is_classifier, no_gradient
+from mmseg_kd.networks.taps import find_tap, no_gradient
+from mmseg_kd.teacher.build import build_teacher
 from mmseg_kd.teacher.teacher import Teacher
 
 
@@ -63,42 +60,39 @@ def assemble(
     if spec.student is not None:
         with problems:
             network = build_segmentor(spec.student.model, 'student')
+        if network is not None:
+            with problems:
+                check_class_weights(network, 'student')
     with torch.random.fork_rng(devices=[]):
         names = spec.names
-        teachers: dict[str, Teacher] = {}
-        wanted = {
-            name for _, layers in parse_layers(distillation, names) for name in layers.teachers
-        }
+        networks: dict[str, nn.Module] = {}
+        wanted = {name for _, layers in spec.layers for name in layers.teachers}
         for name, one in spec.teachers.items() if distillation else ():
             label = teacher_label(name, len(names))
             if len(names) > 1 and name not in wanted:
                 print_log(f'{label} is in no term and is left out.', logger='current')
                 continue
             with problems:
-                teachers[name] = Teacher(one, label)
+                networks[name] = build_segmentor(without_initialisation(one.model), label)
+        teachers: dict[str, Teacher] = {}
         terms: list[Term] = []
         modified_in_place: set[str] = set()
-        if network is not None and teachers:
-            missing = _missing_layers(distillation, names, network, teachers, problems)
-            whole = [one for one in spec.terms if one.where not in missing]
-            terms, modified_in_place = _connect(whole, network, teachers, problems)
+        if network is not None and networks:
+            missing = _missing_layers(spec, network, networks, problems)
+            there = [one for one in spec.terms if one.where not in missing]
+            teachers, terms, modified_in_place = _connect(spec, there, network, networks, problems)
     problems.raise_if_any()
     assert spec.student is not None
     return Distillation(network, spec.student, teachers, terms, modified_in_place)
 
 
 def _missing_layers(
-    cfgs: Any,
-    names: Sequence[str],
+    spec: DistillationSpec,
     student: nn.Module,
-    teachers: Mapping[str, Teacher],
+    teachers: Mapping[str, nn.Module],
     problems: Problems,
 ) -> set[str]:
-    """The places of terms with a layer that does not exist, each of which becomes a problem.
-
-    The layers are looked up as `cfgs` names them, so that those of a term with another fault
-    are looked up too.
-    """
+    """The places of terms with a layer that does not exist, each of which becomes a problem."""
     missing = set()
 
     def look(network: nn.Module, side: str, layers: Sequence[str], where: str, key: str) -> None:
@@ -110,77 +104,82 @@ def _missing_layers(
                 missing.add(where)
 
     seen = set()
-    for where, layers in parse_layers(cfgs, names):
+    for where, layers in spec.layers:
         if where not in seen:  # an entry over several teachers names the student's layers once
             look(student, 'student', layers.student, where, 'student_layer')
         seen.add(where)
         for name, theirs in layers.teachers.items():
             if name in teachers:
-                teacher = teachers[name]
-                look(teacher.network, teacher.label, theirs, where, 'teacher_layer')
+                label = teacher_label(name, len(spec.names))
+                look(teachers[name], label, theirs, where, 'teacher_layer')
     return missing
 
 
 def _connect(
-    specs: Sequence[TermSpec],
-    student: Any,
-    teachers: Mapping[str, Teacher],
+    spec: DistillationSpec,
+    terms: Sequence[TermSpec],
+    student: nn.Module,
+    networks: Mapping[str, nn.Module],
     problems: Problems,
-) -> tuple[list[Term], set[str]]:
-    """The terms with their connectors, and the layers that the student changes in place.
+) -> tuple[dict[str, Teacher], list[Term], set[str]]:
+    """The teachers, the terms with their connectors, and what the student changes in place.
 
     A dry run of each network tells the shapes; that of a teacher also which of its tensors
     are used, and so which of them the checkpoint must have.
     """
-    student_probe: Probe | None = None
+    ours: Probe | None = None
     with problems:
-        student_probe = probe(student, student_layers(specs), 'student')
-    probes: dict[str, Probe] = {}
-    for name, teacher in teachers.items():
-        layers = teacher_layers(specs, name)
-        with problems:
-            probes[name] = probe(teacher.network, layers, teacher.label)
-        found = probes.get(name)
-        with problems:
-            teacher.load(found.used if found else ())
-            if found is not None:
-                teacher.prepare(
-                    tuple(found.outputs), found.modified_in_place, student.data_preprocessor
-                )
-    if student_probe is None:
-        return [], set()
-    terms = []
-    for spec in specs:
-        if set(spec.layers.teachers) <= set(probes):
+        ours = probe(student, student_layers(terms), 'student')
+    preprocessing = as_network(student).preprocessing
+    teachers: dict[str, Teacher] = {}
+    theirs: dict[str, Probe] = {}
+    for name, network in networks.items():
+        layers, label = teacher_layers(terms, name), teacher_label(name, len(spec.names))
+        teacher, found = build_teacher(
+            network, spec.teachers[name], layers, preprocessing, label, problems
+        )
+        if teacher is not None:
+            teachers[name] = teacher
+        if found is not None:
+            theirs[name] = found
+    if ours is None:
+        return teachers, [], set()
+    made = []
+    for term in terms:
+        if set(term.layers.teachers) <= set(theirs):
             with problems:
-                terms.append(_make_term(spec, student, teachers, student_probe, probes))
-    return terms, student_probe.modified_in_place
+                made.append(_make_term(term, spec, ours, theirs))
+    return teachers, made, ours.modified_in_place
 
 
 def _make_term(
-    spec: TermSpec,
-    student: Any,
-    teachers: Mapping[str, Teacher],
-    student_probe: Probe,
-    probes: Mapping[str, Probe],
+    term: TermSpec,
+    spec: DistillationSpec,
+    ours: Probe,
+    theirs: Mapping[str, Probe],
 ) -> Term:
-    where = f'{spec.where}.student_layer'
-    _check_that_layers_run(spec.layers.student, student_probe, where)
-    for layer in spec.layers.student:
-        if spec.weight > 0 and layer not in student_probe.learning:
+    """A term of what dry runs of the student and the teachers found."""
+    where = f'{term.where}.student_layer'
+    _check_that_layers_run(term.layers.student, ours, where)
+    for layer in term.layers.student:
+        if term.weight > 0 and layer not in ours.learning:
             raise no_gradient(where, layer)
     classes = {}
-    for name, layers in spec.layers.teachers.items():
-        _check_that_layers_run(layers, probes[name], f'{spec.where}.teacher_layer')
-        if spec.layers.is_list and teachers[name].spec.input_size is not None:
+    for name, layers in term.layers.teachers.items():
+        _check_that_layers_run(layers, theirs[name], f'{term.where}.teacher_layer')
+        if term.layers.is_list and spec.teachers[name].input_size is not None:
             raise ConfigError(
-                f'{spec.where}: layers in a list are compared as they are, so the '
-                f'{teachers[name].label} cannot have an input_size of its own.'
+                f'{term.where}: layers in a list are compared as they are, so the '
+                f'{teacher_label(name, len(spec.names))} cannot have an input_size of its own.'
             )
-        if is_classifier(spec.layers.student[0]) and is_classifier(layers[0]):
-            classes[name] = (student.num_classes, teachers[name].network.num_classes)
-    taps = {name: Taps(probes[name].outputs, PROBE_SIZE) for name in spec.layers.teachers}
-    return make_term(spec, Taps(student_probe.outputs, PROBE_SIZE), taps, classes)
+        one, other = (
+            side.scored_classes.get(layer)
+            for side, layer in ((ours, term.layers.student[0]), (theirs[name], layers[0]))
+        )
+        if one is not None and other is not None:
+            classes[name] = (one, other)
+    taps = {name: theirs[name].taps for name in term.layers.teachers}
+    return make_term(term, ours.taps, taps, classes)
 
 
 def _check_that_layers_run(layers: Sequence[str], probed: Probe, where: str) -> None:

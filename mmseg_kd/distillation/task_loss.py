@@ -12,6 +12,7 @@ from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
 from mmseg_kd.losses.functional import at_least_float32
 
@@ -101,6 +102,33 @@ def _mean_with_correct(
     # As mmseg, whose labels may all be ignored.
     eps = torch.finfo(torch.float32).eps
     return loss.loss_weight * total / (avg_factor + eps), correct
+
+
+def check_class_weights(network: nn.Module, side: str) -> None:
+    """See that the losses of a network's heads weight as many classes as the heads score.
+
+    Args:
+        network: A segmentor.
+        side: What messages call it.
+
+    Raises:
+        ConfigError: One does not; `ManyErrors` where that is more than one.
+    """
+    problems = Problems()
+    for name, head in network.named_modules():
+        if not isinstance(head, BaseDecodeHead):
+            continue
+        for loss in _losses_of(head):
+            weights = getattr(loss, 'class_weight', None)
+            if isinstance(weights, Sequence) and len(weights) != head.out_channels:
+                problems.add(
+                    ConfigError(
+                        f'{side}: {name}.loss_decode: {type(loss).__name__}: class_weight: '
+                        f'expected {head.out_channels} values, one for each channel of the '
+                        f'scores, got {len(weights)}.'
+                    )
+                )
+    problems.raise_if_any()
 
 
 def fuse_task_loss(network: nn.Module) -> list[str]:

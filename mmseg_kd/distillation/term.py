@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from mmseg_kd.config.term_spec import TermSpec
 from mmseg_kd.connectors import ConvConnector
 from mmseg_kd.errors import ShapeError
+from mmseg_kd.host.iteration import at_iteration, current_iteration
 from mmseg_kd.networks.probe import evaluating
 from mmseg_kd.networks.taps import Taps
 from mmseg_kd.registry import CONNECTORS, build
@@ -27,16 +27,17 @@ class Term(nn.Module):
 
     def __init__(self, spec: TermSpec, connector: nn.Module | None) -> None:
         super().__init__()
+        self.spec = spec
         self.name = spec.name
         self.layers = spec.layers
-        self.schedules = spec.schedules
-        self.weight = spec.weight
         self.loss = spec.loss
         self.connector = connector
 
-    def weight_at(self, iteration: int) -> float:
-        """The weight times the product of the schedules' factors."""
-        return self.weight * math.prod(schedule(iteration) for schedule in self.schedules)
+    def current_weight(self) -> float:
+        """The weight at the current iteration, which nobody need count without a schedule."""
+        if not self.spec.schedules:
+            return self.spec.weight
+        return self.spec.weight_at(current_iteration())
 
     def forward(
         self, student: Taps, teachers: Mapping[str, Taps], label_NHW: Tensor | None
@@ -107,10 +108,13 @@ def make_term(
     if spec.connector == 'auto':
         for ours, other in classes.values():
             if ours != other:
+                differ = f'the student tells {ours} classes apart and the teacher {other}'
+                if 1 in (ours, other):
+                    differ = f"the student's scores have {ours} channels and the teacher's {other}"
                 raise ShapeError(
-                    f'{spec.where}: the student tells {ours} classes apart and the teacher '
-                    f'{other}, so their scores cannot be compared; take a teacher with the same '
-                    "classes, pair earlier layers, or write connector=dict(type='ConvConnector')."
+                    f'{spec.where}: {differ}, so their scores cannot be compared; take a teacher '
+                    'with the same classes, pair earlier layers, or write '
+                    "connector=dict(type='ConvConnector')."
                 )
         connector = None if channels == wanted else ConvConnector(channels, wanted)
     elif spec.connector is None:
@@ -151,7 +155,7 @@ def _checked(term: Term, spec: TermSpec, student: Taps, teachers: Mapping[str, T
     kind = type(spec.loss).__name__
     label_NHW = torch.zeros(1, *student.image_size, dtype=torch.long)
     try:
-        with evaluating(term):
+        with evaluating(term), at_iteration(0):
             value = term(student, teachers, label_NHW)
     except Exception as error:  # whatever a loss raises that cannot take these shapes
         hint = ' (a loss is called with student, teacher and labels)'

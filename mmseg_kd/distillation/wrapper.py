@@ -17,7 +17,6 @@ from mmseg_kd.config.term_spec import student_layers, teacher_layers
 from mmseg_kd.distillation.assemble import assemble
 from mmseg_kd.distillation.task_loss import fuse_task_loss
 from mmseg_kd.distillation.term import Term
-from mmseg_kd.host.iteration import current_iteration
 from mmseg_kd.host.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.networks.taps import Taps, no_gradient
@@ -130,8 +129,7 @@ class DistillationWrapper(BaseSegmentor):
             The student's log entries as they are, `kd.<name>`, the weighted term, and
             `kd_weight.<name>`, its weight.
         """
-        iteration = current_iteration()
-        weights = {term.name: term.weight_at(iteration) for term in self._term_list}
+        weights = {term.name: term.current_weight() for term in self._term_list}
         active = [term for term in self._term_list if weights[term.name] != 0]
         teacher_taps = {
             name: teacher(inputs, data_samples, layers)

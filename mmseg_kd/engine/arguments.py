@@ -9,11 +9,11 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from mmseg_kd.checkpoints.student import save_student
 from mmseg_kd.checks import is_integer, is_number
 from mmseg_kd.config.file import apply_options, read_config_file
 from mmseg_kd.config.load import load_config
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
-from mmseg_kd.export.stock_checkpoint import save_student
 from mmseg_kd.networks.build import without_initialisation
 
 # What is taken of a config that is given as data, and of one that is given as schedule.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mmseg_kd.errors import CheckpointError
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook
 from mmseg_kd.hooks.durable_checkpoint_hook import folder_of
 from mmseg_kd.hooks.find import find_hooks, get_or_add_hook
+from mmseg_kd.host.aside import aside
 from mmseg_kd.host.visualizer import ignore_full_disk
 
 # Set by tools/launch.py: when the job began, in nanoseconds since 1970.
@@ -50,15 +52,25 @@ def stop_on_signals(runner: Runner) -> StopSignalHook | None:
     return get_or_add_hook(runner, StopSignalHook)
 
 
-def ignore_full_disk_in_log(runner: Runner) -> None:
-    """Let a run go on when there is no room for its curves: the checkpoint hook has the say."""
-    add_scalars = runner.visualizer.add_scalars
+def keep_logging_aside(runner: Runner) -> None:
+    """Let a run go on whatever becomes of the backends that keep its curves and pictures.
 
-    def add(*args: Any, **kwargs: Any) -> None:
-        with ignore_full_disk():
-            add_scalars(*args, **kwargs)
+    Where there is no room the checkpoint hook has the say; a backend that fails in another way,
+    such as a service that is not reached any more, is left out from then on.
+    """
+    left_out: set[str] = set()
 
-    runner.visualizer.add_scalars = add
+    def shielded(name: str, call: Callable[..., None]) -> Callable[..., None]:
+        def add(*args: Any, **kwargs: Any) -> None:
+            if name not in left_out:
+                with aside(f'Logging to {name}', lambda: left_out.add(name)), ignore_full_disk():
+                    call(*args, **kwargs)
+
+        return add
+
+    for name, backend in runner.visualizer._vis_backends.items():
+        for method in ('add_scalar', 'add_scalars', 'add_image'):
+            setattr(backend, method, shielded(name, getattr(backend, method)))
 
 
 def resume_from_intact(runner: Runner) -> None:

@@ -18,7 +18,7 @@ from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.engine.survival import (
-    ignore_full_disk_in_log,
+    keep_logging_aside,
     resume_from_intact,
     stop_on_signals,
     use_durable_checkpoints,
@@ -29,10 +29,12 @@ from mmseg_kd.hooks import (
     BadDataHook,
     ExactResumeHook,
     GradientNormHook,
+    InitialWeightsHook,
     IterationSeedHook,
     NonFiniteHook,
     ProgressHook,
     RankZeroBuffersHook,
+    SameRunHook,
     StopSignalHook,
     StudentCheckpointHook,
     ValidationPicturesHook,
@@ -44,6 +46,8 @@ from mmseg_kd.networks.build import student_of
 
 # What every run is watched by, in the order in which they are added.
 RUN_HOOKS = (
+    InitialWeightsHook,
+    SameRunHook,
     IterationSeedHook,
     RankZeroBuffersHook,
     ExactResumeHook,
@@ -63,6 +67,7 @@ class TrainingOptions:
         amp: Mixed precision.
         seed: Of all random generators.
         deterministic: Deterministic algorithms where there are any.
+        allow_changes: Resume even if networks, terms, teachers or optimiser are others.
         plain_eval: Validate with mmseg's own prediction, scores kept, and metric.
         device: 'auto', or 'cuda', which must then be there.
         launcher: What started the ranks, as mmengine calls it; 'none': this is the only one.
@@ -72,6 +77,7 @@ class TrainingOptions:
     amp: bool = False
     seed: int | None = None
     deterministic: bool = False
+    allow_changes: bool = False
     plain_eval: bool = False
     device: str = 'auto'
     launcher: str = 'none'
@@ -133,8 +139,10 @@ def prepare_training(
     get_or_add_hook(runner, Started)
     for kind in RUN_HOOKS:
         get_or_add_hook(runner, kind)
+    if options.allow_changes:
+        get_or_add_hook(runner, SameRunHook).allow_changes = True
     stop_on_signals(runner)
-    ignore_full_disk_in_log(runner)
+    keep_logging_aside(runner)
     if is_distillation(cfg):
         get_or_add_hook(runner, StudentCheckpointHook)
     if not options.plain_eval:

@@ -1,9 +1,10 @@
-"""How far an exported network agrees with the one it was made from."""
+"""Exported networks, and how far they agree with the one they were made from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from mmseg_kd.errors import ExportError
 # What rounding in another order may do: to a score, as a share of the largest, and to labels.
 SCORE_TOLERANCE = 1e-3
 LABEL_TOLERANCE = 1e-3
+
+Function = Callable[[Tensor], Tensor]
 
 
 # What most often is behind it: numbers of windows or bins that were taken for constants.
@@ -58,12 +61,25 @@ class Agreement:
             )
 
 
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file that a network was exported to.
+
+    Attributes:
+        path: Where it is.
+        agreement: How far what it computes agrees with PyTorch.
+        function: A graph as a function from an input to scores or labels; None for weights.
+        miou: In percent on the test split; None: not measured.
+    """
+
+    path: Path
+    agreement: Agreement
+    function: Function | None = field(default=None, repr=False)
+    miou: float | None = None
+
+
 @torch.no_grad()
-def compare(
-    reference: Callable[[Tensor], Tensor],
-    exported: Callable[[Tensor], Tensor],
-    inputs: Iterable[Tensor],
-) -> Agreement:
+def compare(reference: Function, exported: Function, inputs: Iterable[Tensor]) -> Agreement:
     """Run two networks on the same inputs.
 
     Args:

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError
 
-COLOURS = ('bgr', 'rgb')
-
 
 class ExportModule(nn.Module):
     """The forward pass that is exported.

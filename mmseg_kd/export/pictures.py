@@ -18,7 +18,9 @@ from mmseg_kd.errors import DatasetError
 RANDOM_SIZES = ((128, 160), (117, 147))
 
 
-def pictures_of(cfg: Config, split: str, count: int, num_classes: int) -> list[Tensor]:
+def pictures_of(
+    cfg: Config, split: str, count: int, num_classes: int, size: Sequence[int] | None = None
+) -> list[Tensor]:
     """Evenly spaced pictures of a config's split, as its test pipeline leaves them.
 
     Args:
@@ -26,6 +28,7 @@ def pictures_of(cfg: Config, split: str, count: int, num_classes: int) -> list[T
         split: 'train' or 'test'.
         count: How many at most.
         num_classes: Of the network, to see that the data are its own.
+        size: Height and width that they are scaled to; None: as they are.
 
     Returns:
         Pictures (3, H, W), uint8, BGR.
@@ -41,7 +44,8 @@ def pictures_of(cfg: Config, split: str, count: int, num_classes: int) -> list[T
     check_dataset(dataset_cfg, split, num_classes)
     dataset = DATASETS.build(dataset_cfg)
     count = min(count, len(dataset))
-    return [dataset[len(dataset) * index // count]['inputs'] for index in range(count)]
+    indices = (len(dataset) * index // count for index in range(count))
+    return [scaled(dataset[index]['inputs'], size) for index in indices]
 
 
 def random_pictures() -> list[Tensor]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.errors import ExportError
 
-MODES = ('dynamic', 'static')
 # Not convolutions: with ranges found as it runs, onnxruntime computes those slower than with
 # floats and far off (a MobileNetV2 fell from 61 to 11 mIoU).
 DYNAMIC_OPERATIONS = ['MatMul', 'Gemm']

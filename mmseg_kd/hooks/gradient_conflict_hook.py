@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmseg_kd.distillation import DistillationWrapper
 from mmseg_kd.errors import ConfigError
+from mmseg_kd.host.aside import aside
 from mmseg_kd.host.log_names import ANGLE_PREFIX, GRAD_NORM, TASK_LOSS, TERM_PREFIX
 from mmseg_kd.networks.build import unwrapped
 
@@ -92,7 +93,15 @@ class GradientConflictHook(Hook):
             runner.visualizer.add_scalars(entries, step=runner.iter + 1)
             runner.logger.info(f'Iter(train) [{runner.iter + 1}]  {text}')
 
-        wrapper.loss_observer = measure
+        def try_to_measure(task: Tensor, terms: Mapping[str, Tensor]) -> None:
+            with aside('GradientConflictHook', self._give_up):
+                measure(task, terms)
+
+        # A rank that gave up alone would leave the others waiting for its gradients.
+        wrapper.loss_observer = try_to_measure if get_world_size() == 1 else measure
+
+    def _give_up(self) -> None:
+        self.interval = -1  # of no iteration
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch.nn.utils import get_total_norm
 
 from mmseg_kd.hooks.find import find_hooks
+from mmseg_kd.host.aside import aside
 from mmseg_kd.host.log_names import GRAD_NORM, TRAIN_PREFIX
 
 
@@ -52,8 +53,14 @@ class GradientNormHook(Hook):
             self._is_due = -(batch_idx + 1) % self._interval < self._window
 
     def _measure(self, key: str, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if not self._is_due:
-            return
+        if self._is_due:
+            with aside('GradientNormHook', self._give_up):
+                self._record(key, optimizer)
+
+    def _give_up(self) -> None:
+        self._interval, self._is_due = 0, False
+
+    def _record(self, key: str, optimizer: torch.optim.Optimizer) -> None:
         parameters = [p for group in optimizer.param_groups for p in group['params']]
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         # Fused optimisers are handed the scaled gradients of mixed precision, and the scale.

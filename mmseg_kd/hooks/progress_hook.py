@@ -20,6 +20,7 @@ from rich.live import Live
 from mmseg_kd.checks import is_number
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks.live_progress import LiveProgress, Stage
+from mmseg_kd.host.aside import aside
 from mmseg_kd.host.log_names import (
     GRAD_NORM,
     TASK_LOSS,
@@ -150,6 +151,10 @@ class ProgressHook(Hook):
         atexit.unregister(self.close)
 
     def _draw(self, runner: Runner, done: int) -> None:
+        with aside('ProgressHook', self.close):
+            self._update(runner, done)
+
+    def _update(self, runner: Runner, done: int) -> None:
         assert self._live is not None
         begun = time.monotonic()
         stages = [Stage('train', done, runner.max_iters, self._seconds_left)]

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from mmseg_kd.checks import is_name, is_number
 from mmseg_kd.errors import ConfigError, LogError, nearest, short_repr
 from mmseg_kd.hooks.find import find_hooks
+from mmseg_kd.host.aside import aside
 from mmseg_kd.host.log_names import VAL_PREFIX
 from mmseg_kd.host.visualizer import add_references
 from mmseg_kd.runs.log import read_log, scalar_files
@@ -63,9 +64,10 @@ class ReferenceHook(Hook):
         logger = next(iter(find_hooks(runner, LoggerHook)), None)
         by_epoch = logger is not None and logger.log_metric_by_epoch
         prefix = VAL_PREFIX if runner.log_processor.log_with_hierarchy else ''
-        for metric, lines in self.metrics.items():
+        for metric, lines in list(self.metrics.items()):
             step = runner.epoch if by_epoch else runner.iter
-            add_references(runner.visualizer, prefix + metric, lines, step)
+            with aside(f'ReferenceHook: {metric}', self.metrics.clear):
+                add_references(runner.visualizer, prefix + metric, lines, step)
 
 
 def _read(metric: str, lines: Any) -> dict[str, float]:

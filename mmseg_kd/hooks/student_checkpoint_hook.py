@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmseg_kd.checkpoints import read_checkpoint
+from mmseg_kd.checkpoints.student import save_student, stock_meta
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.export.stock_checkpoint import save_student, stock_meta
 from mmseg_kd.networks.build import student_of
 
 RULES = ('greater', 'less')
@@ -31,7 +32,9 @@ class StudentCheckpointHook(Hook):
     those that were measured.
 
     Args:
-        metric: What is compared; a validation without it keeps nothing and the log warns.
+        metric: What is compared; a validation without it keeps nothing and the log warns. None:
+            mIoU, or, where that is not measured, the first mean over classes that is (mDice,
+            mFscore), or the first metric of all.
         rule: Whether 'greater' or 'less' is better.
         filename: In the work dir, .pth or .safetensors.
 
@@ -43,7 +46,7 @@ class StudentCheckpointHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def __init__(
-        self, metric: str = 'mIoU', rule: str = 'greater', filename: str = 'student_best.pth'
+        self, metric: str | None = None, rule: str = 'greater', filename: str = 'student_best.pth'
     ) -> None:
         if rule not in RULES:
             raise ConfigError(
@@ -63,7 +66,9 @@ class StudentCheckpointHook(Hook):
         """
         target = self._target(runner)
         if runner.iter > 0 and target.is_file():
-            value = read_checkpoint(str(target)).get('meta', {}).get(self.metric)
+            meta = read_checkpoint(str(target)).get('meta', {})
+            self.metric = self.metric or meta.get('metric', 'mIoU')
+            value = meta.get(self.metric)
             self._best = None if value is None else float(value)
 
     @master_only
@@ -73,6 +78,8 @@ class StudentCheckpointHook(Hook):
         Raises:
             CheckpointError: It cannot be written.
         """
+        if self.metric is None:
+            self.metric = _best_known(metrics or {})
         value = (metrics or {}).get(self.metric)
         if value is None:
             message = (
@@ -87,7 +94,10 @@ class StudentCheckpointHook(Hook):
         self._best = float(value)
         dataset: Any = runner.val_dataloader.dataset
         meta = stock_meta(
-            getattr(dataset, 'metainfo', None), iter=runner.iter, **{self.metric: self._best}
+            getattr(dataset, 'metainfo', None),
+            iter=runner.iter,
+            metric=self.metric,
+            **{self.metric: self._best},
         )
         target = self._target(runner)
         save_student(student_of(runner.model), target, meta)
@@ -101,3 +111,10 @@ class StudentCheckpointHook(Hook):
 
     def _target(self, runner: Runner) -> Path:
         return Path(runner.work_dir) / self.filename
+
+
+def _best_known(metrics: Iterable[str]) -> str:
+    """Which of some metrics says most of a network, by mmseg's names."""
+    names = list(metrics)
+    means = [name for name in names if name.startswith('m') and name != 'mAcc']
+    return 'mIoU' if 'mIoU' in names else next(iter([*means, *names]), 'mIoU')

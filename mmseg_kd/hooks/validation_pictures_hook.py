@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,39 +16,35 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from PIL import Image, ImageOps
-from torch import Tensor
 
-from mmseg_kd.analysis.comparison import colour_label, draw_comparison
-from mmseg_kd.analysis.differences import VOID, evenly_spaced
-from mmseg_kd.analysis.grid import Picture
+from mmseg_kd.analysis.comparison import comparison_figure
+from mmseg_kd.analysis.differences import VOID, Label, evenly_spaced
+from mmseg_kd.analysis.scene import Scene
 from mmseg_kd.checks import is_integer
 from mmseg_kd.distillation import DistillationWrapper
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import use_lean_prediction
-from mmseg_kd.evaluation.labels import predict_labels
+from mmseg_kd.evaluation.labels import image_of, predict_labels
+from mmseg_kd.host.aside import aside
+from mmseg_kd.host.quiet import explain
 from mmseg_kd.host.visualizer import add_picture
 from mmseg_kd.networks.build import unwrapped
 
 NAME = 'validation'
-
-# Beside pictures that are narrower or lower than the first.
-PAPER = (255, 255, 255)
-
-NEAREST, SMOOTH = Image.Resampling.NEAREST, Image.Resampling.BICUBIC
 
 
 @HOOKS.register_module()
 class ValidationPicturesHook(Hook):
     """Shows a few images at each validation: image, ground truth, student and teacher.
 
-    The images are evenly spaced over the validation data, always the same. `tools/train.py` adds
-    the hook to every run, since it costs next to nothing: the student's predictions are those of
-    the validation itself, so that nothing runs twice and nothing random is drawn. A teacher
-    predicts each image once, at the first validation of a process, without scores at the size of
-    the image; where it has no room on the GPU the pictures do without it, and the log says so.
-    Several ranks do not talk to each other: rank 0 takes images of its own share. Drawing takes
-    less than a second of a validation, the picture some 130 kB an image.
+    Below a prediction stands its mIoU in this picture. The images are evenly spaced over the
+    validation data, always the same. `mmseg-kd train` adds the hook to every run, since it costs
+    next to nothing: the student's predictions are those of the validation itself, so that nothing
+    runs twice and nothing random is drawn. A teacher predicts each image once, at the first
+    validation of a process, without scores at the size of the image; where it has no room on the
+    GPU the pictures do without it, and the log says so. Several ranks do not talk to each other:
+    rank 0 takes images of its own share. Drawing takes less than a second of a validation, the
+    picture some 130 kB an image.
 
     Args:
         images: How many; 0: none.
@@ -68,9 +64,10 @@ class ValidationPicturesHook(Hook):
         self.images = images
         self.cell_width = cell_width
         self._picked: set[int] = set()
-        self._shown: list[_Shown] = []
+        # Items as of a data set, ground truth and what was predicted.
+        self._shown: list[tuple[dict[str, Any], Label, Label]] = []
         # By name; None: they have not been asked yet.
-        self._of_teachers: dict[str, list[Picture]] | None = None
+        self._of_teachers: dict[str, list[Label]] | None = None
 
     @master_only
     def before_val_epoch(self, runner: Runner) -> None:
@@ -83,12 +80,18 @@ class ValidationPicturesHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Keep an image and what was predicted for it."""
-        if batch_idx not in self._picked:
-            return
+        if batch_idx in self._picked:
+            with aside('Pictures of the validations', self._give_up):
+                self._keep(data_batch, outputs)
+
+    def _give_up(self) -> None:
+        self._picked, self.images, self._shown = set(), 0, []
+
+    def _keep(self, data_batch: Any, outputs: Any) -> None:
         image_CHW, sample = data_batch['inputs'][0].cpu(), outputs[0]
         if image_CHW.dtype != torch.uint8 or len(image_CHW) != 3 or 'gt_sem_seg' not in sample:
             # Training goes on: other images are nobody's mistake.
-            self._picked, self.images = set(), 0
+            self._give_up()
             message = (
                 'No pictures of the validations: expected images of three channels in bytes, with '
                 f'ground truth; got {len(image_CHW)} in {image_CHW.dtype}, '
@@ -96,12 +99,16 @@ class ValidationPicturesHook(Hook):
             )
             print_log(message, logger='current', level=logging.WARNING)
             return
-        truth, predicted = (_label(one) for one in (sample.gt_sem_seg, sample.pred_sem_seg))
-        self._shown.append(_Shown(image_CHW, sample.metainfo, truth, predicted))
+        item = dict(inputs=image_CHW, data_samples=SegDataSample(metainfo=sample.metainfo))
+        self._shown.append((item, _label(sample.gt_sem_seg), _label(sample.pred_sem_seg)))
 
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Draw."""
+        with aside('Pictures of the validations', self._give_up):
+            self._draw(runner)
+
+    def _draw(self, runner: Runner) -> None:
         metainfo = getattr(runner.val_dataloader.dataset, 'metainfo', {})
         classes, palette = metainfo.get('classes'), metainfo.get('palette')
         shown, self._shown = self._shown, []
@@ -110,58 +117,24 @@ class ValidationPicturesHook(Hook):
             return
         model = unwrapped(runner.model)
         if self._of_teachers is None:
-            self._of_teachers = _ask_teachers(model, shown)
+            self._of_teachers = _ask_teachers(model, [item for item, _, _ in shown])
         trained = 'student' if isinstance(model, DistillationWrapper) else 'network'
-        columns = {
-            'ground truth': [one.truth_HW for one in shown],
-            trained: [one.predicted_HW for one in shown],
-            **self._of_teachers,
-        }
-        height, width = shown[0].truth_HW.shape
-        cell = (self.cell_width, max(1, round(self.cell_width * height / width)))
-        pictures = {'image': [_fitted(one.photograph(), cell, SMOOTH) for one in shown]}
-        for title, labels in columns.items():
-            pictures[title] = [_fitted(colour_label(one, palette), cell, NEAREST) for one in labels]
-        # The classes that are there to be found: all that the data set has may be too many.
-        present = np.unique(np.concatenate([one.truth_HW.ravel() for one in shown]))
-        present = present[present < len(classes)]
-        names, colours = ([values[i] for i in present] for values in (classes, palette))
-        figure = draw_comparison(pictures, names, colours, self.cell_width)
+        scenes = []
+        for row, (item, truth_HW, predicted_HW) in enumerate(shown):
+            asked = {title: labels[row] for title, labels in self._of_teachers.items()}
+            name = Path(item['data_samples'].get('img_path', '')).stem
+            predictions = {trained: predicted_HW, **asked}
+            scenes.append(Scene(name, image_of(item), truth_HW, predictions))
+        titles = [trained, *self._of_teachers]
+        figure = comparison_figure(scenes, titles, classes, palette, cell_width=self.cell_width)
         add_picture(runner.visualizer, NAME, np.asarray(figure), runner.iter)
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """An image of the validation.
-
-    Attributes:
-        image_CHW: As a data loader gives it, BGR, uint8.
-        metainfo: Of its data sample.
-        truth_HW, predicted_HW: Class indices, 255 where not annotated.
-    """
-
-    image_CHW: Tensor
-    metainfo: dict[str, Any]
-    truth_HW: Picture
-    predicted_HW: Picture
-
-    def photograph(self) -> Picture:
-        """The image as RGB, in the size of its mask."""
-        image = Image.fromarray(self.image_CHW.flip(0).permute(1, 2, 0).contiguous().numpy())
-        height, width = self.truth_HW.shape
-        return np.asarray(image.resize((width, height), SMOOTH))
-
-
-def _label(pixels: PixelData) -> Picture:
+def _label(pixels: PixelData) -> Label:
     return np.asarray(pixels.data.squeeze(0).cpu(), dtype=np.uint8)
 
 
-def _fitted(picture: Picture, cell: tuple[int, int], how: Image.Resampling) -> Picture:
-    """A picture as large as the cell takes it, in its own proportions."""
-    return np.asarray(ImageOps.pad(Image.fromarray(picture), cell, how, PAPER))
-
-
-def _ask_teachers(model: Any, shown: Sequence[_Shown]) -> dict[str, list[Picture]]:
+def _ask_teachers(model: Any, items: Sequence[Any]) -> dict[str, list[Label]]:
     """What the teachers predict, by name: those that can."""
     teachers = model.teachers if isinstance(model, DistillationWrapper) else {}
     found = {}
@@ -173,17 +146,15 @@ def _ask_teachers(model: Any, shown: Sequence[_Shown]) -> dict[str, list[Picture
             _say_without(title, 'it knows other classes')
         else:
             try:
-                found[title] = _predictions(network, shown)
+                found[title] = _predictions(network, items)
             except torch.OutOfMemoryError:
                 _say_without(title, 'there is no room on the GPU')
+            except Exception as error:  # such as of a size of image that it does not take
+                _say_without(title, f'it cannot predict them: {explain(error)}')
     return found
 
 
-def _predictions(network: Any, shown: Sequence[_Shown]) -> list[Picture]:
-    items = [
-        dict(inputs=one.image_CHW, data_samples=SegDataSample(metainfo=one.metainfo))
-        for one in shown
-    ]
+def _predictions(network: Any, items: Sequence[Any]) -> list[Label]:
     is_lean = use_lean_prediction(network)
     try:
         return predict_labels(network, items, range(len(items)))

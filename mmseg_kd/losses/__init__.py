@@ -6,6 +6,8 @@ from mmseg_kd.losses.cd_loss import CDLoss
 from mmseg_kd.losses.cgd_loss import CGDLoss
 from mmseg_kd.losses.ifvd_loss import IFVDLoss
 from mmseg_kd.losses.kl_loss import KLLoss
+from mmseg_kd.losses.logit_loss import LogitLoss
+from mmseg_kd.losses.logit_maps import LogitMaps
 
 __all__ = [
     'ATLoss',
@@ -14,4 +16,6 @@ __all__ = [
     'CGDLoss',
     'IFVDLoss',
     'KLLoss',
+    'LogitLoss',
+    'LogitMaps',
 ]

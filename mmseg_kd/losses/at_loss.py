@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from mmseg_kd.checks import non_negative
-from mmseg_kd.losses.functional import masked_mean, resize_map
-from mmseg_kd.losses.kernels.dispatch import pixel_divergence_at
+from mmseg_kd.losses.functional import masked_mean
 from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
+from mmseg_kd.losses.logit_maps import LogitMaps
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -47,27 +45,17 @@ class ATLoss(LogitLoss):
         resolution: Resolution = 'student',
         ignore_index: int | None = None,
     ) -> None:
-        super().__init__(tau, False, resolution, ignore_index)
+        super().__init__(tau, resolution=resolution, ignore_index=ignore_index)
         self.attention_weight = non_negative('attention_weight', attention_weight)
         self.kl_weight = non_negative('kl_weight', kl_weight)
 
-    def divergence(
-        self,
-        student_NChw: Tensor,
-        teachers_NChw: Sequence[Tensor],
-        size: tuple[int, int],
-        mask_NHW: Tensor | None,
-        label_NHW: Tensor | None,
-    ) -> Tensor:
+    def divergence(self, maps: LogitMaps) -> Tensor:
         # The mean over the channels before the interpolation: both are linear.
-        ours_NHW, theirs_NHW = (
-            resize_map(x.mean(1, keepdim=True), size)[:, 0] for x in (student_NChw, *teachers_NChw)
-        )
-        attention = masked_mean((ours_NHW - theirs_NHW).square(), mask_NHW)
+        ours_N1HW, theirs_N1HW = maps.changed(lambda x: x.mean(1, keepdim=True)).resized()
+        attention = masked_mean((ours_N1HW - theirs_N1HW).square()[:, 0], maps.mask_NHW)
         loss = self.attention_weight * attention
         if self.kl_weight:
-            kl = pixel_divergence_at(student_NChw, teachers_NChw, size, self.tau, mask_NHW)
-            loss = loss + self.kl_weight * kl
+            loss = loss + self.kl_weight * maps.pixel_divergence(self.tau)
         return loss
 
     def extra_repr(self) -> str:

@@ -91,12 +91,12 @@ class AttentionValueLoss(nn.Module):
             tiny = 1e-12
             attention_NL = softmax_divergence(
                 attention_student.clamp(min=tiny).log(),
-                [attention_teacher.clamp(min=tiny).log()],
-                1.0,
+                attention_teacher.clamp(min=tiny).log(),
+                tau=1.0,
                 dim=-1,
             )
             value_NHS = softmax_divergence(
-                self._relation(value_student), [self._relation(value_teacher)], 1.0, dim=-1
+                self._relation(value_student), self._relation(value_teacher), tau=1.0, dim=-1
             )
             attention = self.attention_weight * attention_NL.mean()
             return attention + self.value_weight * value_NHS.mean()

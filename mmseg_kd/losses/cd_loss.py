@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from mmseg_kd.losses.kernels.dispatch import group_divergence_at
 from mmseg_kd.losses.logit_loss import LogitLoss
+from mmseg_kd.losses.logit_maps import LogitMaps
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -25,12 +23,5 @@ class CDLoss(LogitLoss):
     arXiv 2011.13256, eq. 5 and 6 (there with the factor tau squared: `tau_squared=True`).
     """
 
-    def divergence(
-        self,
-        student_NChw: Tensor,
-        teachers_NChw: Sequence[Tensor],
-        size: tuple[int, int],
-        mask_NHW: Tensor | None,
-        label_NHW: Tensor | None,
-    ) -> Tensor:
-        return group_divergence_at(student_NChw, teachers_NChw, size, 1, self.tau, mask_NHW)
+    def divergence(self, maps: LogitMaps) -> Tensor:
+        return maps.group_divergence(1, self.tau)

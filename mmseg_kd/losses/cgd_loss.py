@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from mmseg_kd.checks import at_least_one
 from mmseg_kd.host.iteration import current_iteration
-from mmseg_kd.losses.kernels.dispatch import group_divergence_at
 from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
+from mmseg_kd.losses.logit_maps import LogitMaps
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -29,7 +27,8 @@ class CGDLoss(LogitLoss):
         group_size: Channels in a group, >= 1. With 1 this is `CDLoss`.
         shuffle_interval: Where set, a permutation of the channels, the same for teacher and
             student, is drawn anew every so many iterations. It depends on the iteration
-            alone, so that all ranks agree and a resumed run goes on with the same.
+            alone, so that all ranks agree and a resumed run goes on with the same. The
+            iteration is the runner's; a loop of your own says it by `at_iteration`.
         tau, tau_squared, resolution, ignore_index: As in `LogitLoss`.
 
     Raises:
@@ -54,22 +53,12 @@ class CGDLoss(LogitLoss):
         self.group_size = at_least_one('group_size', group_size)
         self.shuffle_interval = shuffle_interval
 
-    def divergence(
-        self,
-        student_NChw: Tensor,
-        teachers_NChw: Sequence[Tensor],
-        size: tuple[int, int],
-        mask_NHW: Tensor | None,
-        label_NHW: Tensor | None,
-    ) -> Tensor:
+    def divergence(self, maps: LogitMaps) -> Tensor:
         if self.shuffle_interval is not None:
-            order = self._permutation(student_NChw.shape[1], self.shuffle_interval)
-            order = order.to(student_NChw.device)
-            student_NChw = student_NChw[:, order]
-            teachers_NChw = [teacher[:, order] for teacher in teachers_NChw]
-        return group_divergence_at(
-            student_NChw, teachers_NChw, size, self.group_size, self.tau, mask_NHW
-        )
+            order = _permutation(maps.student_NChw.shape[1], self.shuffle_interval)
+            order = order.to(maps.student_NChw.device)
+            maps = maps.changed(lambda x_NChw: x_NChw[:, order])
+        return maps.group_divergence(self.group_size, self.tau)
 
     def check_channels(self, channels: int) -> None:
         """See that a map of `channels` has at least one full group.
@@ -85,11 +74,11 @@ class CGDLoss(LogitLoss):
                 f'layers; take 1 to {channels}.'
             )
 
-    @staticmethod
-    def _permutation(channels: int, interval: int) -> Tensor:
-        draw = current_iteration() // interval
-        return torch.randperm(channels, generator=torch.Generator().manual_seed(draw))
-
     def extra_repr(self) -> str:
         own = f'group_size={self.group_size}, shuffle_interval={self.shuffle_interval}'
         return f'{own}, {super().extra_repr()}'
+
+
+def _permutation(channels: int, interval: int) -> Tensor:
+    draw = current_iteration() // interval
+    return torch.randperm(channels, generator=torch.Generator().manual_seed(draw))

@@ -1,7 +1,7 @@
 """Formulas of the losses, as functions of tensors.
 
-Shapes: N images, C channels, h x w the size of a map, H x W that of the labels, G groups,
-K the positions that one softmax runs over.
+Shapes: N images, C channels, h x w the size of a map, H x W that of labels and masks, where maps
+are compared, G groups, K the positions that one softmax runs over.
 """
 
 from __future__ import annotations
@@ -43,28 +43,39 @@ def mean_log_softmax(logits: Sequence[Tensor], dim: int) -> Tensor:
     return mean - math.log(len(logits))
 
 
+def as_list(teacher: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The maps of one teacher or of several."""
+    return [teacher] if isinstance(teacher, Tensor) else list(teacher)
+
+
 def softmax_divergence(
-    student: Tensor, teachers: Sequence[Tensor], tau: float, dim: int, mask: Tensor | None = None
+    student: Tensor,
+    teacher: Tensor | Sequence[Tensor],
+    *,
+    tau: float,
+    dim: int,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """KL(teacher || student) in nats between softmax distributions over dimension `dim`.
 
     Args:
         student: Logits.
-        teachers: Logits of the same shape, of one teacher or of several, whose distributions
-            are averaged.
+        teacher: Logits of the same shape; or those of several teachers, whose distributions are
+            averaged.
         tau: Temperature, > 0: all are softmax(x / tau).
+        dim: The dimension.
         mask: Booleans that broadcast to the logits, true where a position takes part. Others
             have probability zero on both sides. Where none takes part the divergence is 0.
 
     Returns:
         Divergences, of the logits' shape without `dim`.
     """
-    student, teachers = student / tau, [teacher / tau for teacher in teachers]
+    student, teachers = student / tau, [x / tau for x in as_list(teacher)]
     if mask is not None:
         # A finite floor: with -inf a row without any position would be 0/0.
         floor = torch.finfo(student.dtype).min
         student = student.masked_fill(~mask, floor)
-        teachers = [teacher.masked_fill(~mask, floor) for teacher in teachers]
+        teachers = [x.masked_fill(~mask, floor) for x in teachers]
     log_p_student = student.log_softmax(dim)
     log_p_teacher = mean_log_softmax(teachers, dim)
     terms = log_p_teacher.exp() * (log_p_teacher - log_p_student)
@@ -82,47 +93,76 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
 
 def pixel_divergence(
     student_NChw: Tensor,
-    teachers_NChw: Sequence[Tensor],
+    teacher_NChw: Tensor | Sequence[Tensor],
+    *,
+    size: tuple[int, int] | None = None,
     tau: float,
-    mask_Nhw: Tensor | None = None,
+    mask_NHW: Tensor | None = None,
 ) -> Tensor:
-    """KL(teacher || student) over the channels of each pixel, mean over the pixels of `mask`."""
-    return masked_mean(softmax_divergence(student_NChw, teachers_NChw, tau, dim=1), mask_Nhw)
+    """KL(teacher || student) over the channels of each pixel, mean over the pixels of the mask.
+
+    Args:
+        student_NChw: Logits.
+        teacher_NChw: Logits; or those of several teachers, whose distributions are averaged.
+        size: Height and width that all are brought to by bilinear interpolation. None: they have
+            one size.
+        tau: Temperature, > 0.
+        mask_NHW: Booleans, true where a pixel takes part. None: everywhere.
+    """
+    student_NCHW, *teachers_NCHW = _at(size, student_NChw, teacher_NChw)
+    divergence_NHW = softmax_divergence(student_NCHW, teachers_NCHW, tau=tau, dim=1)
+    return masked_mean(divergence_NHW, mask_NHW)
 
 
 def group_divergence(
     student_NChw: Tensor,
-    teachers_NChw: Sequence[Tensor],
+    teacher_NChw: Tensor | Sequence[Tensor],
+    *,
+    size: tuple[int, int] | None = None,
     group_size: int,
     tau: float,
-    mask_Nhw: Tensor | None = None,
+    mask_NHW: Tensor | None = None,
 ) -> Tensor:
     """KL(teacher || student) over all values of a group of channels, mean over groups and images.
 
     Channels are taken in consecutive groups of `group_size`; a last group that is not full
-    has the channels that are there. One softmax runs over the (channels in the group) x h x w
+    has the channels that are there. One softmax runs over the (channels in the group) x H x W
     values of a group.
+
+    Args:
+        student_NChw, teacher_NChw, size, tau, mask_NHW: As in `pixel_divergence`.
+        group_size: Channels in a group, >= 1.
     """
-    n, c, h, w = student_NChw.shape
+    student_NCHW, *teachers_NCHW = _at(size, student_NChw, teacher_NChw)
+    n, c, height, width = student_NCHW.shape
     full = c // group_size * group_size
-    total = student_NChw.new_zeros(())
-    for begin, end, size in ((0, full, group_size), (full, c, c - full)):
+    total = student_NCHW.new_zeros(())
+    for begin, end, channels in ((0, full, group_size), (full, c, c - full)):
         if begin == end:
             continue
-        shape = (n, (end - begin) // size, size * h * w)
-        mask = None
-        if mask_Nhw is not None:
-            mask = mask_Nhw[:, None].expand(n, size, h, w).reshape(n, 1, size * h * w)
+        k = channels * height * width
+        shape_NGK = (n, (end - begin) // channels, k)
+        mask_N1K = None
+        if mask_NHW is not None:
+            mask_N1K = mask_NHW[:, None].expand(n, channels, height, width).reshape(n, 1, k)
         divergence_NG = softmax_divergence(
-            student_NChw[:, begin:end].reshape(shape),
-            [teacher[:, begin:end].reshape(shape) for teacher in teachers_NChw],
-            tau,
+            student_NCHW[:, begin:end].reshape(shape_NGK),
+            [x_NCHW[:, begin:end].reshape(shape_NGK) for x_NCHW in teachers_NCHW],
+            tau=tau,
             dim=-1,
-            mask=mask,
+            mask=mask_N1K,
         )
         total = total + divergence_NG.sum()
     groups = -(-c // group_size)
     return total / (n * groups)
+
+
+def _at(
+    size: tuple[int, int] | None, student_NChw: Tensor, teacher_NChw: Tensor | Sequence[Tensor]
+) -> list[Tensor]:
+    """The student's map, then the teachers', all at `size`."""
+    maps_NChw = [student_NChw, *as_list(teacher_NChw)]
+    return maps_NChw if size is None else [resize_map(x, size) for x in maps_NChw]
 
 
 def class_similarity(x_NChw: Tensor, label_Nhw: Tensor, num_classes: int) -> Tensor:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from mmseg_kd.checks import at_least_one, non_negative
-from mmseg_kd.losses.functional import class_similarity, masked_mean, resize_map
-from mmseg_kd.losses.kernels.dispatch import pixel_divergence_at
+from mmseg_kd.losses.functional import class_similarity, masked_mean
 from mmseg_kd.losses.logit_loss import LogitLoss, Resolution
+from mmseg_kd.losses.logit_maps import LogitMaps
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -52,30 +50,22 @@ class IFVDLoss(LogitLoss):
         resolution: Resolution = 'student',
         ignore_index: int | None = None,
     ) -> None:
-        super().__init__(tau, False, resolution, ignore_index)
+        super().__init__(tau, resolution=resolution, ignore_index=ignore_index)
         self.variation_weight = non_negative('variation_weight', variation_weight)
         self.kl_weight = non_negative('kl_weight', kl_weight)
         self.num_classes = at_least_one('num_classes', num_classes)
 
-    def divergence(
-        self,
-        student_NChw: Tensor,
-        teachers_NChw: Sequence[Tensor],
-        size: tuple[int, int],
-        mask_NHW: Tensor | None,
-        label_NHW: Tensor | None,
-    ) -> Tensor:
+    def divergence(self, maps: LogitMaps) -> Tensor:
+        label_NHW = maps.label_NHW
         if label_NHW is None:
             raise ValueError('IFVDLoss needs labels, got none.')
         ours_NHW, theirs_NHW = (
-            class_similarity(resize_map(x, size), label_NHW, self.num_classes)
-            for x in (student_NChw, *teachers_NChw)
+            class_similarity(x_NCHW, label_NHW, self.num_classes) for x_NCHW in maps.resized()
         )
-        variation = masked_mean((ours_NHW - theirs_NHW).square(), mask_NHW)
+        variation = masked_mean((ours_NHW - theirs_NHW).square(), maps.mask_NHW)
         loss = self.variation_weight * variation
         if self.kl_weight:
-            kl = pixel_divergence_at(student_NChw, teachers_NChw, size, self.tau, mask_NHW)
-            loss = loss + self.kl_weight * kl
+            loss = loss + self.kl_weight * maps.pixel_divergence(self.tau)
         return loss
 
     def extra_repr(self) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from mmseg_kd.losses.kernels.dispatch import pixel_divergence_at
 from mmseg_kd.losses.logit_loss import LogitLoss
+from mmseg_kd.losses.logit_maps import LogitMaps
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -19,19 +17,13 @@ class KLLoss(LogitLoss):
         p^T_{ci} \log \frac{p^T_{ci}}{p^S_{ci}},
         \quad p_{\cdot i} = \mathrm{softmax}(z_{\cdot i} / \tau)
 
-    with M the pixels of the batch that are not ignored.
+    with M the pixels of the batch that are not ignored. Of one channel, as networks with a sigmoid
+    give it, p is (sigmoid(z / tau), 1 - sigmoid(z / tau)).
 
     Reference: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv
     1503.02531; per pixel in Liu et al., Structured Knowledge Distillation for Semantic
     Segmentation, CVPR 2019, arXiv 1903.04197, eq. 1.
     """
 
-    def divergence(
-        self,
-        student_NChw: Tensor,
-        teachers_NChw: Sequence[Tensor],
-        size: tuple[int, int],
-        mask_NHW: Tensor | None,
-        label_NHW: Tensor | None,
-    ) -> Tensor:
-        return pixel_divergence_at(student_NChw, teachers_NChw, size, self.tau, mask_NHW)
+    def divergence(self, maps: LogitMaps) -> Tensor:
+        return maps.pixel_divergence(self.tau)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mmseg_kd.checks import is_integer, positive, true_or_false
 from mmseg_kd.errors import short_repr
-from mmseg_kd.losses.functional import at_least_float32, resize_label
+from mmseg_kd.losses.functional import as_list, at_least_float32, resize_label
+from mmseg_kd.losses.logit_maps import LogitMaps
 
 Resolution = Literal['label', 'student', 'teacher']
 
@@ -74,32 +75,31 @@ class LogitLoss(nn.Module, ABC):
         Raises:
             ValueError: Shapes do not match, or labels are needed and not given.
         """
-        teachers_NChw = [teacher_NChw] if isinstance(teacher_NChw, Tensor) else teacher_NChw
-        for teacher in teachers_NChw:
-            if student_NChw.shape[:2] != teacher.shape[:2]:
-                raise ValueError(
-                    'student and teacher must have the same batch and channels, got '
-                    f'{tuple(student_NChw.shape)} and {tuple(teacher.shape)}.'
-                )
-        if label_NHW is not None and (
-            label_NHW.ndim != 3 or label_NHW.shape[0] != student_NChw.shape[0]
-        ):
+        teachers_NChw = as_list(teacher_NChw)
+        if not teachers_NChw or (len(teachers_NChw) > 1 and not self.averages_teachers):
             raise ValueError(
-                f'labels must be (N, H, W) with N={student_NChw.shape[0]}, got '
-                f'{tuple(label_NHW.shape)}.'
+                f'{type(self).__name__} must have the map of one teacher, got '
+                f'{len(teachers_NChw)} maps.'
             )
+        _check_shapes(student_NChw, teachers_NChw, label_NHW)
         with torch.autocast(student_NChw.device.type, enabled=False):
             student_NChw = at_least_float32(student_NChw)
             teachers_NChw = [t.detach().to(student_NChw.dtype) for t in teachers_NChw]
-            size = self._size(student_NChw, teachers_NChw[0], label_NHW)
-            label_NHW = None if label_NHW is None else resize_label(label_NHW, size)
-            mask_NHW = None
-            if self.ignore_index is not None:
-                if label_NHW is None:
-                    raise ValueError('ignore_index needs labels, got none.')
-                mask_NHW = label_NHW != self.ignore_index
-            loss = self.divergence(student_NChw, teachers_NChw, size, mask_NHW, label_NHW)
+            loss = self.divergence(self._maps(student_NChw, teachers_NChw, label_NHW))
             return loss * self.tau**2 if self.tau_squared else loss
+
+    def _maps(
+        self, student_NChw: Tensor, teachers_NChw: Sequence[Tensor], label_NHW: Tensor | None
+    ) -> LogitMaps:
+        size = self._size(student_NChw, teachers_NChw[0], label_NHW)
+        if label_NHW is not None:
+            label_NHW = resize_label(label_NHW, size)
+        mask_NHW = None
+        if self.ignore_index is not None:
+            if label_NHW is None:
+                raise ValueError('ignore_index needs labels, got none.')
+            mask_NHW = label_NHW != self.ignore_index
+        return LogitMaps(student_NChw, teachers_NChw, size, mask_NHW, label_NHW)
 
     def _size(self, student: Tensor, teacher: Tensor, label: Tensor | None) -> tuple[int, int]:
         chosen = {'label': label, 'student': student, 'teacher': teacher}[self.resolution]
@@ -109,21 +109,35 @@ class LogitLoss(nn.Module, ABC):
         return h, w
 
     @abstractmethod
-    def divergence(
-        self,
-        student_NChw: Tensor,
-        teachers_NChw: Sequence[Tensor],
-        size: tuple[int, int],
-        mask_NHW: Tensor | None,
-        label_NHW: Tensor | None,
-    ) -> Tensor:
-        """The divergence of the maps brought to `size`, over the pixels where the mask is true.
+    def divergence(self, maps: LogitMaps) -> Tensor:
+        """The divergence of the maps brought to `maps.size`, over the pixels of `maps.mask_NHW`.
 
-        Mask and labels have that size.
+        Autocast is off inside.
+
+        Args:
+            maps: What is compared.
         """
 
     def extra_repr(self) -> str:
         return (
             f'tau={self.tau}, tau_squared={self.tau_squared}, '
             f'resolution={self.resolution!r}, ignore_index={self.ignore_index}'
+        )
+
+
+def _check_shapes(
+    student_NChw: Tensor, teachers_NChw: Sequence[Tensor], label_NHW: Tensor | None
+) -> None:
+    for teacher_NChw in teachers_NChw:
+        if student_NChw.shape[:2] != teacher_NChw.shape[:2]:
+            raise ValueError(
+                'student and teacher must have the same batch and channels, got '
+                f'{tuple(student_NChw.shape)} and {tuple(teacher_NChw.shape)}.'
+            )
+    if label_NHW is not None and (
+        label_NHW.ndim != 3 or label_NHW.shape[0] != student_NChw.shape[0]
+    ):
+        raise ValueError(
+            f'labels must be (N, H, W) with N={student_NChw.shape[0]}, got '
+            f'{tuple(label_NHW.shape)}.'
         )

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ShapeError
-from mmseg_kd.networks.forward import kept_features, run_auxiliary_heads
-from mmseg_kd.networks.probe import evaluating, probe_images
+from mmseg_kd.networks.forward import run_whole
+from mmseg_kd.networks.probe import evaluating, run_on_noise
 from mmseg_kd.networks.taps import Tap, find_tap, tap_names
 
 
@@ -22,7 +22,7 @@ class Layer:
     Attributes:
         name: As in `find_tap`.
         kind: The module's class.
-        shape: Of the output for one image of the probe's size.
+        shape: Of the output for one image.
         parameters: How many, those of its inner layers included.
     """
 
@@ -34,13 +34,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one image of the probe's size left in a network.
+    """What one image left in a network.
 
     Attributes:
+        image_size: Its height and width.
         outputs: Of the layers that can be tapped, in the order of `named_modules()`.
         handed_on: What the backbone and the neck hand on, by 'backbone' and 'neck'.
     """
 
+    image_size: tuple[int, int]
     outputs: Mapping[str, Tensor]
     handed_on: Mapping[str, Sequence[Tensor]]
 
@@ -66,19 +68,24 @@ def run_once(network: nn.Module) -> Pass:
 
         return hook
 
+    def run(images_NCHW: Tensor) -> tuple[int, int]:
+        outputs.clear()
+        run_whole(network, images_NCHW, taps)
+        height, width = images_NCHW.shape[-2:]
+        return height, width
+
     for name, tap in taps.items():
         handles.append(tap.module.register_forward_hook(keep(name, tap), with_kwargs=True))
     for name, part in network.named_children():
         if name in ('backbone', 'neck'):
             handles.append(part.register_forward_hook(keep_part(name)))
     try:
-        with evaluating(network), kept_features(network) as features:
-            network(probe_images(network), mode='tensor')
-            run_auxiliary_heads(network, features[-1])
+        with evaluating(network):
+            image_size = run_on_noise(network, run, 'network')
     finally:
         for handle in handles:
             handle.remove()
-    return Pass({name: outputs[name] for name in taps if name in outputs}, handed_on)
+    return Pass(image_size, {name: outputs[name] for name in taps if name in outputs}, handed_on)
 
 
 def list_layers(network: nn.Module) -> list[Layer]:

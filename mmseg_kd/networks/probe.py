@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError, KDError
 from mmseg_kd.host.quiet import explain
-from mmseg_kd.networks.forward import PROBE_SIZE, is_auxiliary, run_to_layers, run_whole
+from mmseg_kd.networks.forward import as_network, run_to_layers, run_whole
 from mmseg_kd.networks.recorder import Recorder
+from mmseg_kd.networks.taps import Taps
+
+# Large enough for every backbone's total stride, small enough to cost nothing.
+PROBE_SIZE = (128, 128)
+# For networks that do not take it and do not say what they take.
+LARGER = ((224, 224), (512, 512))
+
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a dry run to some layers found.
+    """What a dry run to some layers found, and one of the whole network after it.
 
     Attributes:
+        images_NCHW: What it was run on.
         outputs: The layers' outputs; a layer that did not run is absent.
+        scored_classes: How many classes the outputs tell apart that are scores, by layer.
         learning: Layers through whose output something learns.
         modified_in_place: Layers whose output the network changes in place afterwards.
-        used: Parameters and buffers, by key, that the run went through.
+        used: Parameters and buffers, by key, that the run to the layers went through.
+        used_in_all: Those that the run of the whole network went through.
     """
 
+    images_NCHW: Tensor
     outputs: dict[str, Tensor]
+    scored_classes: dict[str, int]
     learning: set[str]
     modified_in_place: set[str]
     used: set[str]
+    used_in_all: set[str]
+
+    @property
+    def taps(self) -> Taps:
+        """The outputs as a network's taps."""
+        height, width = self.images_NCHW.shape[-2:]
+        return Taps(self.outputs, (height, width))
+
+
+def keep_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """Torch's random state, on the CPU and on `device`, is afterwards as it was."""
+    devices = [device] if device.type == 'cuda' else []
+    context: AbstractContextManager[None] = torch.random.fork_rng(devices)
+    return context
 
 
 @contextmanager
@@ -49,56 +77,130 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def probe_images(network: nn.Module) -> Tensor:
-    """A tiny batch of one random image for `network`, on its device."""
-    device = next(network.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 3, *PROBE_SIZE, generator=generator).to(device)
+def run_on_noise(
+    network: nn.Module,
+    run: Callable[[Tensor], T],
+    side: str,
+    sizes: Collection[tuple[int, int]] = (),
+) -> T:
+    """What `run` gives for an image of noise: one of `PROBE_SIZE`, or else of a size that fits.
 
-
-def probe(network: nn.Module, layers: Collection[str], side: str) -> Probe:
-    """Run `network` to `layers` and look.
+    Args:
+        network: The network that runs.
+        run: Runs it on images (1, C, H, W).
+        side: What messages call the network.
+        sizes: Heights and widths that it will get; those that it says itself come after them.
 
     Raises:
-        ConfigError: The network fails on an image of `PROBE_SIZE`.
+        ConfigError: The network fails on images of all these sizes.
     """
+    seen_by = as_network(network)
+    made_for = [*sizes, *seen_by.input_sizes]
+    device = next((p.device for p in network.parameters()), torch.device('cpu'))
+    errors: dict[tuple[int, int], Exception] = {}
+    for size in dict.fromkeys((PROBE_SIZE, *(made_for or LARGER))):
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(1, seen_by.channels, *size, generator=generator).to(device)
+        try:
+            return run(noise)
+        except KDError as error:
+            raise type(error)(f'{side}: {error}') from error
+        except Exception as error:  # whatever a network raises
+            errors[size] = error
+    (height, width), failure = next(iter(errors.items()))
+    if made_for and len({re.sub(r'\d+', '', str(error)) for error in errors.values()}) > 1:
+        # The first may be about a size that it is not made for.
+        (height, width) = made_for[0]
+        failure = errors[height, width]
+    # Torch's word for tensors that do not go together.
+    hint = '; check in_channels and in_index of its heads' * isinstance(failure, RuntimeError)
+    raise ConfigError(
+        f'{side}: a dry run on an image of {height}x{width} failed: {explain(failure)}{hint}'
+    ) from failure
+
+
+def probe(
+    network: nn.Module,
+    layers: Collection[str],
+    side: str,
+    sizes: Collection[tuple[int, int]] = (),
+    example_NCHW: Tensor | None = None,
+) -> Probe:
+    """Run `network` to `layers`, and then as a whole, and look.
+
+    Args:
+        network: Any network.
+        layers: Names as in `find_tap`.
+        side: What messages call the network.
+        sizes: As in `run_on_noise`.
+        example_NCHW: Images to run it on, in the place of noise.
+
+    Raises:
+        ConfigError: As `run_on_noise`.
+    """
+
+    def look(images_NCHW: Tensor) -> Probe:
+        return _look(network, layers, images_NCHW)
+
+    return run_on_noise(network, look, side, sizes) if example_NCHW is None else look(example_NCHW)
+
+
+def _look(network: nn.Module, layers: Collection[str], images_NCHW: Tensor) -> Probe:
     entered: set[str] = set()
     completed: set[str] = set()
-    handles = []
 
     def mark(name: str, into: set[str]) -> Any:
         return lambda *_: into.add(name)
 
-    for name, module in network.named_modules():
-        handles.append(module.register_forward_pre_hook(mark(name, entered)))
-        handles.append(module.register_forward_hook(mark(name, completed)))
-    try:
-        with evaluating(network):
-            images = probe_images(network)
-            with torch.enable_grad():
-                outputs = run_to_layers(network, images, layers)
-            learning = {name for name, output in outputs.items() if output.requires_grad}
-            outputs = {name: output.detach() for name, output in outputs.items()}
-            # mmseg calls a head's `forward`, past its hooks: what ran inside it tells.
-            entered |= {name[:i] for name in entered for i, c in enumerate(name) if c == '.'}
-            used = {k for k in network.state_dict() if _is_used(k, entered, completed)}
-            # A full run, since what changes an output comes after it.
-            with Recorder(network, outputs) as taps:
-                run_whole(network, images, any(map(is_auxiliary, outputs)))
-                modified_in_place = taps.modified_in_place
-    except KDError as error:
-        raise type(error)(f'{side}: {error}') from error
-    except Exception as error:  # whatever a network raises
-        size = 'x'.join(map(str, PROBE_SIZE))
-        # Torch's word for tensors that do not go together.
-        hint = '; check in_channels and in_index of its heads' * isinstance(error, RuntimeError)
-        raise ConfigError(
-            f'{side}: a dry run on an image of {size} failed: {explain(error)}{hint}'
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    return Probe(outputs, learning, modified_in_place, used)
+    def used() -> set[str]:
+        # Some code calls a module's `forward`, past its hooks: what ran inside it tells.
+        inside = {name[:i] for name in entered for i, c in enumerate(name) if c == '.'}
+        return {k for k in network.state_dict() if _is_used(k, entered | inside, completed)}
+
+    with ExitStack() as hooks, evaluating(network):
+        for name, module in network.named_modules():
+            for handle in (
+                module.register_forward_pre_hook(mark(name, entered)),
+                module.register_forward_hook(mark(name, completed)),
+            ):
+                hooks.callback(handle.remove)
+        with torch.enable_grad():
+            outputs = run_to_layers(network, images_NCHW, layers)
+        learning = {name for name, output in outputs.items() if output.requires_grad}
+        outputs = {name: output.detach() for name, output in outputs.items()}
+        used_to_layers = used()
+        # A full run, since what changes an output comes after it.
+        with Recorder(network, outputs) as taps:
+            result = run_whole(network, images_NCHW, outputs)
+            modified_in_place = taps.modified_in_place
+        return Probe(
+            images_NCHW=images_NCHW,
+            outputs=outputs,
+            scored_classes=_scored_classes(network, outputs, result),
+            learning=learning,
+            modified_in_place=modified_in_place,
+            used=used_to_layers,
+            used_in_all=used(),
+        )
+
+
+def _scored_classes(
+    network: nn.Module, outputs: Mapping[str, Tensor], result: Any
+) -> dict[str, int]:
+    """How many classes the outputs tell apart that are scores, by layer.
+
+    Scores are what the network says to be, and what holds the values of its result.
+    """
+    found = {}
+    for name, output in outputs.items():
+        classes = as_network(network).scored_classes(name)
+        if classes is None and isinstance(result, Tensor) and output.numel() == result.numel():
+            values = output.flatten().sort().values
+            is_result = result.ndim == 4 and torch.equal(values, result.flatten().sort().values)
+            classes = result.shape[1] if is_result else None
+        if classes is not None:
+            found[name] = classes
+    return found
 
 
 def _is_used(key: str, entered: Collection[str], completed: Collection[str]) -> bool:

@@ -140,6 +140,9 @@ class Taps:
     outputs: Mapping[str, Tensor]
     image_size: tuple[int, int]
 
+    def __getitem__(self, layer: str) -> Tensor:
+        return self.outputs[layer]
+
     def map(self, layer: str) -> Tensor:
         """A layer's output as a map (N, C, h, w).
 
@@ -147,11 +150,3 @@ class Taps:
             ShapeError: It is neither a map nor tokens.
         """
         return as_map(self.outputs[layer], self.image_size, layer)
-
-
-def is_classifier(layer: str) -> bool:
-    """Whether a layer puts out class scores: a head as a whole, or its `conv_seg`."""
-    path = layer.split('.')
-    return path[0] in ('decode_head', 'auxiliary_head') and (
-        path[-1] == 'conv_seg' or all(part.isdigit() for part in path[1:])
-    )

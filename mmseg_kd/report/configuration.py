@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.runner import Runner
 
+from mmseg_kd.config.fields import TermFields
 from mmseg_kd.report.run import BASELINE, STUDENT, Run
 from mmseg_kd.report.text import MISSING
 
@@ -49,6 +50,7 @@ def term_rows(runs: Sequence[Run]) -> list[TermRow]:
 def _cells(term: Mapping[str, Any]) -> list[str]:
     shown = {'loss', 'student_layer', 'teacher_layer', 'weight', 'schedule', 'name'}
     more = {key: value for key, value in term.items() if key not in shown}
+    weight = term.get('weight', TermFields.weight)
     schedules = term.get('schedule') or []
     if isinstance(schedules, Mapping):
         schedules = [schedules]
@@ -56,7 +58,7 @@ def _cells(term: Mapping[str, Any]) -> list[str]:
         call(term.get('loss')),
         _layers(term.get('student_layer')),
         _layers(term.get('teacher_layer')),
-        f'{term.get("weight", 1.0):g}' if _is_number(term.get('weight', 1.0)) else '?',
+        f'{weight:g}' if _is_number(weight) else '?',
         ' · '.join(map(call, schedules)) or 'constant',
         ', '.join(f'{key}={as_repr(value)}' for key, value in more.items()) or MISSING,
     ]

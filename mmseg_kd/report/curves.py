@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mmseg_kd.analysis.schedule import mean_weights
-from mmseg_kd.distillation.term import Term
 from mmseg_kd.host.log_names import GRAD_NORM, TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.report.chart import Chart, Reference, Series, line_chart
 from mmseg_kd.report.logs import Points
@@ -136,8 +135,7 @@ def schedule_charts(runs: Sequence[Run]) -> list[Chart]:
 
 
 def _weights(run: Run) -> list[Series]:
-    specs = run.distillation.terms if run.distillation is not None else ()
-    terms = [Term(spec, connector=None) for spec in specs]
+    terms = run.distillation.terms if run.distillation is not None else ()
     end = run.max_iters or run.log.last_iteration
     steps = sorted({end * i // PLANNED for i in range(PLANNED)} | {max(end - 1, 0)})
     series = [

@@ -1,5 +1,9 @@
-"""Schedules: functions from the iteration to a factor >= 0, without state."""
+"""Schedules: functions from the iteration to a factor >= 0, without state.
 
+A runner counts the iterations; a loop of your own says which it is in by `at_iteration`.
+"""
+
+from mmseg_kd.host.iteration import at_iteration
 from mmseg_kd.schedules.exponential import ExponentialDecay, ExponentialWarmup
 from mmseg_kd.schedules.jump import Jump
 from mmseg_kd.schedules.legacy import LegacyExponentialDecay, LegacyExponentialWarmup
@@ -15,4 +19,5 @@ __all__ = [
     'LinearDecay',
     'LinearWarmup',
     'RandomTurn',
+    'at_iteration',
 ]

@@ -9,15 +9,10 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.networks.forward import (
-    is_auxiliary,
-    kept_features,
-    run_auxiliary_heads,
-    run_to_layers,
-)
+from mmseg_kd.networks.forward import as_network, run_to_layers
 from mmseg_kd.networks.taps import Tap, find_tap
 
 
@@ -42,7 +37,7 @@ class CompiledTaps:
 
     def __init__(
         self,
-        network: Any,
+        network: nn.Module,
         layers: Collection[str],
         modified_in_place: Collection[str],
         arguments: Mapping[str, Any],
@@ -52,14 +47,14 @@ class CompiledTaps:
             self._compiled: Any = torch.compile(self._run, **arguments)
         except Exception as error:  # each backend has errors of its own
             raise ConfigError(f'{label}.compile: {_reason(error)}') from error
-        self._network = network
+        self._module = network
+        self._network = as_network(network)
         self._modified_in_place = modified_in_place
         self._label = label
-        self._auxiliary = any(map(is_auxiliary, layers))
         self._is_running = False
         self._outputs: dict[str, Tensor] = {}
         self._hooks = ExitStack()
-        self._features = self._hooks.enter_context(kept_features(network))
+        self._hooks.enter_context(self._network.running(layers))
         for name in layers:
             tap = find_tap(network, name, label)
             hook = self._make_hook(name, tap)
@@ -75,17 +70,15 @@ class CompiledTaps:
         return keep
 
     def _run(self, images_NCHW: Tensor) -> dict[str, Tensor]:
-        self._network(images_NCHW, mode='tensor')
-        if self._auxiliary:
-            run_auxiliary_heads(self._network, self._features[-1])
+        self._network.run(images_NCHW)
         return dict(self._outputs)
 
     def __call__(self, images_NCHW: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         """The outputs of `layers`, as `run_to_layers` gives them."""
         if self._compiled is None:
-            return run_to_layers(self._network, images_NCHW, layers, self._modified_in_place)
+            return run_to_layers(self._module, images_NCHW, layers, self._modified_in_place)
         # What the function finds there is a part of what it is compiled for.
-        self._forget()
+        self._outputs.clear()
         self._is_running = True
         try:
             outputs = self._compiled(images_NCHW)
@@ -94,12 +87,8 @@ class CompiledTaps:
             return self(images_NCHW, layers)
         finally:
             self._is_running = False
-            self._forget()
+            self._outputs.clear()
         return {name: outputs[name] for name in layers}
-
-    def _forget(self) -> None:
-        self._outputs.clear()
-        self._features.clear()
 
     def _give_up(self, error: Exception) -> None:
         self._compiled = None

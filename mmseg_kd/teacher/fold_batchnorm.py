@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,8 +25,10 @@ Run = Callable[[], Mapping[str, Tensor]]
 # layers of rounding stay far below, a wrong fold far above.
 ROUNDING = 1e3
 
-# Subclasses may compute what they like, so these alone.
-_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)
+# Subclasses may compute what they like, so these alone; timm's, with an activation inside, by its
+# name: a network of other packages is no reason to import timm.
+_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+_NORM_ACT = 'timm.layers.norm_act.BatchNormAct2d'
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,13 @@ class _Pair:
         setattr(self._parent, self._child, self._norm)
 
 
+def _has_activation(norm: nn.Module) -> bool:
+    return f'{type(norm).__module__}.{type(norm).__qualname__}' == _NORM_ACT
+
+
 def _remains_of(norm: nn.Module) -> nn.Module:
     """What of a BatchNorm is no affine map."""
-    if not isinstance(norm, BatchNormAct2d):
+    if not _has_activation(norm):
         return nn.Identity()
     remains = nn.Sequential()
     for name in ('drop', 'act'):  # under their names, which may be tapped
@@ -162,7 +167,7 @@ def _find_pairs(network: nn.Module, run: Run) -> tuple[list[_Pair], Mapping[str,
         and not module._forward_pre_hooks
     }
     convs = [m for m in frozen if isinstance(m, nn.Conv2d) and 'weight' in m._parameters]
-    norms = [m for m in frozen if type(m) in _NORMS and _is_affine(m)]
+    norms = [m for m in frozen if (type(m) in _NORMS or _has_activation(m)) and _is_affine(m)]
     watch = _Watch()
     with watch.on(convs, norms), watch:
         outputs = run()

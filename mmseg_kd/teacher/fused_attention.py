@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from mmcv.cnn.bricks.transformer import MultiheadAttention
-from mmseg.models.backbones.mit import EfficientMultiheadAttention
 from torch import nn
 
-# Blocks that ask nn.MultiheadAttention for its weights and drop them.
-_BLOCKS = (MultiheadAttention, EfficientMultiheadAttention)
+# Blocks that ask nn.MultiheadAttention for its weights and drop them, by name: a network of other
+# packages is no reason to import these.
+_BLOCKS = {
+    'mmcv.cnn.bricks.transformer.MultiheadAttention',
+    'mmseg.models.backbones.mit.EfficientMultiheadAttention',
+}
 
 
 def use_fused_attention(network: nn.Module, tapped: Collection[str] = ()) -> int:
@@ -29,7 +31,9 @@ def use_fused_attention(network: nn.Module, tapped: Collection[str] = ()) -> int
     """
     count = 0
     for name, block in network.named_modules():
-        if type(block) in _BLOCKS and f'{name}.attn.weights' not in tapped:
+        kind = type(block)
+        is_block = f'{kind.__module__}.{kind.__qualname__}' in _BLOCKS
+        if is_block and f'{name}.attn.weights' not in tapped:
             block.attn.register_forward_pre_hook(_ask_for_no_weights, with_kwargs=True)
             count += 1
     return count

@@ -6,35 +6,43 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from mmseg_kd.networks.network import Preprocessing
 
 
 class Normalisation:
-    """From images normalised for the student to images normalised for the teacher.
+    """Undoes the student's preprocessing of images and does the teacher's.
 
     With x = (raw - mean) / std on either side this is one affine map per channel. Channels
     are swapped where one network takes RGB and the other BGR, and padding gets the teacher's
     padding value.
 
     Args:
-        student, teacher: mmseg's data preprocessors of the two networks.
+        student, teacher: What their images have gone through.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
-        mean_s, std_s, flip_s = _statistics(student)
-        mean_t, std_t, flip_t = _statistics(teacher)
-        self._flip = flip_s != flip_t
+    def __init__(self, student: Preprocessing, teacher: Preprocessing) -> None:
+        mean_s, std_s, mean_t, std_t = (
+            torch.tensor(values, dtype=torch.float64)
+            for values in (student.mean, student.std, teacher.mean, teacher.std)
+        )
+        self._flip = student.swaps_channels != teacher.swaps_channels
         if self._flip:
             mean_s, std_s = mean_s.flip(0), std_s.flip(0)
         self._scale = (std_s / std_t).float().view(1, -1, 1, 1)
         self._shift = ((mean_s - mean_t) / std_t).float().view(1, -1, 1, 1)
-        self._pad = float(getattr(teacher, 'pad_val', 0))
-        self._is_same = (
-            bool((self._scale == 1).all() and (self._shift == 0).all())
-            and float(getattr(student, 'pad_val', 0)) == self._pad
-        )
+        self._pad = teacher.pad_value
+        is_identity = bool((self._scale == 1).all() and (self._shift == 0).all())
+        self._is_same = is_identity and student.pad_value == teacher.pad_value
 
-    def __call__(self, images_NCHW: Tensor, data_samples: Sequence[Any]) -> Tensor:
+    def __call__(self, images_NCHW: Tensor, data_samples: Sequence[Any] = ()) -> Tensor:
+        """Images for the teacher.
+
+        Args:
+            images_NCHW: Images for the student.
+            data_samples: Theirs, of mmseg; `padding_size` in the metainfo says what is padding.
+        """
         if self._flip:
             images_NCHW = images_NCHW.flip(1)
         if self._is_same:
@@ -49,12 +57,3 @@ class Normalisation:
             image[:, :, :left] = self._pad
             image[:, :, width - right :] = self._pad
         return images_NCHW
-
-
-def _statistics(preprocessor: Any) -> tuple[Tensor, Tensor, bool]:
-    """Mean and std (C,) in float64, and whether channels are swapped after loading."""
-    flip = bool(getattr(preprocessor, '_channel_conversion', False))
-    if not getattr(preprocessor, '_enable_normalize', False):
-        return torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64), flip
-    mean, std = preprocessor.mean, preprocessor.std
-    return mean.detach().double().flatten().cpu(), std.detach().double().flatten().cpu(), flip

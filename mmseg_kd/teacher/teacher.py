@@ -12,12 +12,10 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mmseg_kd.checkpoints import LoadReport, load_weights
-from mmseg_kd.config.network_spec import NetworkSpec
-from mmseg_kd.errors import CheckpointError, ConfigError
-from mmseg_kd.networks.build import build_segmentor, without_initialisation
-from mmseg_kd.networks.forward import is_auxiliary, run_to_layers, run_whole
-from mmseg_kd.networks.probe import evaluating, probe_images
+from mmseg_kd.config.teacher_options import TeacherOptions
+from mmseg_kd.errors import ConfigError, ShapeError
+from mmseg_kd.networks.forward import run_to_layers, run_whole
+from mmseg_kd.networks.probe import Probe, evaluating, keep_random_state, probe
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.networks.taps import Taps
 from mmseg_kd.teacher.compiled import CompiledTaps
@@ -32,109 +30,91 @@ class Teacher:
 
     It is no `nn.Module` on purpose: no `train()`, `state_dict()`, `parameters()`, optimiser,
     DDP or EMA of the module that holds it ever reaches the network. Copies share it. Where
-    BatchNorm is folded, the network has other tensors than its checkpoint.
+    BatchNorm is folded, the network has other tensors than before.
 
     Args:
-        spec: What the config says of it.
+        network: Any network, with its weights.
+        layers: All that will be asked for; names as in `find_tap`.
+        options: How it is run.
+        normalisation: Makes its images of the student's; None: they are the same.
+        input_size: Height and width that its images are scaled to; None: as they come.
         label: What messages call it.
+        example_NCHW: Images, as it takes them, for the dry runs; None: noise of 128x128.
+        probed: What a dry run to the layers found; None: one is made.
+
+    Raises:
+        LayerNotFoundError: A layer is not there.
+        ConfigError: The network fails in a dry run or in the memory format channels_last, or
+            cannot be compiled as the options say; `ShapeError`: a layer does not run.
+
+    Example:
+        >>> teacher = Teacher(network, ['backbone.layer4', 'classifier'])
+        >>> taps = teacher(images)
+        >>> taps['classifier'].shape
     """
 
-    def __init__(self, spec: NetworkSpec, label: str = 'teacher') -> None:
-        self.spec = spec
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: Collection[str],
+        *,
+        options: TeacherOptions | None = None,
+        normalisation: Normalisation | None = None,
+        input_size: tuple[int, int] | None = None,
+        label: str = 'teacher',
+        example_NCHW: Tensor | None = None,
+        probed: Probe | None = None,
+    ) -> None:
+        network.requires_grad_(False).eval()
+        self.network = network
         self.label = label
-        self.network = build_segmentor(without_initialisation(spec.model), label)
-        self.network.requires_grad_(False)
-        self.network.eval()
-        # Whether it can predict: all that takes part in that is loaded.
-        self.is_complete = False
-        self._normalisation: Normalisation | None = None
-        self._modified_in_place: Collection[str] = ()
+        self.input_size = input_size
+        # Whether it can predict: all that takes part in that has its weights.
+        self.is_complete = True
+        self._options = TeacherOptions() if options is None else options
+        self._normalisation = normalisation
+        self._stream = SideStream() if self._options.stream else None
+        if probed is None:
+            probed = probe(network, layers, label, example_NCHW=example_NCHW)
+            for layer in set(layers) - probed.outputs.keys():
+                raise ShapeError(f'{label}: {layer!r} does not run in a forward pass.')
+        self._layers = tuple(probed.outputs)
+        self._modified_in_place = probed.modified_in_place
         self._compiled: CompiledTaps | None = None
-        self._stream = SideStream() if spec.options.stream else None
+        self._prepare(probed.images_NCHW)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
         return self
 
-    def load(self, used: Collection[str]) -> LoadReport:
-        """Fill the network from its checkpoint and report in the log.
-
-        Args:
-            used: Keys of the tensors that the run to the tapped layers goes through.
-
-        Raises:
-            ConfigError: There is no checkpoint in the config.
-            CheckpointError: It cannot be read, or a tensor of `used` is missing or of another
-                shape and `strict` is on.
-        """
-        if self.spec.checkpoint is None:
-            raise ConfigError(
-                f'{self.label}: expected checkpoint=..., the file or URL of its trained weights, '
-                'got none; a teacher with random weights teaches nothing.'
-            )
-        report = load_weights(self.network, self.spec.checkpoint, strict=False)
-        print_log(f'{self.label.capitalize()} {report}', logger='current')
-        self.is_complete = all(map(is_auxiliary, [*report.missing, *report.mismatched]))
-        missing = [key for key in report.missing if key in used]
-        mismatched = [
-            line
-            for key, line in zip(report.mismatched, report.describe_mismatched(), strict=True)
-            if key in used
-        ]
-        if self.spec.strict and (missing or mismatched):
-            raise CheckpointError(
-                f'{self.spec.checkpoint}: does not fit the {self.label}. In the layers that '
-                f'distillation uses {len(missing)} tensors are missing and {len(mismatched)} '
-                f'have another shape, such as {(missing + mismatched)[0]}. Give the checkpoint '
-                'of the same architecture, or write strict=False to go on with what fits.'
-            )
-        return report
-
-    def prepare(
-        self,
-        layers: Collection[str],
-        modified_in_place: Collection[str],
-        student_preprocessor: nn.Module,
-    ) -> None:
-        """Make the loaded network ready for its work.
-
-        Args:
-            layers: All that will be asked for.
-            modified_in_place: Those whose outputs the network changes in place.
-            student_preprocessor: What images come from.
-
-        Raises:
-            ConfigError: The network does not run in channels_last, or cannot be compiled as the
-                config says.
-        """
-        self._modified_in_place = modified_in_place
-        self._normalisation = Normalisation(student_preprocessor, self.network.data_preprocessor)
-        options = self.spec.options
+    def _prepare(self, images_NCHW: Tensor) -> None:
+        """Do what the options say, trying it on some images."""
+        options = self._options
         if options.fold_bn:
-            self._fold(layers)
+            self._fold(images_NCHW)
         if options.fused_attention:
-            use_fused_attention(self.network, layers)
+            use_fused_attention(self.network, self._layers)
         if options.channels_last:
             self.network.to(memory_format=torch.channels_last)
-            self._try_channels_last(layers)
+            self._try_channels_last(images_NCHW)
         if options.compile is not None:
             self._compiled = CompiledTaps(
-                self.network, layers, modified_in_place, options.compile, self.label
+                self.network, self._layers, self._modified_in_place, options.compile, self.label
             )
 
-    def _dry_run(self, layers: Collection[str]) -> dict[str, Tensor]:
-        """The outputs of `layers`, and, under numbers, of the whole, on a probe image."""
-        images_NCHW = self._in_format(probe_images(self.network))
+    def _dry_run(self, images_NCHW: Tensor) -> dict[str, Tensor]:
+        """The outputs of the layers, and, under numbers, of the whole."""
+        images_NCHW = self._in_format(images_NCHW)
         with (
             evaluating(self.network),
-            Recorder(self.network, layers, self._modified_in_place) as taps,
+            Recorder(self.network, self._layers, self._modified_in_place) as taps,
         ):
-            whole = run_whole(self.network, images_NCHW, any(map(is_auxiliary, layers)))
+            whole = run_whole(self.network, images_NCHW, self._layers)
             tensors = [leaf for leaf in tree_leaves(whole) if isinstance(leaf, Tensor)]
             return {**taps.outputs, **{str(i): tensor for i, tensor in enumerate(tensors)}}
 
-    def _fold(self, layers: Collection[str]) -> None:
+    def _fold(self, images_NCHW: Tensor) -> None:
         try:
-            folding = fold_batchnorm(self.network, lambda: self._dry_run(layers))
+            folding = fold_batchnorm(self.network, lambda: self._dry_run(images_NCHW))
         except Exception as error:  # a run that is watched may fail where others do not
             self._say(f'BatchNorm is not folded: {type(error).__name__}: {error}')
             return
@@ -147,9 +127,9 @@ class Teacher:
     def _say(self, text: str) -> None:
         print_log(f'{self.label.capitalize()}: {text}', logger='current')
 
-    def _try_channels_last(self, layers: Collection[str]) -> None:
+    def _try_channels_last(self, images_NCHW: Tensor) -> None:
         try:
-            self._dry_run(layers)
+            self._dry_run(images_NCHW)
         except Exception as error:  # whatever a network raises, such as of a view
             raise ConfigError(
                 f'{self.label}.channels_last: the network fails in this memory format; leave the '
@@ -157,29 +137,37 @@ class Teacher:
             ) from error
 
     def _in_format(self, images_NCHW: Tensor) -> Tensor:
-        if self.spec.options.channels_last:
+        if self._options.channels_last:
             return images_NCHW.contiguous(memory_format=torch.channels_last)
         return images_NCHW
 
     @torch.no_grad()
     def __call__(
-        self, images_NCHW: Tensor, data_samples: Sequence[Any], layers: Collection[str]
+        self,
+        images_NCHW: Tensor,
+        data_samples: Sequence[Any] = (),
+        layers: Collection[str] | None = None,
     ) -> Taps:
-        """What `layers` put out; to be joined before it is read.
+        """What layers put out; with the option `stream` it is to be joined before it is read.
 
         Args:
-            images_NCHW: Images that the student's preprocessor made.
-            data_samples: Theirs; `padding_size` in the metainfo says what is padding.
-            layers: Names as in `find_tap`.
+            images_NCHW: Images for the student.
+            data_samples: Theirs, of mmseg; `padding_size` in the metainfo says what is padding.
+            layers: Some of those that were named at the beginning; None: all.
         """
-        assert self._normalisation is not None, 'prepare() comes first'
-        with nullcontext() if self._stream is None else self._stream.fork(images_NCHW):
-            images_NCHW = self._normalisation(images_NCHW, data_samples)
-            if self.spec.input_size is not None:
+        layers = self._layers if layers is None else layers
+        # Some networks draw random numbers in eval mode too: those of the student stay as they are.
+        with (
+            nullcontext() if self._stream is None else self._stream.fork(images_NCHW),
+            keep_random_state(images_NCHW.device),
+        ):
+            if self._normalisation is not None:
+                images_NCHW = self._normalisation(images_NCHW, data_samples)
+            if self.input_size is not None:
                 images_NCHW = F.interpolate(
-                    images_NCHW, self.spec.input_size, mode='bilinear', align_corners=False
+                    images_NCHW, self.input_size, mode='bilinear', align_corners=False
                 )
-            with _precision(self.spec.options.autocast, images_NCHW.device.type):
+            with _precision(self._options.autocast, images_NCHW.device.type):
                 outputs = self._run(self._in_format(images_NCHW), layers)
         height, width = images_NCHW.shape[-2:]
         return Taps(outputs, (height, width))

@@ -25,6 +25,27 @@ def where(figure: Any, colour: tuple[int, int, int]) -> Box:
     return Box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
+def test_every_picture_is_in_its_cell() -> None:
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (8, 12, 3)).astype(np.uint8) for _ in range(4)]
+    columns = {'a': pictures[:2], 'b': pictures[2:]}
+    cells = {title: list(map(Cell, column)) for title, column in columns.items()}
+    figure = np.asarray(draw_grid(cells, {'red': RED}, 120))
+    gap, width, height = 120 // 32, 120, 80
+    # Rows of cells are found by their distance from the figure's left edge.
+    for column, title in enumerate(columns):
+        x = gap + column * (width + gap)
+        strip = figure[:, x : x + width]
+        filled = np.flatnonzero((strip != 255).any(axis=2).mean(axis=1) > 0.99)
+        runs = np.split(filled, np.flatnonzero(np.diff(filled) > 1) + 1)
+        found = [run for run in runs if len(run) == height]
+        assert len(found) == 2
+        for run, picture in zip(found, columns[title], strict=True):
+            cell = strip[run[0] : run[0] + height]
+            # One sample from the middle of each of the 10 pixels wide squares.
+            assert np.array_equal(cell[5::10, 5::10], picture)
+
+
 def test_the_outline_is_around_its_box_and_leaves_it_free() -> None:
     picture = plain(BLUE)
     box = Box(16, 24, 40, 48)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from run_logs import train_line, val_line, write_start
 
-from mmseg_kd.cli import quickstart
+from mmseg_kd.cli.quickstart import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,26 +35,11 @@ def test_shortened_quickstart(tmp_path: Path) -> None:
     assert 'Traceback' not in done.stderr
 
 
-def test_a_failing_step_names_its_log_and_shows_its_end(tmp_path: Path) -> None:
-    log = tmp_path / 'step.log'
-    command = [sys.executable, '-c', 'print("the reason"); raise SystemExit(3)']
-    with pytest.raises(quickstart.StepFailedError, match=r'(?s)exit code 3.*step\.log.*the reason'):
-        quickstart.run_step('Train', command, log)
-    assert log.read_text() == 'the reason\n'
-
-
-def test_time_of_a_step_is_the_newest_run_s_with_a_torn_line_too(tmp_path: Path) -> None:
-    write_start(tmp_path, '20260101_000000', [train_line(10, 1.0, time=9.0)])
-    lines = [train_line(i, 1.0, time=time) for i, time in ((20, 0.1), (40, 0.2), (60, 0.3))]
-    write_start(tmp_path, '20260102_000000', [*lines, val_line(60, 20.0), '{"loss": 1.'])
-    assert quickstart.seconds_per_step(tmp_path) == 0.2
-
-
 def test_other_scenes_in_the_folder_are_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'notes.txt').write_text('mine')
-    code = quickstart.main(['--data-root', str(tmp_path), '--work-dir', str(tmp_path / 'work')])
+    code = main(['--data-root', str(tmp_path), '--work-dir', str(tmp_path / 'work')])
     assert code == 1
     assert str(tmp_path) in capsys.readouterr().err
     assert (tmp_path / 'notes.txt').read_text() == 'mine'

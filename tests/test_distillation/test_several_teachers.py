@@ -179,6 +179,7 @@ def test_a_teacher_whose_terms_are_off_does_not_run(
         term(teacher='wide'), term(teacher='deep', schedule=[dict(type='Jump', begin=5)])
     )
     with counted(wrapper.teachers['deep'], 'backbone') as counts:
+        at_iteration(0)
         log_of(wrapper)
         assert counts['backbone'] == 0
         at_iteration(5)

@@ -33,6 +33,7 @@ from builders import (
     wrapper_config,
 )
 from mmengine.model import ExponentialMovingAverage
+from mmengine.optim import build_optim_wrapper
 from mmseg.models import SegTTAModel
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -40,10 +41,12 @@ from torch import Tensor, nn
 from mmseg_kd.errors import (
     CheckpointError,
     ConfigError,
+    IterationError,
     LayerNotFoundError,
     ManyErrors,
     ShapeError,
 )
+from mmseg_kd.schedules import at_iteration as loop_at
 
 Make = Callable[..., Any]
 
@@ -204,8 +207,12 @@ def test_gradient_grows_with_the_weight(make: Make) -> None:
     ids=['no terms', 'logits', 'not reached', 'connector', 'schedule'],
 )
 def test_weight_0_is_the_plain_student_to_the_bit(
-    make: Make, student: dict[str, Any], terms: tuple[dict[str, Any], ...]
+    make: Make,
+    student: dict[str, Any],
+    terms: tuple[dict[str, Any], ...],
+    at_iteration: Callable[[int], None],
 ) -> None:
+    at_iteration(0)
     layer = (
         'backbone.layer1' if 'ResNet' in student['backbone']['type'] else 'backbone.layers.0.1.0'
     )
@@ -368,6 +375,39 @@ def test_schedule_goes_on_after_a_resume(make: Make, at_iteration: Callable[[int
     at_iteration(7)
     assert before['kd_weight.kl'] == pytest.approx(0.6)
     assert train(resumed, 1)[0]['kd_weight.kl'] == pytest.approx(0.7)
+
+
+def test_schedule_follows_a_loop_of_ones_own(make: Make) -> None:
+    shuffled = dict(type='CGDLoss', group_size=2, shuffle_interval=1)
+    wrapper = make(
+        term(weight=4.0, schedule=dict(type='LinearWarmup', end=10)), term(loss=shuffled)
+    )
+    weights = {}
+    for iteration in (0, 5, 20):
+        with loop_at(iteration):
+            log = train(wrapper, 1)[0]
+        weights[iteration] = float(log['kd_weight.kl'])
+        assert log['kd.cgd'] > 0
+    assert weights == {0: 0.0, 5: 2.0, 20: 4.0}
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(schedule=dict(type='LinearWarmup', end=10)),
+        dict(loss=dict(type='CGDLoss', group_size=2, shuffle_interval=1)),
+    ],
+    ids=['schedule', 'shuffle'],
+)
+def test_what_changes_where_nobody_counts_is_an_error(make: Make, change: dict[str, Any]) -> None:
+    wrapper = make(term(**change))
+    with pytest.raises(IterationError, match=r'with at_iteration\(i\):'):
+        train(wrapper, 1)
+
+
+def test_what_does_not_change_needs_no_iteration(make: Make) -> None:
+    wrapper = make(term(weight=2.0), term(loss=dict(type='CGDLoss', group_size=2)))
+    assert float(train(wrapper, 1)[0]['kd_weight.kl']) == 2.0
 
 
 def test_taps_are_gone_after_the_step(make: Make) -> None:
@@ -593,7 +633,10 @@ def test_tokens_and_maps_are_compared(
 
 
 @pytest.mark.parametrize('change', [dict(weight=0), dict(schedule=dict(type='Jump', begin=50))])
-def test_an_idle_connector_has_a_gradient_of_0(make: Make, change: dict[str, Any]) -> None:
+def test_an_idle_connector_has_a_gradient_of_0(
+    make: Make, change: dict[str, Any], at_iteration: Callable[[int], None]
+) -> None:
+    at_iteration(0)
     wrapper = make(term('backbone.layer1', 'backbone.layer1', **change), term())
     found = {k: g for k, g in gradients(wrapper).items() if k.startswith('terms.')}
     assert found
@@ -960,3 +1003,62 @@ def test_the_connectors_dry_run_leaves_it_as_it_was(make: Make) -> None:
     connector = make(one).terms['cd'].connector
     assert connector[1].num_batches_tracked == 0
     assert connector.training
+
+
+@pytest.mark.parametrize('count', [3, 7])
+def test_class_weights_are_as_many_as_classes(make: Make, count: int) -> None:
+    loss = dict(type='CrossEntropyLoss', class_weight=[1.0] * count)
+    student = resnet(4, auxiliary_head=fcn_head(4, 0))
+    for head in (student['decode_head'], student['auxiliary_head']):
+        head['loss_decode'] = loss
+    with pytest.raises(ManyErrors) as caught:
+        make(term(), student=student)
+    assert [str(error) for error in caught.value.errors] == [
+        f'student: {head}.loss_decode: CrossEntropyLoss: class_weight: expected 5 values, one for '
+        f'each channel of the scores, got {count}.'
+        for head in ('decode_head', 'auxiliary_head')
+    ]
+
+
+def test_a_teacher_that_draws_random_numbers_leaves_the_students_alone(make: Make) -> None:
+    wrapper = make(term())
+    plain = gradients(wrapper)
+
+    def draw(*_: Any) -> None:
+        torch.rand(7)
+
+    wrapper.teacher.backbone.register_forward_hook(draw)
+    drawing = gradients(wrapper)
+    assert plain.keys() == drawing.keys()
+    assert all(torch.equal(plain[name], drawing[name]) for name in plain if 'terms' not in name)
+
+
+@pytest.mark.parametrize('kind', ['BEiT', 'MAE'])
+def test_layer_wise_decay_is_that_of_the_plain_network(make: Make, kind: str) -> None:
+    vit = dict(img_size=(64, 64), patch_size=16, embed_dims=24, num_layers=2, num_heads=2)
+    backbone = dict(type=kind, mlp_ratio=2, out_indices=(0, 1), init_values=0.1, **vit)
+    student = resnet(4, backbone=backbone, decode_head=fcn_head(24, 1))
+    decay = dict(num_layers=2, decay_rate=0.5, decay_type='layer_wise_vit')
+    optimizer = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+        constructor='LearningRateDecayOptimizerConstructor',
+        paramwise_cfg=decay,
+    )
+
+    def rates(network: Any) -> dict[str, tuple[float, float]]:
+        names = {id(p): name for name, p in network.named_parameters()}
+        groups = build_optim_wrapper(network, copy.deepcopy(optimizer)).optimizer.param_groups
+        return {
+            names[id(p)]: (group['lr'], group['weight_decay'])
+            for group in groups
+            for p in group['params']
+        }
+
+    wrapper = make(term('decode_head.convs.0', 'backbone.layer2', 'CDLoss'), student=student)
+    expected = {f'student.{name}': rate for name, rate in rates(build(student)).items()}
+    found = rates(wrapper)
+    of_terms = {name: found.pop(name) for name in list(found) if name.startswith('terms.')}
+    assert found == expected
+    assert len(set(expected.values())) > 4
+    assert set(of_terms.values()) == {(1e-3, 0.05)}

@@ -19,7 +19,6 @@ from mmseg_kd.config.distillation_spec import parse_distillation
 from mmseg_kd.config.file import apply_options, read_config_file
 from mmseg_kd.config.load import check_keys
 from mmseg_kd.config.runner import check_runner_config
-from mmseg_kd.distillation.term import Term
 from mmseg_kd.errors import ConfigError, KDError, Problems
 from mmseg_kd.host.quiet import as_config_error
 
@@ -156,7 +155,7 @@ def parse(model: Any) -> None:
     assert len(set(names)) == len(names)
     for one in spec.terms:
         assert set(one.layers.teachers) <= set(spec.names)
-        weights = [Term(one, None).weight_at(i) for i in (0, 15, 25, 10**6)]
+        weights = [one.weight_at(i) for i in (0, 15, 25, 10**6)]
         assert all(math.isfinite(weight) and weight >= 0 for weight in weights)
 
 

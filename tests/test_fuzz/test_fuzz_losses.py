@@ -115,8 +115,9 @@ def plain(kind: Any, x: Inputs, student: Tensor) -> Tensor:
         mask = resize_label(x.label, x.size) != IGNORED
     tau = x.options['tau']
     if kind is KLLoss:
-        return pixel_divergence(ours, [theirs], tau, mask)
-    return group_divergence(ours, [theirs], 1 if kind is CDLoss else x.group_size, tau, mask)
+        return pixel_divergence(ours, theirs, tau=tau, mask_NHW=mask)
+    group_size = 1 if kind is CDLoss else x.group_size
+    return group_divergence(ours, theirs, group_size=group_size, tau=tau, mask_NHW=mask)
 
 
 SOFTMAX_LOSSES = [KLLoss, CDLoss, CGDLoss]

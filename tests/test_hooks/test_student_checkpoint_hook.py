@@ -97,9 +97,33 @@ def test_a_metric_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         'mmseg_kd.hooks.student_checkpoint_hook.print_log', lambda text, **_: lines.append(text)
     )
-    StudentCheckpointHook().after_val_epoch(runner_with(None, tmp_path), dict(mDice=1.0))
+    hook = StudentCheckpointHook('mIoU')
+    hook.after_val_epoch(runner_with(None, tmp_path), dict(mDice=1.0))
     assert "expected the metric 'mIoU', got mDice" in lines[0]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('metrics', 'expected'),
+    [
+        (dict(aAcc=9.0, mDice=1.0, mAcc=5.0), 'mDice'),
+        (dict(aAcc=9.0, mFscore=1.0, mPrecision=3.0), 'mFscore'),
+        (dict(aAcc=9.0, mAcc=5.0, mIoU=1.0, mDice=2.0), 'mIoU'),
+        (dict(accuracy=1.0), 'accuracy'),
+    ],
+)
+def test_without_miou_another_metric_is_taken(
+    tmp_path: Path, metrics: dict[str, float], expected: str
+) -> None:
+    runner = runner_with(build(resnet()), tmp_path)
+    hook = StudentCheckpointHook()
+    hook.after_val_epoch(runner, metrics)
+    hook.after_val_epoch(runner, {**metrics, expected: 0.5})
+    meta = torch.load(tmp_path / 'student_best.pth', weights_only=True)['meta']
+    assert meta['metric'] == expected and meta[expected] == 1.0
+    resumed = StudentCheckpointHook()
+    resumed.before_train(runner)
+    assert (resumed.metric, resumed._best) == (expected, 1.0)
 
 
 def test_a_wrong_rule() -> None:

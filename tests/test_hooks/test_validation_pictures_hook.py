@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import tensors, train_to_the_end, variant, write_project
 
+from mmseg_kd.analysis import comparison
+from mmseg_kd.analysis.scene import picture_miou
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks import ValidationPicturesHook, validation_pictures_hook
+from mmseg_kd.hooks.validation_pictures_hook import _ask_teachers
 from mmseg_kd.host.visualizer import add_picture
 
 PALETTE = [[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0], [0, 200, 200]]
@@ -58,12 +62,13 @@ def validate(hook: ValidationPicturesHook, runner: Any, label: int = 1) -> Any:
     return pictures[-1][1] if pictures else None
 
 
-def cell(picture: Any, row: int, column: int, height: int = CELL) -> Any:
-    """One of the pictures in a figure."""
+def cell(picture: Any, row: int, column: int, heights: Sequence[int] = (CELL,) * 5) -> Any:
+    """One of the pictures in a figure, of rows of these heights with a line below each."""
     gap = CELL // 32
     x = gap + column * (CELL + gap)
-    y = round(CELL / 14 * 1.3) + 2 * gap + row * (height + gap)
-    return picture[y : y + height, x : x + CELL]
+    caption = round(CELL / 17 * 1.3)
+    y = round(CELL / 14 * 1.3) + 2 * gap + sum(heights[:row]) + row * (caption + gap)
+    return picture[y : y + heights[row], x : x + CELL]
 
 
 @pytest.fixture
@@ -87,6 +92,20 @@ def test_what_is_shown(model: Any) -> None:
         truth = np.asarray(PALETTE, np.uint8)[data['data_samples'][0].gt_sem_seg.data[0]]
         assert np.array_equal(cell(picture, row, 1), truth.repeat(2, 0).repeat(2, 1))
         assert (cell(picture, row, 2) == PALETTE[1]).all()
+
+
+def test_names_and_scores_stand_below(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(comparison, 'draw_grid', lambda columns, *_: drawn.append(columns))
+    runner = runner_with(model, (32, 32))
+    [sample] = runner.val_dataloader[0]['data_samples'][:1]
+    sample.set_metainfo(dict(img_path='images/val/street.jpg'))
+    validate(ValidationPicturesHook(images=1), runner)
+    [columns] = drawn
+    assert columns['image'][0].caption == 'street'
+    miou = picture_miou(np.full((32, 32), 1, np.uint8), sample.gt_sem_seg.data[0].numpy())
+    assert columns['student'][0].caption == f'mIoU {100 * miou:.1f}'
+    assert columns['teacher'][0].caption.startswith('mIoU ')
 
 
 def test_other_images_are_skipped(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,11 +157,11 @@ def test_teachers_are_asked_once(model: Any, monkeypatch: pytest.MonkeyPatch) ->
 def test_pictures_of_other_proportions(model: Any) -> None:
     runner = runner_with(model, (32, 64), (64, 32))
     picture = validate(ValidationPicturesHook(images=2, cell_width=CELL), runner)
-    wide, tall = (cell(picture, row, 2, height=CELL // 2) for row in range(2))
+    wide, tall = (cell(picture, row, 2, heights=(CELL // 2, 2 * CELL)) for row in range(2))
+    assert wide.shape == (CELL // 2, CELL, 3)
     assert (wide == PALETTE[1]).all()
-    assert (tall[:, 24:40] == PALETTE[1]).all()
-    assert (tall[:, :24] == 255).all()
-    assert (tall[:, 40:] == 255).all()
+    assert tall.shape == (2 * CELL, CELL, 3)
+    assert (tall == PALETTE[1]).all()
 
 
 @pytest.mark.parametrize('count', [1, 2])
@@ -163,7 +182,7 @@ def test_a_network_on_its_own() -> None:
 
 
 def without_head(model: Any) -> str:
-    next(iter(model._teachers.values())).is_integer = False
+    next(iter(model._teachers.values())).is_complete = False
     return 'its checkpoint has not all that it predicts with'
 
 
@@ -245,3 +264,31 @@ def test_a_training_is_the_same_with_and_without(tmp_path: Path) -> None:
     logged = set(events.Tags()['scalars'])
     assert {'loss', 'task_loss', 'decode.loss_ce', 'kd.kl', 'kd_weight.kl'} <= logged
     assert {'lr', 'grad_norm', 'mIoU'} <= logged
+
+
+def test_a_teacher_that_fails_on_an_image_is_left_out(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(validation_pictures_hook, 'print_log', lambda text, **_: said.append(text))
+
+    def predict(*_: Any) -> Any:
+        raise AssertionError('the size of the image should be divisible by 4')
+
+    monkeypatch.setattr(type(model.teacher), 'encode_decode', predict)
+    assert _ask_teachers(model, [dict(inputs=torch.zeros(3, 8, 8, dtype=torch.uint8))]) == {}
+    [line] = said
+    assert "do without 'teacher': it cannot predict them" in line
+
+
+def test_a_picture_that_cannot_be_drawn_ends_nothing(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError('cannot open resource')
+
+    monkeypatch.setattr(validation_pictures_hook, 'comparison_figure', fail)
+    runner = runner_with(model, (32, 32))
+    hook = ValidationPicturesHook(images=1)
+    validate(hook, runner)
+    assert hook.images == 0

@@ -60,7 +60,7 @@ def parse(model: Any) -> None:
     found = Problems()
     names, specs = parse_teachers(model.teacher, found)
     parse_network(model.student, 'student')
-    assert len(parse_terms(model.distillation, names, found)) == len(model.distillation)
+    assert len(parse_terms(model.distillation, names, found).specs) == len(model.distillation)
     found.raise_if_any()
     assert len(specs) == len(names)
 

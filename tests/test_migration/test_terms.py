@@ -42,7 +42,7 @@ def convert(
 
 def parse(terms: list[dict[str, Any]], teachers: int = 1) -> list[TermSpec]:
     found = Problems()
-    specs = parse_terms(terms, [f'teacher{i}' for i in range(teachers)], found)
+    specs = parse_terms(terms, [f'teacher{i}' for i in range(teachers)], found).specs
     found.raise_if_any()
     assert len(specs) == len(terms)
     return specs

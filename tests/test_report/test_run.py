@@ -12,9 +12,9 @@ from report_project import HOSTILE, Project
 from run_logs import train_line, write_run, write_start
 from test_report.test_page import Page
 
+from mmseg_kd.analysis.named_networks import load_networks, read_networks
 from mmseg_kd.checkpoints import read_checkpoint
 from mmseg_kd.cli import test as test_command
-from mmseg_kd.cli.named_networks import load_networks, read_networks
 from mmseg_kd.cli.report import main, read_runs
 from mmseg_kd.runs.work_dir import find_config
 

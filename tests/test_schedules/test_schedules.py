@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmseg_kd.config.term_spec import parse_terms
-from mmseg_kd.distillation.term import Term
+from mmseg_kd.config.term_spec import TermSpec, parse_terms
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.registry import SCHEDULES
 from mmseg_kd.schedules import (
@@ -181,12 +180,12 @@ def test_registered(kind: Any) -> None:
     assert SCHEDULES.get(kind.__name__) is kind
 
 
-def term(**changes: Any) -> Term:
+def term(**changes: Any) -> TermSpec:
     cfg = dict(student_layer='a', teacher_layer='b', loss=dict(type='KLLoss')) | changes
     problems = Problems()
-    specs = parse_terms([cfg], ['teacher'], problems)
+    specs = parse_terms([cfg], ['teacher'], problems).specs
     problems.raise_if_any()
-    return Term(specs[0], connector=None)
+    return specs[0]
 
 
 def test_weight_of_a_term_is_the_product() -> None:

@@ -13,7 +13,7 @@ from timm.layers import BatchNormAct2d, StdConv2d
 from torch import Tensor, nn
 
 from mmseg_kd.errors import ShapeError
-from mmseg_kd.networks.forward import is_auxiliary, run_whole
+from mmseg_kd.networks.forward import run_whole
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.teacher.fold_batchnorm import Folding, fold_batchnorm
 
@@ -100,10 +100,7 @@ def runner(network: nn.Module, layers: Collection[str] = (), clone: Collection[s
 
     def run() -> dict[str, Tensor]:
         with torch.no_grad(), Recorder(network, layers, clone) as taps:
-            if hasattr(network, 'backbone'):
-                whole = run_whole(network, images(), any(map(is_auxiliary, layers)))
-            else:
-                whole = network(images())
+            whole = run_whole(network, images(), layers)
             return {**taps.outputs, '': whole}
 
     return run

@@ -397,8 +397,13 @@ COMPILED = {
 @pytest.mark.usefixtures('fresh_compiler')
 @pytest.mark.parametrize(('network', 'terms'), COMPILED.values(), ids=COMPILED)
 def test_a_compiled_teacher_teaches_the_same(
-    make: Make, network: dict[str, Any], terms: tuple[dict[str, Any], ...], said: list[str]
+    make: Make,
+    network: dict[str, Any],
+    terms: tuple[dict[str, Any], ...],
+    said: list[str],
+    at_iteration: Callable[[int], None],
 ) -> None:
+    at_iteration(0)
     wrappers = [
         make(*terms, student=network, teacher=network, compile=one)
         for one in (False, dict(backend='aot_eager'))
@@ -446,7 +451,10 @@ def test_a_compiled_teacher_keeps_no_output(make: Make) -> None:
 
 
 @pytest.mark.usefixtures('fresh_compiler')
-def test_where_compiling_fails_the_teacher_runs_as_it_is(make: Make, said: list[str]) -> None:
+def test_where_compiling_fails_the_teacher_runs_as_it_is(
+    make: Make, said: list[str], at_iteration: Callable[[int], None]
+) -> None:
+    at_iteration(0)
     backend = Backend('no compiler\nand pages of reasons')
     terms = (term(BN1, BN1, 'CDLoss'), term(**LATE))
     plain, wrapper = (make(*terms, compile=one) for one in (False, dict(backend=backend)))

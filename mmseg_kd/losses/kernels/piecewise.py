@@ -290,6 +290,7 @@ class OnceDifferentiable(torch.autograd.Function):
 def pixel_divergence(
     student_NChw: Tensor,
     teacher_NChw: Tensor,
+    *,
     size: tuple[int, int],
     tau: float,
     mask_NHW: Tensor | None = None,
@@ -315,6 +316,7 @@ def pixel_divergence(
 def group_divergence(
     student_NChw: Tensor,
     teacher_NChw: Tensor,
+    *,
     size: tuple[int, int],
     group_size: int,
     tau: float,

@@ -274,8 +274,8 @@ def _try_out(pixel_loss: Any, group_loss: Any, device: torch.device) -> list[Ten
     with torch.enable_grad():
         student.requires_grad_()
         for loss in (
-            pixel_loss(student, teacher, size, 2.0, mask),
-            group_loss(student, teacher, size, 2, 2.0, mask),
+            pixel_loss(student, teacher, size=size, tau=2.0, mask_NHW=mask),
+            group_loss(student, teacher, size=size, group_size=2, tau=2.0, mask_NHW=mask),
         ):
             found += [loss.detach(), *torch.autograd.grad(loss, student)]
     return found
@@ -320,6 +320,7 @@ def can_take(student_NChw: Tensor, teacher_NChw: Tensor) -> bool:
 def pixel_divergence(
     student_NChw: Tensor,
     teacher_NChw: Tensor,
+    *,
     size: tuple[int, int],
     tau: float,
     mask_NHW: Tensor | None = None,
@@ -346,6 +347,7 @@ def pixel_divergence(
 def group_divergence(
     student_NChw: Tensor,
     teacher_NChw: Tensor,
+    *,
     size: tuple[int, int],
     group_size: int,
     tau: float,

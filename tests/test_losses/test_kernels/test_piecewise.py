@@ -44,19 +44,19 @@ def both(
     def resized(x: Tensor) -> Tensor:
         return F.interpolate(x, size, mode='bilinear', align_corners=align_corners)
 
+    options: dict[str, Any] = dict(tau=tau, mask_NHW=mask)
+    of_pieces: dict[str, Any] = dict(**options, size=size, align_corners=align_corners)
+
     def pieces(student: Tensor) -> Tensor:
         if group_size is None:
-            return piecewise.pixel_divergence(student, teacher, size, tau, mask, align_corners)
-        return piecewise.group_divergence(
-            student, teacher, size, group_size, tau, mask, align_corners
-        )
+            return piecewise.pixel_divergence(student, teacher, **of_pieces)
+        return piecewise.group_divergence(student, teacher, group_size=group_size, **of_pieces)
 
     def plain(student: Tensor) -> Tensor:
+        maps = (resized(student), resized(teacher))
         if group_size is None:
-            return functional.pixel_divergence(resized(student), [resized(teacher)], tau, mask)
-        return functional.group_divergence(
-            resized(student), [resized(teacher)], group_size, tau, mask
-        )
+            return functional.pixel_divergence(*maps, **options)
+        return functional.group_divergence(*maps, group_size=group_size, **options)
 
     return pieces, plain
 

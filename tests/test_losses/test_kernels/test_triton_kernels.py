@@ -65,12 +65,11 @@ def in_kernels(
     module: Any = triton_divergence,
 ) -> Loss:
     """The loss of the student's map; without a group size that of pixels."""
+    options = dict(size=size, tau=tau, mask_NHW=mask, align_corners=align_corners)
     if group_size is None:
-        return lambda student: module.pixel_divergence(
-            student, teacher, size, tau, mask, align_corners
-        )
+        return lambda student: module.pixel_divergence(student, teacher, **options)
     return lambda student: module.group_divergence(
-        student, teacher, size, group_size, tau, mask, align_corners
+        student, teacher, group_size=group_size, **options
     )
 
 
@@ -91,10 +90,10 @@ def plainly(
 
     if group_size is None:
         return lambda student: functional.pixel_divergence(
-            resized(student), [resized(teacher)], tau, mask
+            resized(student), resized(teacher), tau=tau, mask_NHW=mask
         )
     return lambda student: functional.group_divergence(
-        resized(student), [resized(teacher)], group_size, tau, mask
+        resized(student), resized(teacher), group_size=group_size, tau=tau, mask_NHW=mask
     )
 
 
@@ -425,7 +424,7 @@ class TestOutsideTheInterpreter:
         monkeypatch.setattr(
             triton_divergence,
             'group_divergence',
-            lambda *args: piecewise.group_divergence(*args) * 1.01,
+            lambda *args, **options: piecewise.group_divergence(*args, **options) * 1.01,
         )
         with pytest.warns(UserWarning, match='not close'):
             assert not triton_divergence._is_right.__wrapped__(device)

@@ -1,4 +1,4 @@
-"""Trained networks as commands that compare several are told them: [TITLE=]WORK_DIR and so on."""
+"""Trained networks by what users call them: [TITLE=]WORK_DIR or [TITLE=]CONFIG:CHECKPOINT."""
 
 from __future__ import annotations
 
@@ -12,24 +12,20 @@ import torch
 from mmengine.config import Config
 
 from mmseg_kd.checkpoints import load_weights
-from mmseg_kd.cli.common import teacher_of
 from mmseg_kd.config.experiments import run_name
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import (
     NetworkSpec,
     is_distillation,
     parse_teachers,
+    teacher_of,
     trained_network_of,
 )
-from mmseg_kd.config.term_spec import parse_layers
+from mmseg_kd.config.term_spec import parse_terms
 from mmseg_kd.errors import CheckpointError, ConfigError, Problems
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.runs.work_dir import read_work_dir, split_title, title_of
 
-NETWORK_HELP = (
-    '[TITLE=]WORK_DIR, the folder of a run (its best checkpoint, or the newest where it kept no '
-    'best one), or [TITLE=]CONFIG:CHECKPOINT'
-)
 TEACHER = 'teacher'
 # What stands beside networks in a figure.
 COLUMNS = ('image', 'ground truth')
@@ -63,13 +59,14 @@ class NamedNetwork:
 def read_networks(
     texts: Sequence[str], options: Mapping[str, Any] | None = None
 ) -> list[NamedNetwork]:
-    """The networks of a command line.
+    """Networks by their names.
 
     Without a TITLE a distillation is called by its losses and any other network by its folder or
     config; several that would have one title, by those too.
 
     Args:
-        texts: As `NETWORK_HELP` says.
+        texts: [TITLE=]WORK_DIR, the folder of a run, whose best checkpoint is taken, or the newest
+            where it kept no best one; or [TITLE=]CONFIG:CHECKPOINT.
         options: Overrides of the first one's config.
 
     Raises:
@@ -126,7 +123,7 @@ def read_teacher(networks: Sequence[NamedNetwork], name: str | None) -> NamedNet
     """The teacher of the first of the networks whose config is a distillation.
 
     Args:
-        networks: Those of the command line.
+        networks: As `read_networks` gives them.
         name: The one of several teachers; None: the only one.
 
     Raises:
@@ -150,7 +147,7 @@ def term_layers(networks: Sequence[NamedNetwork], teacher: str | None) -> list[t
     """Pairs of layers, the student's and the teacher's, that the first config with terms names.
 
     Args:
-        networks: Those of the command line.
+        networks: As `read_networks` gives them.
         teacher: Its name; None: the terms' only one.
 
     Raises:
@@ -160,7 +157,7 @@ def term_layers(networks: Sequence[NamedNetwork], teacher: str | None) -> list[t
         if not is_distillation(one.cfg):
             continue
         names, _ = parse_teachers(one.cfg.model.get('teacher'), Problems())
-        terms = parse_layers(one.cfg.model.get('distillation'), names)
+        terms = parse_terms(one.cfg.model.get('distillation'), names, Problems()).layers
         pairs = [
             pair
             for _, layers in terms
@@ -172,12 +169,16 @@ def term_layers(networks: Sequence[NamedNetwork], teacher: str | None) -> list[t
             return pairs
     raise ConfigError(
         'none of the configs has a distillation with such terms: say with --layers which to show '
-        '(tools/list_layers.py CONFIG prints them all).'
+        '(mmseg-kd layers CONFIG prints them all).'
     )
 
 
 def load_networks(networks: Sequence[NamedNetwork], device: torch.device) -> dict[str, Any]:
     """The networks with their weights, in eval mode, by title.
+
+    Args:
+        networks: As `read_networks` and `read_teacher` give them.
+        device: Where they go.
 
     Raises:
         ConfigError: One cannot be built, two have the same title, or they tell different numbers

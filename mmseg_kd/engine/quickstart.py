@@ -1,0 +1,203 @@
+"""The main job at a small size: teacher, student without and with CGD, on generated scenes."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmseg_kd.analysis.differences import evenly_spaced
+from mmseg_kd.analysis.figures import compare
+from mmseg_kd.analysis.lineup import line_up
+from mmseg_kd.checkpoints.save import atomic_write
+from mmseg_kd.datasets.toy_scenes.dataset import generate
+from mmseg_kd.engine.step import run_step
+from mmseg_kd.errors import ConfigError, DatasetError
+from mmseg_kd.evaluation.complexity import complexity
+from mmseg_kd.runs.log import read_log, scalar_files
+from mmseg_kd.runs.markdown import markdown_table
+
+TEACHER = 'configs/toy_scenes/resnet18_fpn_toy-128x128.py'
+PAIR = 'distillation_configs/toy_scenes/resnet18_mobilenetv2-half_{}_toy-128x128.py'
+SIZE = (128, 128)
+# What the configs say.
+ITERATIONS = 600
+DATA_ROOT = 'data/toy_scenes'
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and what it is called in the table and in the figure."""
+
+    title: str
+    config: str
+    folder: str
+
+
+JOBS = (
+    Job('teacher', TEACHER, 'teacher'),
+    Job('student', PAIR.format('baseline'), 'student'),
+    Job('student + CGD', PAIR.format('cgd'), 'student_cgd'),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a network.
+
+    Attributes:
+        network: What the table calls it.
+        params: How many parameters it has.
+        flops: Operations for one image, a multiply-add counted once.
+        mIoU, mAcc: In percent, on the validation scenes.
+        seconds_per_step: Median of its training.
+    """
+
+    network: str
+    params: int
+    flops: int
+    mIoU: float
+    mAcc: float
+    seconds_per_step: float
+
+
+def quickstart(
+    *,
+    work_dir: str | Path = 'work_dirs/quickstart',
+    data_root: str = DATA_ROOT,
+    iters: int = ITERATIONS,
+    train_images: int = 400,
+    val_images: int = 100,
+    seed: int = 0,
+) -> list[Row]:
+    """Generate scenes, train and evaluate three networks on them, and compare these.
+
+    It runs in the folder of the repository, whose configs it takes, trains and tests in processes
+    of their own, and prints how far they are.
+
+    Args:
+        work_dir: For logs and checkpoints, the table (`results.json`, `results.md`) and the picture
+            (`comparison.png`).
+        data_root: For the scenes.
+        iters: Iterations of each training.
+        train_images, val_images: How many scenes.
+        seed: Of the scenes and of the trainings.
+
+    Returns:
+        The teacher, the student on its own, and the student with CGD.
+
+    Raises:
+        ConfigError: The configs are not here.
+        DatasetError: There is something else in `data_root`.
+        StepFailedError: A training or an evaluation failed.
+        CheckpointError: A checkpoint is not its network's, or a result cannot be written.
+    """
+    if not Path(TEACHER).is_file():
+        raise ConfigError(
+            f'expected {TEACHER} here, in {Path.cwd()}; the configs come with the source: run this '
+            'in the folder of its README.'
+        )
+    try:
+        generate(data_root, train_images, val_images, SIZE, seed)
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+    folders = {job: Path(work_dir) / job.folder for job in JOBS}
+    checkpoints = {job: str(folder / f'iter_{iters}.pth') for job, folder in folders.items()}
+    for job, folder in folders.items():
+        options = schedule_options(job, iters) | _data_options(data_root, 'train', 'val')
+        if job is not JOBS[0]:
+            options['model.teacher.checkpoint'] = checkpoints[JOBS[0]]
+        train = ['train', job.config, '--work-dir', str(folder), '--seed', str(seed)]
+        _run(f'Train the {job.title}', train, options, folder / 'train.log')
+        test = ['test', job.config, checkpoints[job], '--work-dir', str(folder / 'test')]
+        options = _data_options(data_root, 'test')
+        _run(f'Evaluate the {job.title}', test, options, folder / 'test.log')
+    teacher, *students = JOBS
+    lineup = line_up(
+        [f'{job.title}={job.config}:{checkpoints[job]}' for job in (*students, teacher)],
+        between=[job.title for job in students],
+        cfg_options=_data_options(data_root, 'val'),
+    )
+    rows = [_row(job.title, lineup.networks[job.title], folders[job]) for job in JOBS]
+    with atomic_write(Path(work_dir) / 'comparison.png') as unfinished:
+        images = evenly_spaced(len(lineup.dataset), 4)
+        compare(lineup, images, cell_width=256).save(unfinished, format='PNG')
+    as_json = json.dumps([asdict(row) for row in rows], indent=2)
+    for name, text in {'results.json': as_json, 'results.md': table(rows)}.items():
+        with atomic_write(Path(work_dir) / name) as unfinished:
+            unfinished.write_text(f'{text}\n', encoding='utf-8')
+    return rows
+
+
+def _run(title: str, command: Sequence[str], options: Mapping[str, Any], log: Path) -> None:
+    """Run a command of this package."""
+    given = ['--cfg-options', *(f'{k}={v}' for k, v in options.items())] if options else []
+    run_step(title, [sys.executable, '-m', 'mmseg_kd', *command, *given], log)
+
+
+def schedule_options(job: Job, iters: int) -> dict[str, Any]:
+    """Overrides of a job's config for another number of iterations than it says."""
+    if iters == ITERATIONS:
+        return {}
+    warm_up = min(50, iters // 2)
+    options = {
+        'train_cfg.max_iters': iters,
+        'train_cfg.val_interval': iters,
+        'param_scheduler.0.end': warm_up,
+        'param_scheduler.1.begin': warm_up,
+        'param_scheduler.1.end': iters,
+        'default_hooks.checkpoint.interval': iters,
+        'default_hooks.logger.interval': max(1, iters // 12),
+    }
+    if job is JOBS[2]:
+        # The config's decay, at the same share of the run.
+        begin, end = iters // 3, max(iters // 3 + 1, iters * 3 // 4)
+        options['model.distillation.0.schedule.begin'] = begin
+        options['model.distillation.0.schedule.end'] = end
+    return options
+
+
+def _data_options(data_root: str, *splits: str) -> dict[str, str]:
+    if data_root == DATA_ROOT:
+        return {}
+    return {f'{split}_dataloader.dataset.data_root': data_root for split in splits}
+
+
+def _row(title: str, network: Any, folder: Path) -> Row:
+    cost, metrics = complexity(network, SIZE).whole, metrics_of(folder / 'test')
+    seconds = seconds_per_step(folder)
+    return Row(title, cost.parameters, cost.flops, metrics['mIoU'], metrics['mAcc'], seconds)
+
+
+def seconds_per_step(folder: Path) -> float:
+    """The median of what the newest training in `folder` logged."""
+    newest = read_log(scalar_files(folder)[-1])
+    return float(statistics.median(newest.train['time'].values.tolist()))
+
+
+def metrics_of(folder: Path) -> dict[str, float]:
+    """What the newest test in `folder` measured, in percent."""
+    results = sorted(folder.glob('*/*.json'))
+    metrics: dict[str, float] = json.loads(results[-1].read_text(encoding='utf-8'))
+    return metrics
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The results as a table in Markdown that reads well on a terminal too."""
+    head = ('network', 'params', 'GFLOPs', 'mIoU', 'mAcc', 's / step')
+    body = [
+        (
+            row.network,
+            f'{row.params / 1e6:.2f} M',
+            f'{row.flops / 1e9:.3f}',
+            f'{row.mIoU:.2f}',
+            f'{row.mAcc:.2f}',
+            f'{row.seconds_per_step:.3f}',
+        )
+        for row in rows
+    ]
+    return markdown_table(head, body)

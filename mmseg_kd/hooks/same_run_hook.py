@@ -1,0 +1,140 @@
+"""A run that is resumed is the one that was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from mmseg_kd.checkpoints.digest import sha256_of
+from mmseg_kd.checkpoints.load import fit, tensors_of
+from mmseg_kd.checkpoints.source import local_file
+from mmseg_kd.config.network_spec import is_distillation, teachers_of
+from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.networks.build import unwrapped
+
+# Entry of a checkpoint: what the run was made of that wrote it.
+_ENTRY = 'made_of'
+
+
+@HOOKS.register_module()
+class SameRunHook(Hook):
+    """Refuses to resume a run as another: with other networks, terms, teachers' weights, optimiser.
+
+    PyTorch would end in an error about parameter groups, or train on with a classifier that was
+    just initialised. Weights of the terms, schedules, data and learning rates may change.
+    `mmseg-kd train` adds the hook to every run.
+
+    Args:
+        allow_changes: Go on all the same: what fits is loaded, and where the optimiser's groups
+            are others its state begins anew. `mmseg-kd train --allow-changes` does this.
+
+    Raises:
+        ConfigError: `allow_changes` is neither True nor False.
+        CheckpointError: The run is another; the message has all that differs.
+    """
+
+    # Before the hooks that take up their own state.
+    priority = 'VERY_HIGH'
+
+    def __init__(self, allow_changes: bool = False) -> None:
+        if not isinstance(allow_changes, bool):
+            raise ConfigError(
+                f'SameRunHook: expected allow_changes=True or False, got {allow_changes!r}.'
+            )
+        self.allow_changes = allow_changes
+        self._made_of: dict[str, dict[str, str]] | None = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Say what the run is made of."""
+        checkpoint[_ENTRY] = self._parts(runner)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Compare."""
+        if not runner._resume:
+            return
+        source = str(runner._load_from)
+        found = [
+            *_changed_tensors(runner, checkpoint, source),
+            *_changed_parts(checkpoint.get(_ENTRY, {}), self._parts(runner)),
+        ]
+        groups = _changed_groups(runner, checkpoint)
+        if not found and not groups:
+            return
+        text = '\n'.join(f'  - {one}' for one in [*found, *groups])
+        if not self.allow_changes:
+            raise CheckpointError(
+                f'{source}: was written by another run than this config describes:\n{text}\n'
+                'Resume with the config that the run began with; or start a run of its own from '
+                'these weights with load_from; or go on all the same with --allow-changes.'
+            )
+        runner.logger.warning(f'{source}: goes on with changes:\n{text}')
+        if groups:
+            checkpoint.pop('optimizer', None)
+            checkpoint.pop('param_schedulers', None)
+
+    def _parts(self, runner: Runner) -> dict[str, dict[str, str]]:
+        """Losses of the terms by name, and digests of the teachers' files."""
+        if self._made_of is None:
+            model = unwrapped(runner.model)
+            terms = getattr(model, 'terms', {})
+            losses = {name: type(term.loss).__name__ for name, term in terms.items()}
+            digests = {}
+            if is_distillation(runner.cfg):
+                _, specs = teachers_of(runner.cfg)
+                for name in model.teachers:
+                    digests[name] = sha256_of(local_file(str(specs[name].checkpoint)))
+            self._made_of = dict(term=losses, teacher=digests)
+        return self._made_of
+
+
+def _changed_tensors(runner: Runner, checkpoint: Mapping[str, Any], source: str) -> Iterator[str]:
+    theirs = tensors_of(checkpoint, source)
+    try:
+        _, report = fit(unwrapped(runner.model).state_dict(), theirs, source)
+    except CheckpointError:
+        yield 'none of its tensors fits the model'
+        return
+    kinds = {
+        'of another shape': report.describe_mismatched(),
+        'missing in it': report.missing,
+        'not in the model': report.unexpected,
+    }
+    for kind, keys in kinds.items():
+        if keys:
+            yield f'{len(keys)} tensors are {kind}, such as {keys[0]}'
+
+
+def _changed_parts(
+    theirs: Mapping[str, Mapping[str, str]], ours: Mapping[str, Mapping[str, str]]
+) -> Iterator[str]:
+    for kind, before in theirs.items():
+        now = ours[kind]
+        for name in before.keys() - now.keys():
+            yield f'{kind} {name!r} is gone'
+        for name in now.keys() - before.keys():
+            yield f'{kind} {name!r} is new'
+        for name in before.keys() & now.keys():
+            if before[name] != now[name]:
+                what = f'{before[name]} before and {now[name]} now'
+                yield f'{kind} {name!r}: {"other weights" if kind == "teacher" else what}'
+
+
+def _changed_groups(runner: Runner, checkpoint: Mapping[str, Any]) -> list[str]:
+    before = checkpoint.get('optimizer', {})
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    if optimizer is None or 'param_groups' not in before:
+        return []
+    old, new = (
+        [len(group['params']) for group in groups]
+        for groups in (before['param_groups'], optimizer.param_groups)
+    )
+    if old == new:
+        return []
+    return [
+        f'the optimiser had {sum(old)} parameters in {len(old)} groups, and now has {sum(new)} in '
+        f'{len(new)}'
+    ]
