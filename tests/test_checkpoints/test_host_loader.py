@@ -79,7 +79,8 @@ def by_inference_api(source: str) -> Any:
 @pytest.mark.parametrize('road', [by_function, by_init_cfg, by_prefix, by_inference_api])
 def test_roads(road: Any, unsafe: tuple[str, Path], tmp_path: Path) -> None:
     source, target = unsafe
-    with pytest.raises(CheckpointError, match=r'unsafe\.pth: refused.*would run code \(io\.open\)'):
+    expected = r'unsafe\.pth: refused.*would run code \(_?io\.open\)'  # by the version of Python
+    with pytest.raises(CheckpointError, match=expected):
         road(source)
     assert not target.exists()
     with checkpoint_trust(True):

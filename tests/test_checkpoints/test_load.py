@@ -290,7 +290,7 @@ def test_checkpoint_of_a_runner(tmp_path: Path) -> None:
 def test_plain_pickle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / 'a.pth'
     target = tmp_path / 'written'
-    for protocol, named in ((2, r'io\.open'), (4, 'pickle protocol 4 or 5')):
+    for protocol, named in ((2, r'_?io\.open'), (4, 'pickle protocol 4 or 5')):
         path.write_bytes(pickle.dumps(RunsCode(open, str(target), 'w'), protocol))
         with pytest.raises(CheckpointError, match=rf'run code \({named}\)'):
             read_state_dict(str(path))

@@ -14,7 +14,7 @@ import torch
 from builders import ROOT, resnet, write_config
 from mmengine.config import Config
 from mmseg.registry import MODELS
-from test_checkpoints import original_networks
+from test_migration.test_checkpoints import original_networks
 
 from mmseg_kd.cli.convert_segdistill import main
 

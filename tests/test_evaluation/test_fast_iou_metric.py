@@ -14,8 +14,8 @@ from mmengine.dataset import DefaultSampler
 from mmseg.evaluation.metrics import IoUMetric
 from mmseg.registry import METRICS
 from PIL import Image
-from test_segmentors.test_distributed import free_port
 from torch import Tensor, distributed, multiprocessing
+from training_runs import free_port
 
 from mmseg_kd.evaluation import FastIoUMetric
 
