@@ -311,8 +311,9 @@ def test_what_is_ignored_may_be_the_object(tmp_path: Path, said: list[str]) -> N
     message = (
         'class sky (0) is all there is in the masks that were read (3 of 3), but for pixels of '
         '255, which are ignored: to say 0 everywhere is right. If what is ignored is the object, '
-        'give it a number of its own in the masks (mask[mask == 255] = 1); if it is the background, '
-        'see reduce_zero_label.'
+        'give it a number of its own in the masks (mask[mask == 255] = 1); if it is the '
+        'background, see '
+        'reduce_zero_label.'
     )
     assert str(caught.value) == f'train data: {message}'
     assert said == []
