@@ -7,12 +7,12 @@ model = dict(
     teacher=[
         dict(
             name='lite2',
-            config='configs/camvid/efficientnet-lite2_segformer_camvid-240x320.py',
+            config='mmseg_kd::configs/camvid/efficientnet-lite2_segformer_camvid-240x320.py',
             checkpoint='work_dirs/efficientnet-lite2_segformer_camvid-240x320/iter_1200.pth',
         ),
         dict(
             name='mobilenetv2',
-            config='configs/camvid/mobilenetv2_segformer_camvid-240x320.py',
+            config='mmseg_kd::configs/camvid/mobilenetv2_segformer_camvid-240x320.py',
             checkpoint='work_dirs/efficientnet-lite2_mobilenetv2_cgd_camvid-240x320/iter_1200.pth',
         ),
     ],
