@@ -1,4 +1,8 @@
-"""The commands of `mmseg-kd`: a line each."""
+"""The commands of `mmseg-kd`: a line each.
+
+A command's module is read for its help and for the completion script, so nothing at its top imports
+torch, mmengine, mmseg, numpy or matplotlib: what it works with is imported where it runs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ class Command(NamedTuple):
 
     Attributes:
         name: On the command line.
-        module: Has `_parser()` and `main(args) -> exit code`.
+        module: Has `_parser()` and `main(args) -> exit code`, and is light to import.
         summary: What the list of commands says of it.
     """
 
@@ -26,15 +30,15 @@ GROUPS = {
         Command('quickstart', CLI + 'quickstart', 'the main job, on generated scenes'),
         Command('train', CLI + 'train', 'train a network, or distil one'),
         Command('test', CLI + 'test', 'measure mIoU on the test split'),
-        Command('launch', 'mmseg_kd.cli.launch', 'train or test on several GPUs'),
+        Command('launch', CLI + 'launch', 'train or test on several GPUs'),
         Command('export', CLI + 'export_student', 'export to stock mmseg, safetensors, ONNX'),
     ),
     'Write a config': (
-        Command('experiments', CLI + 'list_experiments', 'list the shipped experiments'),
-        Command('layers', CLI + 'list_layers', 'list layers that can be tapped, propose terms'),
+        Command('experiments', CLI + 'experiments', 'list the shipped experiments'),
+        Command('layers', CLI + 'layers', 'list layers that can be tapped, propose terms'),
         Command('print-config', CLI + 'print_config', 'print a config with its bases as one file'),
-        Command('schedule', CLI + 'plot_schedule', "plot the terms' weights over the run"),
-        Command('flops', CLI + 'get_flops', 'count parameters and operations'),
+        Command('schedule', CLI + 'schedule', "plot the terms' weights over the run"),
+        Command('flops', CLI + 'flops', 'count parameters and operations'),
     ),
     'Look at runs': (
         Command('report', CLI + 'report', 'write one HTML page about trainings'),
@@ -42,8 +46,8 @@ GROUPS = {
         Command('analyze-logs', CLI + 'analyze_logs', 'plot curves of runs, mean over seeds'),
     ),
     'Data and older files': (
-        Command('check-data', CLI + 'check_dataset', 'read every image and mask, list what is bad'),
-        Command('toy-scenes', CLI + 'generate_toy_scenes', 'generate the toy scenes'),
+        Command('check-data', CLI + 'check_data', 'read every image and mask, list what is bad'),
+        Command('toy-scenes', CLI + 'toy_scenes', 'generate the toy scenes'),
         Command('convert-camvid', CLI + 'convert_camvid', "convert SegNet's CamVid"),
         Command('convert-segdistill', CLI + 'convert_segdistill', "convert SegDistill's files"),
     ),

@@ -57,9 +57,9 @@ Function = Callable[[Tensor], Tensor]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='export_student.py',
+        prog='mmseg-kd export',
         description=__doc__,
-        epilog='example: python tools/export_student.py CONFIG work_dirs/NAME/iter_160000.pth '
+        epilog='example: mmseg-kd export CONFIG work_dirs/NAME/iter_160000.pth '
         '--to onnx --with-preprocessing --int8 static --benchmark',
     )
     add_config_arguments(parser)

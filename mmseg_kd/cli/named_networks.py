@@ -12,13 +12,13 @@ import torch
 from mmengine.config import Config
 
 from mmseg_kd.checkpoints import load_weights
-from mmseg_kd.cli.common import teacher_of
 from mmseg_kd.config.experiments import run_name
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import (
     NetworkSpec,
     is_distillation,
     parse_teachers,
+    teacher_of,
     trained_network_of,
 )
 from mmseg_kd.config.term_spec import parse_layers
@@ -172,7 +172,7 @@ def term_layers(networks: Sequence[NamedNetwork], teacher: str | None) -> list[t
             return pairs
     raise ConfigError(
         'none of the configs has a distillation with such terms: say with --layers which to show '
-        '(tools/list_layers.py CONFIG prints them all).'
+        '(mmseg-kd layers CONFIG prints them all).'
     )
 
 

@@ -63,9 +63,9 @@ class StepFailedError(KDError):
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='quickstart.sh',
+        prog='mmseg-kd quickstart',
         description=__doc__,
-        epilog='example: bash tools/quickstart.sh --seed 1',
+        epilog='example: mmseg-kd quickstart --seed 1',
     )
     parser.add_argument('--work-dir', default='work_dirs/quickstart', help='folder for results')
     parser.add_argument('--data-root', default=DATA_ROOT, help='folder for the scenes')
@@ -270,7 +270,3 @@ def main(args: Sequence[str] | None = None) -> int:
     # The counting of operations warns of every operator that costs next to nothing.
     MMLogger.get_current_instance().setLevel('ERROR')
     return run_command(_parser(), run, args)
-
-
-if __name__ == '__main__':
-    raise SystemExit(main())

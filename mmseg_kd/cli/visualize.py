@@ -35,18 +35,18 @@ from mmseg_kd.errors import ConfigError, DatasetError, DeviceError, Problems, ne
 from mmseg_kd.host.quiet import HostNoise, as_config_error
 
 EXAMPLES = """
-example: python tools/visualize.py compare work_dirs/baseline work_dirs/cgd --teacher
+example: mmseg-kd visualize compare work_dirs/baseline work_dirs/cgd --teacher
 
-example: python tools/visualize.py errors baseline=work_dirs/a CGD=CONFIG.py:iter_1200.pth
+example: mmseg-kd visualize errors baseline=work_dirs/a CGD=CONFIG.py:iter_1200.pth
 
-example: python tools/visualize.py features work_dirs/cgd --layers backbone.layer4
+example: mmseg-kd visualize features work_dirs/cgd --layers backbone.layer4
 """
 SPLITS = ('val', 'test')
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='visualize.py',
+        prog='mmseg-kd visualize',
         description=__doc__,
         epilog=EXAMPLES,
     )
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         '--layers',
         nargs='+',
         metavar='LAYER',
-        help="names as in tools/list_layers.py, or STUDENT'S:TEACHER'S where they differ; default: "
+        help="names as in mmseg-kd layers, or STUDENT'S:TEACHER'S where they differ; default: "
         'those of the first distillation with terms',
     )
     features.add_argument(

@@ -226,6 +226,30 @@ def teachers_of(cfg: Config) -> tuple[list[str], dict[str, NetworkSpec]]:
     return names, specs
 
 
+def teacher_of(cfg: Config, name: str | None) -> NetworkSpec:
+    """A teacher of a config.
+
+    Args:
+        cfg: The config.
+        name: Its name; None: the only one there is.
+
+    Raises:
+        ConfigError: There is none, or none of this name, or a name is needed.
+    """
+    names, specs = teachers_of(cfg) if is_distillation(cfg) else ([], {})
+    if not names:
+        raise ConfigError('--teacher: the config is no distillation with a teacher.')
+    if name is None and len(names) == 1:
+        return specs[names[0]]
+    if name not in names:
+        given = 'no name' if name is None else repr(name)
+        raise ConfigError(
+            f'--teacher: got {given}, expected one of {", ".join(names)}. A checkpoint goes before '
+            '--teacher.'
+        )
+    return specs[name]
+
+
 def _student_of(cfg: Config) -> NetworkSpec:
     """What a distillation's config says of its student."""
     if cfg.model.get('student') is None:

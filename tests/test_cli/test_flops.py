@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from builders import build, fcn_head, mit, resnet, term, wrapper_config, write_config
 from torch import Tensor, nn
 
-from mmseg_kd.cli.get_flops import main
+from mmseg_kd.cli.flops import main
 from mmseg_kd.evaluation.complexity import complexity
 
 STUDENT = resnet(4, auxiliary_head=fcn_head(4, 0))
