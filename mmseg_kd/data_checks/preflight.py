@@ -25,7 +25,7 @@ from mmseg_kd.errors import ConfigError, DatasetError
 from mmseg_kd.host.quiet import explain
 
 # Samples that are read of each data set: enough to find a wrong convention, not to find every
-# broken file, and a matter of a second. tools/check_dataset.py reads them all.
+# broken file, and a matter of a second. mmseg-kd check-data reads them all.
 SAMPLED = 32
 
 

@@ -42,7 +42,7 @@ NEAREST, SMOOTH = Image.Resampling.NEAREST, Image.Resampling.BICUBIC
 class ValidationPicturesHook(Hook):
     """Shows a few images at each validation: image, ground truth, student and teacher.
 
-    The images are evenly spaced over the validation data, always the same. `tools/train.py` adds
+    The images are evenly spaced over the validation data, always the same. `mmseg-kd train` adds
     the hook to every run, since it costs next to nothing: the student's predictions are those of
     the validation itself, so that nothing runs twice and nothing random is drawn. A teacher
     predicts each image once, at the first validation of a process, without scores at the size of
