@@ -1,6 +1,8 @@
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 REQUIREMENTS = [
@@ -12,6 +14,24 @@ REQUIREMENTS = [
 EXPORT = ['onnx>=1.17', 'onnxscript>=0.2', 'onnxruntime>=1.20']
 # What the documentation is built with. The theme is made for mkdocs 1.
 DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5.40,<10']
+# What `mmseg_kd::` names: beside the package in a checkout, in it in a wheel.
+SHIPPED = ('configs', 'distillation_configs')
+
+
+class BuildWithConfigs(build_py):
+    """Copies the shipped configs to where mmseg has its own, `.mim` in the package."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for folder in SHIPPED:
+                copytree(
+                    ROOT / folder,
+                    Path(self.build_lib, 'mmseg_kd', '.mim', folder),
+                    ignore=ignore_patterns('__pycache__'),
+                    dirs_exist_ok=True,
+                )
+
 
 setup(
     name='mmseg-kd',
@@ -24,6 +44,7 @@ setup(
     packages=find_packages(include=['mmseg_kd', 'mmseg_kd.*']),
     entry_points={'console_scripts': ['mmseg-kd=mmseg_kd.cli.main:main']},
     package_data={'mmseg_kd.report': ['assets/*']},
+    cmdclass={'build_py': BuildWithConfigs},
     python_requires='>=3.10',
     install_requires=REQUIREMENTS,
     extras_require={

@@ -1,5 +1,5 @@
 # The example that the README explains:
-#   bash tools/dist_train.sh distillation_configs/example_config.py 8
+#   mmseg-kd launch 8 train distillation_configs/example_config.py
 _base_ = './_base_/ade20k-512x512_segformer-b3_segformer-b0.py'
 model = dict(
     distillation=[

@@ -1,4 +1,4 @@
-"""What a value in a config may be."""
+"""What a value may be, in a config or on the command line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import sys
 from typing import Any, TypeGuard
 
 from mmseg_kd.errors import short_repr
+
+# What `is_device_name` knows, for messages.
+DEVICES = 'auto, cpu, cuda, cuda:N or mps'
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -24,6 +27,12 @@ def is_integer(value: Any) -> TypeGuard[int]:
 def is_name(value: Any) -> TypeGuard[str]:
     """Whether a term or a teacher may have this name: it becomes a part of keys in the log."""
     return isinstance(value, str) and re.fullmatch(r'[A-Za-z0-9_-]+', value) is not None
+
+
+def is_device_name(value: Any) -> TypeGuard[str]:
+    """Whether a value names a device, or leaves it open; whether that is there is not looked at."""
+    pattern = r'auto|cpu|mps|cuda(:(0|[1-9]\d*))?'
+    return isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
 
 
 def positive(name: str, value: float) -> float:

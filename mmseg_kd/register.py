@@ -1,7 +1,8 @@
 """Makes the hosts know this package: `custom_imports = dict(imports=['mmseg_kd.register'])`.
 
 Importing it registers segmentor, losses, connectors, schedules, hooks, metric and data sets, and
-has mmengine read checkpoints as data alone. Every command of this package imports it by itself.
+has mmengine read checkpoints as data alone and find configs that are called `mmseg_kd::...`. Every
+command of this package imports it by itself.
 """
 
 from mmseg_kd.checkpoints.host_loader import take_over_loading
@@ -21,3 +22,6 @@ from mmseg_kd import (  # noqa: E402, F401
     losses,
     schedules,
 )
+from mmseg_kd.config.packaged import take_over_bases  # noqa: E402
+
+take_over_bases()

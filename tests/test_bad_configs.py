@@ -231,7 +231,7 @@ experiments = {
         (
             '',
             'HERE has 3 experiments; name one of them, such as HERE::group10 '
-            '(tools/list_experiments.py prints all).',
+            '(mmseg-kd experiments HERE prints all).',
         ),
     ],
 )

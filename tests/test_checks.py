@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mmseg_kd.checks import is_integer, is_name, is_number
+from mmseg_kd.checks import is_device_name, is_integer, is_name, is_number
 
 
 @pytest.mark.parametrize('value', [0, -1, 2.5, 1e308, 10**308])
@@ -27,3 +27,9 @@ def test_whole_numbers() -> None:
 def test_names() -> None:
     assert all(map(is_name, ('a', 'b-3_C')))
     assert not any(map(is_name, ('', 'a b', 'a.b', 'a\n', 'é', 3, None)))
+
+
+def test_names_of_devices() -> None:
+    assert all(map(is_device_name, ('auto', 'cpu', 'cuda', 'cuda:0', 'cuda:12', 'mps')))
+    wrong = ('', 'gpu', 'CUDA', 'cuda:', 'cuda:01', 'cuda:-1', 'cuda:1 ', 'cpu:0', 'mps\n', 1, None)
+    assert not any(map(is_device_name, wrong))

@@ -66,7 +66,7 @@ class Training:
     """A training in a process of its own.
 
     Args:
-        command: Arguments of `tools/train.py`.
+        command: Arguments of `mmseg-kd train`.
         log: Where its output goes.
         environment: More variables.
         prepare: Called in the process before the training, to put traps into it.

@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/setup_env.sh
-exec python -m mmseg_kd.cli.quickstart "$@"
+exec python -m mmseg_kd quickstart "$@"

@@ -1,4 +1,4 @@
-"""See mmseg_kd.cli.test."""
+"""`mmseg-kd test`, where mmseg has it."""
 
 from mmseg_kd.cli.test import main
 

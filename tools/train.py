@@ -1,4 +1,4 @@
-"""See mmseg_kd.cli.train."""
+"""`mmseg-kd train`, where mmseg has it."""
 
 from mmseg_kd.cli.train import main
 

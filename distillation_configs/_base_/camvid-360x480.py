@@ -1,6 +1,6 @@
 # EfficientNet-lite2 teaches MobileNetV2 (ImageNet weights both).
 # The teacher comes first:
-#   bash tools/dist_train.sh configs/camvid/efficientnet-lite2_segformer_camvid-360x480.py 2
+#   mmseg-kd launch 2 train mmseg_kd::configs/camvid/efficientnet-lite2_segformer_camvid-360x480.py
 _base_ = [
     '../../configs/_base_/datasets/camvid_360x480.py',
     '../../configs/_base_/schedules/adamw_20k.py',
@@ -9,9 +9,9 @@ _base_ = [
 model = dict(
     type='DistillationWrapper',
     teacher=dict(
-        config='configs/camvid/efficientnet-lite2_segformer_camvid-360x480.py',
+        config='mmseg_kd::configs/camvid/efficientnet-lite2_segformer_camvid-360x480.py',
         checkpoint='work_dirs/efficientnet-lite2_segformer_camvid-360x480/iter_20000.pth',
     ),
-    student=dict(config='configs/camvid/mobilenetv2_segformer_camvid-360x480.py'),
+    student=dict(config='mmseg_kd::configs/camvid/mobilenetv2_segformer_camvid-360x480.py'),
     distillation=[],
 )

@@ -9,12 +9,21 @@ from textwrap import fill
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmseg_kd.config.network_spec import (
+    NetworkSpec,
+    is_distillation,
+    teacher_label,
+    teachers_of,
+    trained_network_of,
+)
 from mmseg_kd.config.text import write_value
 from mmseg_kd.errors import ConfigError, ShapeError
+from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.networks.layers import Pass, run_once
-from mmseg_kd.networks.probe import probe
+from mmseg_kd.networks.probe import PROBE_SIZE, probe
 from mmseg_kd.networks.taps import find_tap
 from mmseg_kd.networks.tokens import as_map
 
@@ -89,6 +98,27 @@ class Network:
             return None
         stride = self.seen.image_size[0] // handed_on.shape[-2]
         return Level(min(same, key=lambda name: name.count('.')), handed_on.shape[1], stride)
+
+
+def proposals_of(cfg: Config) -> dict[str, list[Proposal]]:
+    """Terms for the student of a distillation, by the names of its teachers.
+
+    Raises:
+        ConfigError: The config is no distillation, or a network cannot be built.
+    """
+    names, teachers = teachers_of(cfg) if is_distillation(cfg) else ([], {})
+    if not names:
+        raise ConfigError('--pair: expected a distillation, with a teacher and a student.')
+    student = _built(trained_network_of(cfg), 'student')
+    found = {}
+    for name in names:
+        teacher = _built(teachers[name], teacher_label(name, len(names)))
+        found[name] = propose(teacher, student, teachers[name].input_size is None)
+    return found
+
+
+def _built(spec: NetworkSpec, side: str) -> Any:
+    return build_segmentor(without_initialisation(spec.model), side)
 
 
 def propose(teacher: nn.Module, student: nn.Module, same_images: bool = True) -> list[Proposal]:
@@ -235,6 +265,22 @@ def _blocks(network: Network, side: str) -> dict[tuple[int, ...], str]:
                 find_tap(network.module, name, side)
                 found[network.shape(name)[-2:]] = block
     return found
+
+
+def proposals_text(config: str, proposals: Mapping[str, Sequence[Proposal]]) -> str:
+    """Proposals as the text of a config, under remarks that say what they are.
+
+    Args:
+        config: What they are for.
+        proposals: By the names of the teachers.
+    """
+    size = 'x'.join(map(str, PROBE_SIZE))
+    return (
+        f'# Terms for {config}.\n'
+        f'# From what its layers put out for an image of {size}. The weights are to begin\n'
+        '# with; terms that are commented out may be added, or take the place of others.\n'
+        f'{as_text(proposals)}'
+    )
 
 
 def as_text(proposals: Mapping[str, Sequence[Proposal]]) -> str:

@@ -7,9 +7,27 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from mmengine.config import Config
 
-from mmseg_kd.config.term_spec import TermSpec
+from mmseg_kd.config.network_spec import is_distillation, parse_teachers
+from mmseg_kd.config.term_spec import TermSpec, parse_terms
+from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.schedules import RandomTurn
+
+
+def terms_of(cfg: Config) -> Sequence[TermSpec]:
+    """The terms of a distillation, without their networks.
+
+    Raises:
+        ConfigError: The config is no distillation, has no terms, or one is wrong.
+    """
+    if not (is_distillation(cfg) and cfg.model.get('distillation')):
+        raise ConfigError('expected a distillation with terms, got a config without any.')
+    problems = Problems()
+    names, _ = parse_teachers(cfg.model.get('teacher'), problems)
+    specs = parse_terms(cfg.model.distillation, names, problems).specs
+    problems.raise_if_any()
+    return specs
 
 
 def mean_weights(term: TermSpec, iterations: Sequence[int]) -> list[float]:

@@ -40,7 +40,10 @@ def local_file(source: str) -> Path:
 
     Args:
         source: A path, an https URL, or a short name as in `resolve_alias`. `#sha256=` and 64
-    XX
+            digits behind it are its checksum. A URL has one there or in its name, and is
+            downloaded once, into torch's hub cache; whole or not at all. mmseg's zoo names its
+            files by the sums of others: of those, the digits in the name are not compared.
+
     Raises:
         CheckpointError: There is no such file, it cannot be downloaded, it has no checksum or
             another one, or the URL is not https.

@@ -9,22 +9,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmseg_kd.cli.common import run_command
-from mmseg_kd.errors import ConfigError, LogError, Problems
-from mmseg_kd.runs.curves import Group, draw_curves, full_name, grouped, summary
-from mmseg_kd.runs.log import RunLog, read_log
+from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.runs.markdown import markdown_table
-from mmseg_kd.runs.work_dir import split_title
+
+if TYPE_CHECKING:
+    from mmseg_kd.runs.log import RunLog
 
 METRIC = 'mIoU'
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='analyze_logs.py',
+        prog='mmseg-kd analyze-logs',
         description=__doc__,
-        epilog='example: python tools/analyze_logs.py work_dirs/cgd_seed* '
+        epilog='example: mmseg-kd analyze-logs work_dirs/cgd_seed* '
         'plain=work_dirs/a,work_dirs/b --keys mIoU loss_ce --out curves.png',
     )
     parser.add_argument(
@@ -39,37 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--out', type=Path, metavar='FILE', help='draw the curves: a .png, .svg')
     return parser
-
-
-def read_groups(names: Sequence[str]) -> list[Group]:
-    """The runs of the command line in groups, those with a name first.
-
-    Raises:
-        LogError: A run has no log, or two groups the same name.
-        ConfigError: A NAME=RUN lacks one of them; `ManyErrors` where more than one thing is wrong.
-    """
-    problems = Problems()
-    groups: list[Group] = []
-    alone: list[RunLog] = []
-
-    def read(paths: Sequence[str]) -> list[RunLog]:
-        found = []
-        for path in paths:
-            with problems:
-                found.append(read_log(path))
-        return found
-
-    for word in names:
-        with problems:
-            name, paths = split_title(word)
-            if name is None:
-                alone += read([word])
-            elif name in [group.name for group in groups]:
-                raise LogError(f'two groups are called {name!r}; expected a NAME for each.')
-            else:
-                groups.append(Group(name, read(paths.split(','))))
-    problems.raise_if_any()
-    return groups + grouped(alone)
 
 
 def notes(runs: Sequence[RunLog], name: str) -> list[str]:
@@ -87,6 +57,8 @@ def notes(runs: Sequence[RunLog], name: str) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmseg_kd.runs.curves import draw_curves, full_name, read_groups, summary
+
     if args.keys and args.out is None:
         raise ConfigError('--keys goes with --out FILE, the picture that they are drawn in.')
     groups = read_groups(args.runs)
@@ -114,4 +86,4 @@ def run(args: argparse.Namespace) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and compare; returns the exit code."""
-    return run_command(_parser(), run, args)
+    return run_command(_parser(), run, args, needs_hosts=False)

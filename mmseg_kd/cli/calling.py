@@ -1,17 +1,15 @@
-"""How a command is called, and how its process ends."""
+"""What all commands' help has, and how their processes end."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import select
 import signal
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 # What a shell makes of a death by a signal.
 INTERRUPTED = 128 + signal.SIGINT
@@ -21,18 +19,6 @@ EXIT_CODES = (
     'exit codes: 0 done, 1 an error that the message tells how to mend, 2 wrong arguments, '
     f'{INTERRUPTED} Ctrl-C'
 )
-
-_NAME: ContextVar[str | None] = ContextVar('name', default=None)
-
-
-@contextmanager
-def called_as(name: str) -> Iterator[None]:
-    """Inside, commands call themselves `name`, such as 'mmseg-kd train', in their help."""
-    token = _NAME.set(name)
-    try:
-        yield
-    finally:
-        _NAME.reset(token)
 
 
 class _Paragraphs(argparse.HelpFormatter):
@@ -54,21 +40,10 @@ def _continued(line: str, width: int) -> str:
 
 
 def finish(parser: argparse.ArgumentParser) -> None:
-    """Give a command's parser what all have: `--debug`, the exit codes, and the name it is called.
-
-    Args:
-        parser: Has for its `prog` the name of a file in `tools/`, and an example with it.
-    """
+    """Give a command's parser what all have: `--debug`, and the exit codes below its example."""
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     parser.epilog = f'{parser.epilog}\n\n{EXIT_CODES}'
     parser.formatter_class = _Paragraphs
-    if name := _NAME.get():
-        tool, parser.prog = parser.prog, name
-        parser.epilog = re.sub(rf'\w+ tools/(\w+/)?{re.escape(tool)}', name, parser.epilog)
-        for action in parser._actions:
-            if isinstance(action.choices, Mapping):  # commands of its own
-                for one in action.choices.values():
-                    one.prog = name + one.prog.removeprefix(tool)
 
 
 @contextmanager

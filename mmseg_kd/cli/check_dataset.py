@@ -13,24 +13,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from mmengine.config import Config
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING
 
 from mmseg_kd.cli.common import add_config_arguments, run_command
-from mmseg_kd.config.load import load_config
-from mmseg_kd.config.network_spec import trained_network_of
-from mmseg_kd.data_checks.findings import KINDS, Finding
-from mmseg_kd.data_checks.full_check import Split, SplitCheck, shared_findings
-from mmseg_kd.data_checks.preflight import build_dataset
+from mmseg_kd.data_checks.findings import KINDS, SPLITS, Finding
 from mmseg_kd.errors import ConfigError, KDError, Problems
-from mmseg_kd.host.quiet import as_config_error
 
-SPLITS = ('train', 'val', 'test')
+if TYPE_CHECKING:
+    from mmseg_kd.data_checks.full_check import Split
 
 # Files that are named of each kind.
 SHOWN = 5
@@ -41,10 +31,10 @@ LINE_EVERY_S = 10.0
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='check_dataset.py',
+        prog='mmseg-kd check-data',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example: python tools/check_dataset.py CONFIG --split train --json report.json',
+        epilog='example: mmseg-kd check-data CONFIG --split train --json report.json',
     )
     add_config_arguments(parser)
     parser.add_argument(
@@ -63,46 +53,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def splits_of(cfg: Config, wanted: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, str]]:
-    """The data sets of a config by split, and the splits that are the same as one before.
-
-    Raises:
-        ConfigError: There is none, or not one that is wanted.
-    """
-    found: dict[str, Any] = {}
-    same: dict[str, str] = {}
-    for name in SPLITS:
-        dataset = (cfg.get(f'{name}_dataloader') or {}).get('dataset')
-        if dataset is None or name not in (wanted or SPLITS):
-            continue
-        twin = next((other for other, known in found.items() if known == dataset), None)
-        if twin is None:
-            found[name] = dataset
-        else:
-            same[name] = twin
-    missing = set(wanted or ()) - found.keys() - same.keys()
-    if missing or not found:
-        names = ' and '.join(f'{name}_dataloader' for name in sorted(missing) or SPLITS)
-        raise ConfigError(f'expected {names} with a dataset in the config; found none.')
-    return found, same
-
-
-def expected_of(cfg: Config) -> tuple[int | None, int | None]:
-    """How many classes the config's network tells apart, and channels of an image that it takes.
-
-    None stands for what the config does not say, such as one of a data set alone.
-    """
-    if cfg.get('model') is None:
-        return None, None
-    model = trained_network_of(cfg).model
-    heads = model.get('decode_head') or {}
-    head = heads[-1] if isinstance(heads, (list, tuple)) else heads
-    mean = (model.get('data_preprocessor') or {}).get('mean')
-    return head.get('num_classes'), None if mean is None else len(mean)
-
-
 def follow(name: str, total: int, steps: Iterator[Split]) -> Split | None:
     """Go through the steps of a check and show how far it is; returns what it found."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     console = Console(stderr=True)
     if not console.is_terminal:
         return _follow_in_lines(name, total, steps)
@@ -232,6 +193,15 @@ def as_json(splits: Mapping[str, Split], same: Mapping[str, str], problems: Prob
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmengine.logging import MMLogger
+    from mmengine.registry import init_default_scope
+
+    from mmseg_kd.config.load import load_config
+    from mmseg_kd.data_checks.full_check import SplitCheck, shared_findings
+    from mmseg_kd.data_checks.preflight import build_dataset
+    from mmseg_kd.data_checks.splits import expected_of, splits_of
+    from mmseg_kd.host.quiet import as_config_error
+
     if args.workers < 0:
         raise ConfigError(f'--workers: expected 0 or more processes; got {args.workers}.')
     MMLogger.get_current_instance().setLevel('WARNING')

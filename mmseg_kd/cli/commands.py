@@ -1,4 +1,8 @@
-"""The commands of `mmseg-kd`: a line each."""
+"""The commands of `mmseg-kd`: a line each.
+
+A command's module is read for its help and for the completion script, so nothing at its top imports
+torch, mmengine, mmseg, numpy or matplotlib: what it works with is imported where it runs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ class Command(NamedTuple):
 
     Attributes:
         name: On the command line.
-        module: Has `_parser()` and `main(args) -> exit code`.
+        module: Has `_parser()` and `main(args) -> exit code`, and is light to import.
         summary: What the list of commands says of it.
     """
 
@@ -26,8 +30,8 @@ GROUPS = {
         Command('quickstart', CLI + 'quickstart', 'the main job, on generated scenes'),
         Command('train', CLI + 'train', 'train a network, or distil one'),
         Command('test', CLI + 'test', 'measure mIoU on the test split'),
-        Command('launch', 'mmseg_kd.cli.launch', 'train or test on several GPUs'),
-        Command('export', CLI + 'export', 'export to stock mmseg, safetensors, ONNX'),
+        Command('launch', CLI + 'launch', 'train or test on several GPUs'),
+        Command('export', CLI + 'export_student', 'export to stock mmseg, safetensors, ONNX'),
     ),
     'Write a config': (
         Command('experiments', CLI + 'list_experiments', 'list the shipped experiments'),

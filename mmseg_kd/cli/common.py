@@ -5,31 +5,37 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmengine.config import Config, DictAction
-
-import mmseg_kd.register  # noqa: F401  what configs name
-from mmseg_kd.checkpoints import checkpoint_trust
+from mmseg_kd.checks import DEVICES, is_device_name
 from mmseg_kd.cli.calling import ending_quietly, finish
-from mmseg_kd.config.experiments import run_name
-from mmseg_kd.config.network_spec import NetworkSpec, is_distillation, teachers_of
-from mmseg_kd.errors import ConfigError, KDError, message_of
+from mmseg_kd.errors import KDError, message_of
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def run_command(
     parser: argparse.ArgumentParser,
     command: Callable[[argparse.Namespace], int],
     args: Sequence[str] | None,
+    needs_hosts: bool = True,
 ) -> int:
-    """Parse `args` and run `command`; a user's error is one message and exit code 1."""
+    """Parse `args` and run `command`; a user's error is one message and exit code 1.
+
+    Args:
+        parser: The command's.
+        command: Takes the parsed arguments and returns the exit code.
+        args: None: the command line.
+        needs_hosts: Whether the command works with mmengine and mmseg, whose import takes seconds.
+    """
     finish(parser)
     parsed = parser.parse_args(args)
     try:
-        # Commands that read no checkpoint do not have the argument.
-        with ending_quietly(), checkpoint_trust(getattr(parsed, 'trust_checkpoint', False)):
+        with ending_quietly(), _hosts(parsed) if needs_hosts else nullcontext():
             return command(parsed)
     except KDError as error:
         if parsed.debug:
@@ -41,7 +47,18 @@ def run_command(
         return 1
 
 
-class Options(DictAction):
+@contextmanager
+def _hosts(args: argparse.Namespace) -> Iterator[None]:
+    """Inside, the hosts know what configs name, and checkpoints are trusted as `args` say."""
+    import mmseg_kd.register  # noqa: F401
+    from mmseg_kd.checkpoints import checkpoint_trust
+
+    # Commands that read no checkpoint do not have the argument.
+    with checkpoint_trust(getattr(args, 'trust_checkpoint', False)):
+        yield
+
+
+class Options(argparse.Action):
     """mmengine's KEY=VALUE, with a message where an argument is none."""
 
     def __call__(
@@ -51,8 +68,10 @@ class Options(DictAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        from mmengine.config import DictAction
+
         try:
-            super().__call__(parser, namespace, values, option_string)
+            DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
         except (AssertionError, ValueError):  # no '=', or brackets that do not match
             text = ' '.join(values)
             parser.error(f'{option_string}: expected KEY=VALUE, got {text!r}')
@@ -68,7 +87,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """The config and its overrides."""
     parser.add_argument(
         'config',
-        help='config file, FILE.py::NAME for one of its experiments, or mmseg::...',
+        help='config file, FILE.py::NAME for one of its experiments, mmseg::... or mmseg_kd::...',
     )
     parser.add_argument(
         '--cfg-options',
@@ -95,43 +114,27 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument(
         '--device',
-        choices=['auto', 'cuda'],
+        type=_device,
         default='auto',
-        help='auto: CUDA where there is one, else the CPU; cuda: an error where there is none',
+        help=f'{DEVICES}; default: auto, a GPU where there is one, else the CPU',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torchrun sets the environment; the argument is what older launchers pass.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def _device(text: str) -> str:
+    if not is_device_name(text):
+        raise argparse.ArgumentTypeError(f'expected {DEVICES}, got {text!r}')
+    return text
+
+
 def place_run(cfg: Config, args: argparse.Namespace) -> None:
     """Say where a run writes, and which rank of its machine this is."""
+    from mmseg_kd.config.experiments import run_name
+
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / run_name(args.config))
-
-
-def teacher_of(cfg: Config, name: str | None) -> NetworkSpec:
-    """A teacher of a config.
-
-    Args:
-        cfg: The config.
-        name: Its name; None: the only one there is.
-
-    Raises:
-        ConfigError: There is none, or none of this name, or a name is needed.
-    """
-    names, specs = teachers_of(cfg) if is_distillation(cfg) else ([], {})
-    if not names:
-        raise ConfigError('--teacher: the config is no distillation with a teacher.')
-    if name is None and len(names) == 1:
-        return specs[names[0]]
-    if name not in names:
-        given = 'no name' if name is None else repr(name)
-        raise ConfigError(
-            f'--teacher: got {given}, expected one of {", ".join(names)}. A checkpoint goes before '
-            '--teacher.'
-        )
-    return specs[name]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import shtab
 
-from mmseg_kd.cli.calling import called_as, finish
+from mmseg_kd.cli.calling import finish
 from mmseg_kd.cli.commands import COMMANDS
 from mmseg_kd.cli.common import run_command
 
@@ -40,8 +40,7 @@ def parser_of_all() -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = import_module(command.module)._parser()
         # What lies outside this package has its own ways, and finishes its parser itself.
         if command.name != 'launch':
-            with called_as(f'mmseg-kd {command.name}'):
-                finish(parser)
+            finish(parser)
         _complete_files(parser)
         commands.add_parser(
             command.name, parents=[parser], add_help=False, help=command.summary
@@ -64,4 +63,4 @@ def run(args: argparse.Namespace) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and print; returns the exit code."""
-    return run_command(_parser(), run, args)
+    return run_command(_parser(), run, args, needs_hosts=False)

@@ -11,24 +11,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.registry import init_default_scope
-
-from mmseg_kd.cli.common import add_trust_argument, run_command, teacher_of
-from mmseg_kd.config.load import load_config
-from mmseg_kd.config.network_spec import trained_network_of
-from mmseg_kd.host.quiet import as_config_error
-from mmseg_kd.migration import convert_config
-from mmseg_kd.migration.checkpoints.convert import convert_checkpoint, save_conversion
+from mmseg_kd.cli.common import add_trust_argument, run_command
 
 PARTLY = 2
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='convert_segdistill.py',
+        prog='mmseg-kd convert-segdistill',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example: python tools/convert_segdistill.py config old/b3_b0_cgd.py new.py',
+        epilog='example: mmseg-kd convert-segdistill config old/b3_b0_cgd.py new.py',
     )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     config = commands.add_parser('config', help='an old config to a config of this project')
@@ -51,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmengine.registry import init_default_scope
+
     init_default_scope('mmseg')
     if args.command == 'config':
         return run_config(args)
@@ -59,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
 
 def run_config(args: argparse.Namespace) -> int:
     """Convert a config."""
+    from mmseg_kd.host.quiet import as_config_error
+    from mmseg_kd.migration import convert_config
+
     with as_config_error(str(args.old)):
         converted = convert_config(args.old)
     converted.save(args.new)
@@ -69,6 +67,10 @@ def run_config(args: argparse.Namespace) -> int:
 
 def run_checkpoint(args: argparse.Namespace) -> int:
     """Convert a checkpoint."""
+    from mmseg_kd.config.load import load_config
+    from mmseg_kd.config.network_spec import teacher_of, trained_network_of
+    from mmseg_kd.migration.checkpoints.convert import convert_checkpoint, save_conversion
+
     model = None
     if args.config is not None:
         cfg = load_config(args.config, None)

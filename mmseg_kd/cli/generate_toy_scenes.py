@@ -6,15 +6,14 @@ import argparse
 from collections.abc import Sequence
 
 from mmseg_kd.cli.common import run_command
-from mmseg_kd.datasets.toy_scenes.dataset import generate
 from mmseg_kd.errors import DatasetError
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='generate_toy_scenes.py',
+        prog='mmseg-kd toy-scenes',
         description=__doc__,
-        epilog='example: python tools/generate_toy_scenes.py data/toy_scenes --train 400',
+        epilog='example: mmseg-kd toy-scenes data/toy_scenes --train 400',
     )
     root = 'data/toy_scenes'
     parser.add_argument('root', nargs='?', default=root, help=f'folder to make; default: {root}')
@@ -34,6 +33,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmseg_kd.datasets.toy_scenes.dataset import generate
+
     try:
         generate(args.root, args.train, args.val, tuple(args.size), args.seed)
     except ValueError as error:

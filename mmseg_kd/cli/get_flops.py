@@ -5,27 +5,24 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
+from typing import TYPE_CHECKING
 
 from mmseg_kd.cli.common import add_config_arguments, run_command
-from mmseg_kd.config.load import load_config
-from mmseg_kd.config.network_spec import NetworkSpec, networks_of
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.evaluation.complexity import COUNTED, Complexity, Part, complexity
-from mmseg_kd.host.quiet import as_config_error
-from mmseg_kd.networks.build import build_network, without_initialisation
 from mmseg_kd.runs.markdown import markdown_table
+
+if TYPE_CHECKING:
+    from mmseg_kd.config.network_spec import NetworkSpec
+    from mmseg_kd.evaluation.complexity import Complexity, Part
 
 HEAD = ('network', 'params', 'GFLOPs')
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='get_flops.py',
+        prog='mmseg-kd flops',
         description=__doc__,
-        epilog='example: python tools/get_flops.py CONFIG --shape 512 1024',
+        epilog='example: mmseg-kd flops CONFIG --shape 512 1024',
     )
     add_config_arguments(parser)
     parser.add_argument(
@@ -78,6 +75,15 @@ def _cells(part: Part) -> tuple[str, str]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmengine.logging import MMLogger
+    from mmengine.registry import init_default_scope
+
+    from mmseg_kd.config.load import load_config
+    from mmseg_kd.config.network_spec import networks_of
+    from mmseg_kd.evaluation.complexity import COUNTED, complexity
+    from mmseg_kd.host.quiet import as_config_error
+    from mmseg_kd.networks.build import build_network, without_initialisation
+
     MMLogger.get_current_instance().setLevel('ERROR')
     init_default_scope('mmseg')
     specs = networks_of(load_config(args.config, args.cfg_options))

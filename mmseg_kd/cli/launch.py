@@ -7,26 +7,27 @@ It is torchrun, and besides:
 - SIGUSR1, which schedulers send before they take a machine away, is passed on to the ranks.
 - A job that was told to stop, and whose ranks then wrote their checkpoint, ends with 75 as they do.
 
-Nothing of `mmseg_kd` is imported, so that the process that watches the ranks is a small one.
+The process that watches the ranks imports torch.distributed alone, so that it is a small one.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.distributed import run
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+def torchrun(args: Sequence[str]) -> int:
+    """Run torchrun with `args`; returns the exit code."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-def torchrun(args: Sequence[str] | None = None) -> int:
-    """Run torchrun with `args` (None: the command line); returns the exit code."""
     os.environ['MMSEG_KD_JOB_START'] = str(time.time_ns())
     # torchrun's variable for its option --signals-to-handle, which it has since torch 2.8.
     os.environ.setdefault('PET_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')
@@ -48,11 +49,14 @@ def torchrun(args: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mmseg-kd launch',
+        usage='%(prog)s [--max-restarts N] [--NAME=VALUE ...] GPUS train|test ...',
         description='Train or test on several GPUs, or CPU processes where there is no CUDA,\n'
         'on one machine or many.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='Several machines: set NNODES, NODE_RANK and MASTER_ADDR on each, and PORT on all\n'
-        'alike. Other options of torchrun are set by its variables PET_NAME.\n\n'
+        'alike. Other options of torchrun are taken before GPUS, as --NAME=VALUE. For\n'
+        'restarts on several machines these are --rdzv-backend=c10d and\n'
+        '--rdzv-endpoint=MASTER_ADDR:PORT.\n\n'
         'example: mmseg-kd launch --max-restarts 3 8 train CONFIG --resume\n\n'
         'exit codes: 0 done, 1 a rank ended with an error, 2 wrong arguments, 75 stopped\n'
         'on a signal, go on with --resume',
@@ -60,11 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--max-restarts',
         type=int,
-        default=0,
         metavar='N',
         help='start all ranks again, up to N times, when one dies; they resume by themselves',
     )
-    parser.add_argument('gpus', type=int, metavar='GPUS', help='of this machine')
+    parser.add_argument(
+        '--standalone', action='store_true', help='on one machine, at any port that is free'
+    )
+    parser.add_argument('gpus', metavar='GPUS', help='of this machine; auto: all')
     parser.add_argument('command', choices=['train', 'test'], help='what the ranks do')
     parser.add_argument(
         'arguments', nargs=argparse.REMAINDER, metavar='...', help='the arguments of the command'
@@ -72,30 +78,55 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def options_of(args: argparse.Namespace) -> list[str]:
-    """The command line of torchrun; where the machines are found is in the environment."""
-    address, port = os.environ.get('MASTER_ADDR', '127.0.0.1'), os.environ.get('PORT', '29500')
-    if os.environ.get('NNODES', '1') == '1':
+def parse(args: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The command's own arguments (`args` None: the command line), and options of torchrun."""
+    parser = _parser()
+    parsed, theirs = parser.parse_known_args(args)
+    for option in theirs:
+        if not re.match('--[^=]+=', option):
+            parser.error(f'{option}: expected options of torchrun as --NAME=VALUE, before GPUS')
+    is_number = parsed.gpus.isdecimal() and int(parsed.gpus) >= 1
+    if not (is_number or parsed.gpus in ('auto', 'gpu', 'cpu')) or (parsed.max_restarts or 0) < 0:
+        parser.error('expected GPUS >= 1 and --max-restarts >= 0')
+    if not parsed.arguments:
+        parser.error(f'expected the arguments of {parsed.command}, got none')
+    return parsed, theirs
+
+
+def options_of(args: argparse.Namespace, theirs: Sequence[str] = ()) -> list[str]:
+    """The command line of torchrun; where the machines are found is in the environment.
+
+    Args:
+        args: What `parse` gives.
+        theirs: Options of torchrun, which come last and so have the say.
+    """
+    address, port = _variable('MASTER_ADDR', '127.0.0.1'), _variable('PORT', '29500')
+    machines = _variable('NNODES', '1')
+    if machines == '1':
         # The other rendezvous, static, has one store for all starts, where ranks that are started
         # again find the addresses of those that died.
         meeting = ['--rdzv-backend=c10d', f'--rdzv-endpoint={address}:{port}']
         meeting.append(f'--local-addr={address}')
     else:
-        meeting = [f'--nnodes={os.environ["NNODES"]}', f'--master_addr={address}']
-        meeting += [f'--node_rank={os.environ.get("NODE_RANK", "0")}', f'--master_port={port}']
-    ranks = [f'--nproc_per_node={args.gpus}', f'--max-restarts={args.max_restarts}']
+        meeting = [f'--nnodes={machines}', f'--master_addr={address}']
+        meeting += [f'--node_rank={_variable("NODE_RANK", "0")}', f'--master_port={port}']
+    ranks = [f'--nproc_per_node={args.gpus}']
+    if args.max_restarts is not None:
+        ranks.append(f'--max-restarts={args.max_restarts}')
+    if args.standalone:
+        ranks.append('--standalone')
     work = ['-m', 'mmseg_kd', args.command, *args.arguments, '--launcher', 'pytorch']
-    return [*meeting, *ranks, *work]
+    return [*meeting, *ranks, *theirs, *work]
+
+
+def _variable(name: str, default: str) -> str:
+    """A variable of the environment; an empty one counts as none, as in shells."""
+    return os.environ.get(name) or default
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and launch; returns the exit code."""
-    parser = _parser()
-    parsed = parser.parse_args(args)
-    if parsed.gpus < 1 or parsed.max_restarts < 0:
-        parser.error('expected GPUS >= 1 and --max-restarts >= 0')
-    if not parsed.arguments:
-        parser.error(f'expected the arguments of {parsed.command}, got none')
+    parsed, theirs = parse(args)
     # torchrun's own default, set here so that it does not warn of it.
-    os.environ.setdefault('OMP_NUM_THREADS', '1')
-    return torchrun(options_of(parsed))
+    os.environ['OMP_NUM_THREADS'] = _variable('OMP_NUM_THREADS', '1')
+    return torchrun(options_of(parsed, theirs))

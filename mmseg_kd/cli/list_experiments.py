@@ -4,47 +4,34 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmseg_kd.cli.common import run_command
-from mmseg_kd.config.experiments import Experiment, experiments_of, split_name
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.host.quiet import as_config_error
+
+if TYPE_CHECKING:
+    from mmseg_kd.config.experiments import Experiment
+
+SHIPPED = 'mmseg_kd::distillation_configs'
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='list_experiments.py',
+        prog='mmseg-kd experiments',
         description=__doc__,
-        epilog="example: python tools/list_experiments.py --filter '*swin*cgd*'",
+        epilog="example: mmseg-kd experiments --filter '*swin*cgd*'",
     )
     parser.add_argument(
         'paths',
         nargs='*',
-        default=['distillation_configs'],
-        help='config files, or folders of them; default: distillation_configs',
+        default=[SHIPPED],
+        help=f'config files, or folders of them; default: those that are shipped, {SHIPPED}',
     )
     parser.add_argument('--filter', default='*', metavar='GLOB', help='only names that match')
     return parser
-
-
-def find_configs(paths: Sequence[str]) -> Iterator[str]:
-    """Config files and those in folders, without what is only a base of others.
-
-    Raises:
-        ConfigError: A path does not exist.
-    """
-    for path in map(Path, paths):
-        if path.is_dir():
-            files = sorted(path.rglob('*.py'))
-            yield from (f.as_posix() for f in files if '_base_' not in f.parts)
-        elif path.is_file():
-            yield path.as_posix()
-        else:
-            raise ConfigError(f'there is no config file or folder {str(path)!r}.')
 
 
 def describe_network(cfg: Any) -> str:
@@ -80,7 +67,7 @@ def _describe_term(term: Mapping[str, Any]) -> str:
 
 def row_of(experiment: Experiment) -> tuple[str, str, tuple[str, ...]]:
     """The heading that an experiment stands under, the end of its name, and the other cells."""
-    file, key = split_name(experiment.name)
+    file, key = experiment.file, experiment.key
     path = Path(file)
     heading, name = (f'{path.parent}/', path.name) if key is None else (f'{file}::', key)
     model = experiment.config.model
@@ -110,6 +97,9 @@ def print_table(heading: str, rows: Sequence[tuple[str, ...]]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmseg_kd.config.experiments import experiments_of, find_configs
+    from mmseg_kd.host.quiet import as_config_error
+
     tables: dict[str, list[tuple[str, ...]]] = {}
     for file in find_configs(args.paths):
         with as_config_error(file):
@@ -124,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         print_table(heading, rows)
     print(f'{sum(map(len, tables.values()))} experiments; published: mIoU in percent.')
     heading, rows = next(iter(tables.items()))
-    print(f'The heading and the name make one word: python tools/train.py {heading}{rows[0][0]}')
+    print(f'The heading and the name make one word: mmseg-kd train {heading}{rows[0][0]}')
     return 0
 
 

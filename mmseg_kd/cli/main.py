@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from mmseg_kd import __version__
-from mmseg_kd.cli.calling import called_as
 from mmseg_kd.cli.commands import COMMANDS, GROUPS
 
 USAGE = 2
@@ -31,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='mmseg-kd COMMAND --help tells what a command does and takes, and has an example:\n'
-        '  mmseg-kd train distillation_configs/example_config.py --resume\n\n'
+        '  mmseg-kd train mmseg_kd::distillation_configs/example_config.py --resume\n\n'
         'exit codes: 0 done, 1 an error that the message tells how to mend, 2 wrong\n'
         'arguments, 75 a training was stopped and can be resumed, 130 Ctrl-C',
     )
@@ -52,8 +51,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _run(name: str, args: Sequence[str]) -> int:
     run: Callable[[Sequence[str]], int] = import_module(COMMANDS[name].module).main
-    with called_as(f'mmseg-kd {name}'):
-        return run(args)
+    return run(args)
 
 
 def _help(args: Sequence[str]) -> int:

@@ -6,22 +6,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
-
-from mmseg_kd.analysis.schedule import draw_weights, mean_weights
 from mmseg_kd.cli.common import add_config_arguments, run_command
-from mmseg_kd.config.experiments import run_name
-from mmseg_kd.config.load import load_config
-from mmseg_kd.config.network_spec import is_distillation, parse_teachers
-from mmseg_kd.config.term_spec import TermSpec, parse_terms
-from mmseg_kd.errors import ConfigError, Problems
+from mmseg_kd.errors import ConfigError
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='plot_schedule.py',
+        prog='mmseg-kd schedule',
         description=__doc__,
-        epilog='example: python tools/plot_schedule.py distillation_configs/example_config.py',
+        epilog='example: mmseg-kd schedule mmseg_kd::distillation_configs/example_config.py',
     )
     add_config_arguments(parser)
     parser.add_argument(
@@ -30,23 +23,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def terms_of(cfg: Config) -> Sequence[TermSpec]:
-    """The terms of a distillation, without their networks.
-
-    Raises:
-        ConfigError: The config is no distillation, has no terms, or one is wrong.
-    """
-    if not (is_distillation(cfg) and cfg.model.get('distillation')):
-        raise ConfigError('expected a distillation with terms, got a config without any.')
-    problems = Problems()
-    names, _ = parse_teachers(cfg.model.get('teacher'), problems)
-    specs = parse_terms(cfg.model.distillation, names, problems).specs
-    problems.raise_if_any()
-    return specs
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmseg_kd.analysis.schedule import draw_weights, mean_weights, terms_of
+    from mmseg_kd.config.experiments import run_name
+    from mmseg_kd.config.load import load_config
+
     cfg = load_config(args.config, args.cfg_options)
     max_iters = (cfg.get('train_cfg') or {}).get('max_iters')
     if not isinstance(max_iters, int) or max_iters < 1:

@@ -6,22 +6,18 @@ What is printed is itself a config, and loads to the same.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmseg_kd.cli.common import add_config_arguments, run_command
-from mmseg_kd.config.load import load_config
-from mmseg_kd.config.network_spec import is_distillation, parse_network
-from mmseg_kd.config.text import write
-from mmseg_kd.errors import ConfigError, Problems
+from mmseg_kd.errors import ConfigError
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='print_config.py',
+        prog='mmseg-kd print-config',
         description=__doc__,
-        epilog='example: python tools/print_config.py distillation_configs/example_config.py '
+        epilog='example: mmseg-kd print-config mmseg_kd::distillation_configs/example_config.py '
         '--resolve --out whole.py',
     )
     add_config_arguments(parser)
@@ -34,36 +30,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def resolved(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A distillation's model with each network in the place of the config that it names.
-
-    Raises:
-        ConfigError: A network cannot be read; `ManyErrors` where that is more than one.
-    """
-    problems = Problems()
-
-    def resolve(network: Any, side: str, is_teacher: bool) -> Any:
-        with problems:
-            own = {k: v for k, v in network.items() if k not in ('config', 'cfg_options')}
-            # The name of one of several teachers is read elsewhere.
-            unnamed = {k: v for k, v in network.items() if k != 'name'}
-            spec = parse_network(unnamed, side, is_teacher)
-            return {**own, **spec.model.to_dict()}
-        return network
-
-    whole = dict(model)
-    teacher = whole.get('teacher')
-    if isinstance(teacher, list | tuple):
-        whole['teacher'] = [resolve(t, f'teacher[{i}]', True) for i, t in enumerate(teacher)]
-    elif teacher is not None:
-        whole['teacher'] = resolve(teacher, 'teacher', True)
-    whole['student'] = resolve(whole.get('student') or {}, 'student', False)
-    problems.raise_if_any()
-    return whole
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmseg_kd.config.load import load_config
+    from mmseg_kd.config.network_spec import is_distillation
+    from mmseg_kd.config.resolved import resolved
+    from mmseg_kd.config.text import write
+
     cfg = load_config(args.config, args.cfg_options, needs_model=False)
     values = cfg.to_dict()
     if args.resolve:

@@ -56,7 +56,3 @@ def run(args: argparse.Namespace) -> int:
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and run; returns the exit code."""
     return run_command(_parser(), run, args)
-
-
-if __name__ == '__main__':
-    raise SystemExit(main())

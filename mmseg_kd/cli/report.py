@@ -6,23 +6,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-
-from mmseg_kd.checkpoints.durable import write_durably
 from mmseg_kd.cli.common import add_trust_argument, run_command
-from mmseg_kd.errors import ConfigError, Problems
-from mmseg_kd.report.measuring import measure_runs
-from mmseg_kd.report.page import render
-from mmseg_kd.report.run import Run, read_run, with_teachers
-from mmseg_kd.runs.work_dir import split_title
+from mmseg_kd.errors import ConfigError
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='report.py',
+        prog='mmseg-kd report',
         description=__doc__,
-        epilog='example: python tools/report.py CGD=work_dirs/cgd work_dirs/baseline',
+        epilog='example: mmseg-kd report CGD=work_dirs/cgd work_dirs/baseline',
     )
     parser.add_argument(
         'work_dirs',
@@ -46,24 +38,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_runs(names: Sequence[str]) -> list[Run]:
-    """The runs of the command line, and the teachers that they name.
-
-    Raises:
-        ConfigError: There is no such folder, or nothing of a run in it; `ManyErrors` where that
-            is more than one.
-    """
-    problems = Problems()
-    runs = []
-    for name in names:
-        with problems:
-            runs.append(read_run(name))
-    problems.raise_if_any()
-    return with_teachers(runs)
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmengine.logging import MMLogger
+    from mmengine.registry import init_default_scope
+
+    from mmseg_kd.checkpoints.durable import write_durably
+    from mmseg_kd.report.measuring import measure_runs
+    from mmseg_kd.report.page import render
+    from mmseg_kd.report.run import read_runs
+    from mmseg_kd.runs.work_dir import split_title
+
     if args.pictures < 0:
         raise ConfigError(f'--pictures: expected 0 or more, got {args.pictures}.')
     MMLogger.get_current_instance().setLevel('WARNING')

@@ -10,16 +10,13 @@ import argparse
 from collections.abc import Sequence
 
 from mmseg_kd.cli.common import add_config_arguments, add_run_arguments, place_run, run_command
-from mmseg_kd.config.load import load_config
-from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
-from mmseg_kd.host.ranks import exit_all_ranks
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='train.py',
+        prog='mmseg-kd train',
         description=__doc__,
-        epilog='example: python tools/train.py distillation_configs/example_config.py --amp',
+        epilog='example: mmseg-kd train mmseg_kd::distillation_configs/example_config.py --amp',
     )
     add_config_arguments(parser)
     add_run_arguments(parser)
@@ -43,8 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def train(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmseg_kd.config.load import load_config
+    from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
+    from mmseg_kd.host.ranks import exit_all_ranks
+
     cfg = load_config(args.config, args.cfg_options)
     place_run(cfg, args)
     options = TrainingOptions(
@@ -63,4 +64,4 @@ def train(args: argparse.Namespace) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and train; returns the exit code."""
-    return run_command(_parser(), train, args)
+    return run_command(_parser(), run, args)

@@ -7,12 +7,13 @@ A config with experiments has a dict of them beside the rest:
     }
 
 `options` changes the config as `--cfg-options` does; `published`, a mIoU in percent, is what a
-paper reports. On the command line an experiment is FILE.py::NAME.
+paper reports. On the command line an experiment is FILE.py::NAME, where FILE.py may itself be
+`mmseg_kd::...`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from mmengine.config import Config
 
 from mmseg_kd.checks import is_number
 from mmseg_kd.config.file import apply_options, read_config_file
+from mmseg_kd.config.packaged import SHIPPED, packaged_path, shipped_names
 from mmseg_kd.errors import ConfigError, nearest, short_repr
 
 SEPARATOR = '::'
@@ -40,6 +42,16 @@ class Experiment:
     name: str
     config: Config
     published: float | None = None
+
+    @property
+    def file(self) -> str:
+        """The file in its name."""
+        return split_name(self.name)[0]
+
+    @property
+    def key(self) -> str | None:
+        """What it is called in its file; None of a config without experiments."""
+        return split_name(self.name)[1]
 
 
 def split_name(name: str) -> tuple[str, str | None]:
@@ -67,13 +79,38 @@ def read_config(name: str) -> Config:
     if wanted is None and experiments:
         raise ConfigError(
             f'{file} has {len(experiments)} experiments; name one of them, such as '
-            f'{file}{SEPARATOR}{next(iter(experiments))} (tools/list_experiments.py prints all).'
+            f'{file}{SEPARATOR}{next(iter(experiments))} (mmseg-kd experiments {file} prints all).'
         )
     if wanted is None:
         return config
     if wanted not in experiments:
         raise ConfigError(f'{file} has no experiment {wanted!r}; {nearest(wanted, experiments)}.')
     return _apply(config, experiments[wanted], name)
+
+
+def find_configs(paths: Iterable[str]) -> Iterator[str]:
+    """Names of configs and of those in folders, without what is only a base of others.
+
+    Args:
+        paths: Files and folders, those that are called `mmseg_kd::...` too.
+
+    Raises:
+        ConfigError: One does not exist.
+    """
+    for name in paths:
+        path = packaged_path(name) or Path(name)
+        if path.is_file():
+            yield name
+        elif name.startswith(SHIPPED):
+            yield from filter(_is_whole, shipped_names(name))
+        elif path.is_dir():
+            yield from filter(_is_whole, (f.as_posix() for f in sorted(path.rglob('*.py'))))
+        else:
+            raise ConfigError(f'there is no config file or folder {name!r}.')
+
+
+def _is_whole(name: str) -> bool:
+    return '_base_' not in Path(name).parts
 
 
 def experiments_of(file: str) -> Iterator[Experiment]:

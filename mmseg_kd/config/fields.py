@@ -160,7 +160,7 @@ class TermFields:
     """Keys of an entry of `distillation=[dict(...), ...]`.
 
     Attributes:
-        student_layer: A name as in `named_modules()`; `tools/list_layers.py` prints those that
+        student_layer: A name as in `named_modules()`; `mmseg-kd layers` prints those that
             fit. A list where the loss takes several layers.
         teacher_layer: The same for the teacher; a dict by teacher where the layers of several
             differ.

@@ -12,34 +12,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import mmseg
 from mmengine.config import Config
 
+from mmseg_kd.config.packaged import SHIPPED, ZOO, packaged_path
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.host.quiet import explain
 
-_ZOO = 'mmseg::'
-
 
 def config_path(name: str) -> Path:
-    """The file of a config: a path, or `mmseg::...` inside the installed mmseg.
+    """The file of a config: a path, `mmseg::...` or `mmseg_kd::...`.
 
     Raises:
-        ConfigError: There is no such file; the message has the nearest names.
+        ConfigError: There is no such file; for those of a package the message has the nearest
+            names.
     """
-    if not name.startswith(_ZOO):
-        path = Path(name)
-        if not path.is_file():
-            raise ConfigError(f'there is no config file {name!r} (seen from {Path.cwd()}).')
-        return path
-    zoo = Path(mmseg.__file__).parent / '.mim' / 'configs'
-    path = zoo / name.removeprefix(_ZOO)
+    path = packaged_path(name) or Path(name)
     if not path.is_file():
-        names = [p.relative_to(zoo).as_posix() for p in zoo.rglob('*.py')]
-        raise ConfigError(
-            f'mmseg {mmseg.__version__} has no config {name!r}; '
-            f'{nearest(path.relative_to(zoo).as_posix(), names)}.'
-        )
+        raise ConfigError(f'there is no config file {name!r} (seen from {Path.cwd()}).')
     return path
 
 
@@ -85,13 +74,15 @@ def _files_of(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
         raise ConfigError(f'_base_ goes in a circle: {circle}. Take it out of one of them.')
     for base in _bases_of(path):
         # What the host fills in, and other packages' configs, are its own business.
-        if '{{' in base or ('::' in base and not base.startswith(_ZOO)):
+        if '{{' in base or ('::' in base and not base.startswith((ZOO, SHIPPED))):
             continue
-        if base.startswith(_ZOO):
+        if '::' in base:
             try:
-                config_path(base)
+                file = config_path(base)
             except ConfigError as error:
                 raise ConfigError(f'{path}: _base_: {error}') from error
+            if base.startswith(SHIPPED):
+                yield from _files_of(file, chain)
             continue
         file = path.parent / base
         if not file.is_file():

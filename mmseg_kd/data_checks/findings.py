@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The end of an error at one bad file.
-SEE_ALL = 'To see all bad files: python tools/check_dataset.py CONFIG.'
+SEE_ALL = 'To see all bad files: mmseg-kd check-data CONFIG.'
+
+# The parts of a config's data, in the order in which they are checked.
+SPLITS = ('train', 'val', 'test')
 
 
 @dataclass(frozen=True)

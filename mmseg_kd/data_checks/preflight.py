@@ -29,7 +29,7 @@ from mmseg_kd.errors import ConfigError, DatasetError
 from mmseg_kd.host.quiet import explain
 
 # Samples that are read of each data set: enough to find a wrong convention, not to find every
-# broken file, and a matter of a second. tools/check_dataset.py reads them all.
+# broken file, and a matter of a second. mmseg-kd check-data reads them all.
 SAMPLED = 32
 
 
@@ -240,7 +240,7 @@ def _check_classes(
             split,
             f'{len(absent)} of {len(named)} classes have no pixel in the masks that were read '
             f'({seen.masks} of {total}): {", ".join(absent[:_NAMED])}{more}. '
-            'python tools/check_dataset.py CONFIG reads all.',
+            'mmseg-kd check-data CONFIG reads all.',
             False,
         )
 

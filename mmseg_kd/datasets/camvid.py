@@ -37,7 +37,7 @@ PALETTE: list[list[int]] = [
 
 @DATASETS.register_module()
 class CamVidDataset(BaseSegDataset):
-    """CamVid in the layout that `tools/dataset_converters/camvid.py` writes.
+    """CamVid in the layout that `mmseg-kd convert-camvid` writes.
 
     Masks are palette PNGs with the class index 0..10 and 255 for void.
 

@@ -187,5 +187,5 @@ def _check_that_layers_run(layers: Sequence[str], probed: Probe, where: str) -> 
         if layer not in probed.outputs:
             raise ShapeError(
                 f'{where}: {layer!r} does not run in a forward pass; '
-                'tap a layer that does (tools/list_layers.py prints them).'
+                'tap a layer that does (mmseg-kd layers CONFIG prints them).'
             )

@@ -1,4 +1,4 @@
-"""Distillation as a function: what tools/train.py does, for notebooks and scripts."""
+"""Distillation as a function: what `mmseg-kd train` does, for notebooks and scripts."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ from mmseg_kd.engine.arguments import (
 )
 from mmseg_kd.engine.isolation import isolated
 from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
-from mmseg_kd.errors import ConfigError, DeviceError, Problems
+from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, StudentCheckpointHook
 from mmseg_kd.hooks.find import find_hooks
 from mmseg_kd.hooks.stop_signal_hook import Stopped
+from mmseg_kd.host.device import find_device
 from mmseg_kd.host.log_names import TRAIN_PREFIX, VAL_PREFIX
 from mmseg_kd.networks.build import student_of
 
@@ -62,7 +63,7 @@ class Distilled:
             'train/kd.NAME' (a weighted term), 'train/kd_weight.NAME' and 'train/lr' of every
             iteration, 'val/mIoU' of every validation.
         work_dir: Where logs and checkpoints are.
-        config: The config of the run, which tools/train.py and tools/test.py take.
+        config: The config of the run, which `mmseg-kd train` and `mmseg-kd test` take.
         checkpoint: The last checkpoint of the run, to resume from; None where there is none.
         best: The student of the best validation, as stock mmseg loads it; None without one.
     """
@@ -97,7 +98,7 @@ def distill(
 ) -> Distilled:
     """Train a student with terms that compare it with a teacher; without terms, train it alone.
 
-    This is `tools/train.py` as a function: the same checks before the first iteration, the same
+    This is `mmseg-kd train` as a function: the same checks before the first iteration, the same
     runner, the same files in the work dir. It runs in one process and leaves that process as it
     was: random state, signals, mmengine's loggers and default scope. On Ctrl-C (in a notebook:
     interrupt) it finishes the iteration, writes a checkpoint and raises `KeyboardInterrupt`;
@@ -125,7 +126,8 @@ def distill(
             the four arguments above.
         work_dir: For logs and checkpoints; None: a new folder in `work_dirs`.
         seed: Of all random generators; None: a new one each time.
-        device: 'auto': CUDA where there is one, else the CPU; 'cuda': an error where there is none.
+        device: 'cpu', 'cuda', 'cuda:1' or 'mps', which must be there; 'auto': a GPU where there is
+            one, else the CPU.
         amp: Mixed precision, on CUDA.
         resume: True: go on from the newest whole checkpoint in `work_dir`; or from this file.
         cfg_options: Changes to the config by dotted names, such as
@@ -188,13 +190,9 @@ def distill(
     if torch.distributed.is_initialized():
         raise ConfigError(
             'distill runs in one process, and torch.distributed is in use here; several processes '
-            'train with tools/dist_train.sh.'
+            'train with mmseg-kd launch.'
         )
-    if device not in ('auto', 'cuda'):
-        raise DeviceError(
-            f"device: expected 'auto' or 'cuda', got {device!r}; which GPUs are seen, if any, is "
-            'said by CUDA_VISIBLE_DEVICES before Python starts.'
-        )
+    find_device(device)
     if resume is True and work_dir is None:
         raise ConfigError('resume=True: expected the work_dir of the run that is to go on.')
     folder = _new_folder() if work_dir is None else Path(work_dir)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 import torch.multiprocessing
+from mmengine.device import utils as device_utils
 from mmengine.logging import MMLogger
 from mmengine.utils import ManagerMixin
 from mmengine.visualization import Visualizer
@@ -25,11 +26,11 @@ def isolated() -> Iterator[None]:
 
     That is the random state of Python, numpy and torch; loggers, message hubs, visualisers and the
     default scope, of which mmengine keeps one set a process; what signals do; torch's switches for
-    cuDNN and deterministic algorithms; how processes are started; OpenCV's threads; where modules
-    are looked for.
+    cuDNN and deterministic algorithms; the device that mmengine and torch take; how processes are
+    started; OpenCV's threads; where modules are looked for.
     """
     with ExitStack() as stack:
-        for one in (_random_state, _instances, _signals, _switches):
+        for one in (_random_state, _instances, _signals, _switches, _device):
             stack.enter_context(one())
         yield
 
@@ -105,3 +106,15 @@ def _switches() -> Iterator[None]:
         torch.multiprocessing.set_start_method(start_method, force=True)
         cv2.setNumThreads(threads)
         sys.path[:] = path
+
+
+@contextmanager
+def _device() -> Iterator[None]:
+    of_mmengine = device_utils.DEVICE
+    gpu = torch.cuda.current_device() if torch.cuda.is_available() else None
+    try:
+        yield
+    finally:
+        device_utils.DEVICE = of_mmengine
+        if gpu is not None:
+            torch.cuda.set_device(gpu)

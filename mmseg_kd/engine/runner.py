@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmseg_kd.errors import ConfigError, DeviceError
+from mmseg_kd.host.device import find_device, use_device
 from mmseg_kd.host.quiet import HostNoise, as_config_error
 from mmseg_kd.networks.build import replace_sync_bn
 
@@ -26,27 +27,29 @@ def prepare_run(cfg: Config, device: str = 'auto', launcher: str = 'none') -> No
 
     Args:
         cfg: Is changed.
-        device: 'auto', or 'cuda', which must then be there.
+        device: 'auto', or a device that must then be there: 'cpu', 'cuda', 'cuda:1', 'mps'.
         launcher: What started the ranks, as mmengine calls it; 'none': this is the only one.
 
     Raises:
         ConfigError: The ranks' time limit is no positive number.
-        DeviceError: A device was asked for that is not there.
+        DeviceError: A device was asked for that is not there, or one GPU for several ranks.
     """
-    cuda = torch.cuda.is_available()
-    if device == 'cuda' and not cuda:
+    chosen = find_device(device)
+    is_cuda = chosen.type == 'cuda'
+    if launcher != 'none' and chosen.index is not None:
         raise DeviceError(
-            'CUDA was asked for (--device cuda) and there is none here; check the driver with '
-            'nvidia-smi and the build with torch.version.cuda, or omit --device.'
+            f'--device {device}: ranks have a GPU each, got one for all; choose the GPUs with '
+            'CUDA_VISIBLE_DEVICES.'
         )
     ranks_here = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
-    if cuda and ranks_here > torch.cuda.device_count():
+    if is_cuda and ranks_here > torch.cuda.device_count():
         raise DeviceError(
             f'{ranks_here} GPUs were asked for and {torch.cuda.device_count()} are here.'
         )
+    use_device(chosen)
     cfg.launcher = launcher
     timeout = set_timeout(cfg)
-    if not cuda:
+    if not is_cuda:
         # The wrapper replaces it in the networks that it builds; here for networks on their own.
         cfg.model = replace_sync_bn(cfg.model)
         if launcher != 'none':
@@ -72,7 +75,7 @@ def start_gloo(cfg: Config, timeout: timedelta) -> None:
     """A process group on CPUs: mmengine's own start-up takes CUDA for granted."""
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo', timeout=timeout)
-    print_log('There is no CUDA: gloo takes the place of NCCL.', logger='current')
+    print_log('gloo takes the place of NCCL, which needs CUDA.', logger='current')
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
         device_ids=None,

@@ -25,7 +25,7 @@ from mmseg_kd.hooks.find import find_hooks, get_or_add_hook
 from mmseg_kd.host.aside import aside
 from mmseg_kd.host.visualizer import ignore_full_disk
 
-# Set by tools/launch.py: when the job began, in nanoseconds since 1970.
+# Set by mmseg-kd launch: when the job began, in nanoseconds since 1970.
 JOB_START = 'MMSEG_KD_JOB_START'
 
 
@@ -126,7 +126,7 @@ def _written_by_this_job(folder: str, template: str) -> Path | None:
     if int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0:
         print_log(
             'torchrun has started this job again, and which checkpoints are its own is not known: '
-            'it begins as its command says. Use tools/dist_train.sh or tools/launch.py, or give '
+            'it begins as its command says. Use mmseg-kd launch, or give '
             '--resume.',
             logger='current',
             level=logging.WARNING,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
@@ -42,6 +41,7 @@ from mmseg_kd.hooks import (
     ValidationPicturesHook,
 )
 from mmseg_kd.hooks.find import find_hooks, get_or_add_hook
+from mmseg_kd.host.device import find_device
 from mmseg_kd.host.log_names import MEAN_PATTERN
 from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.networks.build import student_of, unwrapped
@@ -71,7 +71,7 @@ class TrainingOptions:
         deterministic: Deterministic algorithms where there are any.
         allow_changes: Resume even if networks, terms, teachers or optimiser are others.
         plain_eval: Validate with mmseg's own prediction, scores kept, and metric.
-        device: 'auto', or 'cuda', which must then be there.
+        device: As in `prepare_run`.
         launcher: What started the ranks, as mmengine calls it; 'none': this is the only one.
     """
 
@@ -248,7 +248,8 @@ def apply_options(cfg: Config, options: TrainingOptions) -> None:
                 f"--amp: expected optim_wrapper of type 'OptimWrapper', got {kind!r}; set mixed "
                 'precision in the config.'
             )
-        if not torch.cuda.is_available():
-            raise DeviceError('--amp needs CUDA, and there is none here; omit --amp.')
+        device = find_device(options.device).type
+        if device != 'cuda':
+            raise DeviceError(f'--amp needs CUDA, and the run is on {device}; omit --amp.')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

@@ -24,13 +24,13 @@ SKIPPED = 'skipped_samples'
 class BadDataHook(Hook):
     """Looks at every image and mask as it is loaded, and stops the run at a bad one.
 
-    Bad is what `tools/check_dataset.py` lists as an error, damaged files excepted, which only it
+    Bad is what `mmseg-kd check-data` lists as an error, damaged files excepted, which only it
     finds. With `max_skipped` a run skips so many bad training samples: another sample takes
     the place of each, drawn with the random numbers of its batch, so that a resumed run draws the
     same. Each is named in the log once and kept in the checkpoint. Validations and tests never
     skip a sample.
 
-    `tools/train.py` and `tools/test.py` add this hook to every run; to change it, put it into
+    `mmseg-kd train` and `mmseg-kd test` add this hook to every run; to change it, put it into
     the config: `custom_hooks = [dict(type='BadDataHook', max_skipped=20)]`.
 
     Args:
@@ -140,5 +140,5 @@ class BadDataHook(Hook):
         if self.skipped:
             runner.logger.warning(
                 f'train data: {len(self.skipped)} bad samples were skipped; '
-                'python tools/check_dataset.py CONFIG tells of all.'
+                'mmseg-kd check-data CONFIG tells of all.'
             )

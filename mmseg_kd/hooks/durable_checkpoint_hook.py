@@ -25,7 +25,7 @@ class DurableCheckpointHook(CheckpointHook):
 
     A checkpoint is written under a temporary name, brought to the disk, and then takes its name;
     it is sealed with its SHA-256. Older ones that `max_keep_ckpts` or a better score makes
-    superfluous are removed after that, not before. `tools/train.py` puts this hook where a config
+    superfluous are removed after that, not before. `mmseg-kd train` puts this hook where a config
     has a `CheckpointHook`. Files that are written with `backend_args`, or into a folder that is
     not local (`out_dir='s3://...'`), are left to mmengine.
 

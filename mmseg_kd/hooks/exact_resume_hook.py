@@ -37,7 +37,7 @@ class ExactResumeHook(Hook):
     - `CheckpointHook` renews the newest checkpoint after a new best one, also before it has
       written one itself; and deletes no best checkpoint of the run that another one came from.
 
-    `tools/train.py` adds the hook to every run.
+    `mmseg-kd train` adds the hook to every run.
 
     Raises:
         ConfigError: Several ranks accumulate gradients and would write checkpoints in between.

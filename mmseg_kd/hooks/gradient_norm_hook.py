@@ -27,7 +27,7 @@ class GradientNormHook(Hook):
     that a line of the log is the mean of, as the optimiser gets it: by default in the last 10 of
     50. A measurement is a pass over the gradients; what it waits for on a GPU, `NonFiniteHook` has
     waited for in any case. With several ranks rank 0 measures, since all have the same gradient.
-    Several optimisers have an entry each, `<name>.grad_norm`. `tools/train.py` adds the hook to
+    Several optimisers have an entry each, `<name>.grad_norm`. `mmseg-kd train` adds the hook to
     every run. For the norms of the single terms see `GradientConflictHook`.
     """
 

@@ -99,7 +99,7 @@ class IterationSeedHook(Hook):
     there in one go or was resumed on the way, with any number of worker processes and
     validations in between. A resumed run goes on with the batch that would have come next, by
     iterations (mmengine's `IterBasedTrainLoop`) and by epochs (`EpochBasedTrainLoop`), in the
-    middle of an epoch too. `tools/train.py` adds the hook to every run.
+    middle of an epoch too. `mmseg-kd train` adds the hook to every run.
     """
 
     # After the hooks that prepare an iteration, before those that look at it.

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -43,7 +44,7 @@ class ProgressHook(Hook):
     memory stay at the bottom of the terminal; the lines of the log, and whatever else is printed,
     go by above them. A validation has a bar of its own. Where standard output is no terminal, or
     TERM=dumb, nothing changes and no escape codes are written; NO_COLOR takes the colours away. Of
-    several ranks rank 0 shows it. `tools/train.py` adds the hook to every run; to switch it off
+    several ranks rank 0 shows it. `mmseg-kd train` adds the hook to every run; to switch it off
     write `custom_hooks = [dict(type='ProgressHook', enabled=False)]`.
 
     It costs an iteration a look at the clock. All numbers are those of the next line of the log:
@@ -214,7 +215,7 @@ def _numbers(runner: Runner, prefix: str) -> dict[str, float]:
 
 def _memory() -> str:
     """What PyTorch holds of the GPU, or the most that the process has held of the memory."""
-    if torch.cuda.is_available():
+    if get_device() == 'cuda':
         total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         return f'{torch.cuda.memory_reserved() / GIB:.1f} of {total / GIB:.0f} GiB'
     # In KiB, but on macOS in bytes.

@@ -14,7 +14,7 @@ class RankZeroBuffersHook(Hook):
 
     BatchNorm without synchronisation has statistics of its own on each rank, and a checkpoint has
     those of rank 0: with the others' as well a validation would measure networks that nobody has.
-    `tools/train.py` adds it to every run.
+    `mmseg-kd train` adds it to every run.
     """
 
     def before_val(self, runner: Runner) -> None:

@@ -26,7 +26,7 @@ from mmseg_kd.host.ranks import exit_all_ranks
 # (1) nor the death by a signal (128 + its number) can be taken for.
 STOPPED = os.EX_TEMPFAIL
 
-# Where tools/launch.py looks for whether its ranks stopped on request: torchrun ends with 1.
+# Where mmseg-kd launch looks for whether its ranks stopped on request: torchrun ends with 1.
 NOTE = 'MMSEG_KD_STOPPED'
 
 # Nobody hears these.
@@ -61,7 +61,7 @@ class StopSignalHook(Hook):
     next update. A validation of several ranks is not broken off: rank 0 writes its checkpoint at
     once, and the run ends after it.
 
-    `tools/train.py` adds this hook to every run that has a `DurableCheckpointHook`.
+    `mmseg-kd train` adds this hook to every run that has a `DurableCheckpointHook`.
 
     Args:
         signals: Their names.

@@ -26,7 +26,7 @@ RULES = ('greater', 'less')
 class StudentCheckpointHook(Hook):
     """Keeps the student's weights of the best validation in the form that stock mmseg loads.
 
-    `tools/train.py` adds it to every distillation. The file is written beside its name and then
+    `mmseg-kd train` adds it to every distillation. The file is written beside its name and then
     renamed: whenever the run is killed, there is a whole one. A run that is resumed in its work dir
     goes on from the best value there. With an EMAHook the averaged weights are kept, which are
     those that were measured.

@@ -9,17 +9,17 @@ from mmseg_kd.migration.section import Section
 
 # Keys of the old world that mean nothing today, and why.
 _MEANINGLESS = {
-    'auto_resume': 'tools/train.py --resume does it',
+    'auto_resume': 'mmseg-kd train --resume does it',
     'device': 'it is found out',
     'find_unused_parameters': 'it was for the teacher, which DDP does not see any more',
     'gpu_ids': 'the launcher says which GPUs there are',
     'gpus': 'the launcher says which GPUs there are',
-    'launcher': 'an argument of tools/train.py',
-    'local_rank': 'an argument of tools/train.py',
+    'launcher': 'an argument of mmseg-kd train',
+    'local_rank': 'an argument of mmseg-kd train',
     'mp_start_method': 'env_cfg says it',
     'opencv_num_threads': 'env_cfg says it',
     'auto_scale_lr': 'the learning rate is as the config says',
-    'resume': 'an argument of tools/train.py',
+    'resume': 'an argument of mmseg-kd train',
 }
 
 _METRICS = ('mIoU', 'mDice', 'mFscore')
@@ -171,7 +171,7 @@ def convert_surroundings(config: Section) -> dict[str, Any]:
     backend = 'nccl'
     if distributed is not None:
         backend = distributed.take('backend', 'nccl')
-        distributed.drop('port', 'an argument of tools/dist_train.sh')
+        distributed.drop('port', 'PORT says it, for mmseg-kd launch')
         distributed.close()
     made: dict[str, Any] = dict(
         env_cfg=dict(

@@ -135,7 +135,7 @@ class Sides:
         new = str(old.with_name(f'{old.stem}{suffix}.pth'))
         side = f' --side {part}' if part else ''
         command = f'checkpoint {shlex.quote(file)} {shlex.quote(new)}{side}'
-        self._report.run(f'python tools/convert_segdistill.py {command}')
+        self._report.run(f'mmseg-kd convert-segdistill {command}')
         return new
 
 

@@ -158,7 +158,7 @@ def _multi_scale_flip(step: Section, pipeline: Pipeline) -> None:
     if len(sizes) == 1 and not flip:
         return
     step.note(
-        'the test takes one scale and no flip; tools/test.py --tta takes all, as the old test did'
+        'the test takes one scale and no flip; mmseg-kd test --tta takes all, as the old test did'
     )
     for one in pipeline.steps:
         if one['type'] == 'Resize':

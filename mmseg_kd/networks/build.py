@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-import torch
 from mmengine.config import ConfigDict
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmseg.models.segmentors.base import BaseSegmentor
@@ -35,7 +35,7 @@ def replace_sync_bn(cfg: Any) -> Any:
 
     replaced = walk(cfg)
     if found:
-        _say_once('There is no CUDA: BN takes the place of SyncBN.')
+        _say_once('BN takes the place of SyncBN, which needs CUDA.')
     return replaced
 
 
@@ -50,7 +50,7 @@ def build_network(model: ConfigDict, side: str) -> Any:
     Raises:
         ConfigError: mmseg refused it.
     """
-    if not torch.cuda.is_available():
+    if get_device() != 'cuda':
         model = replace_sync_bn(model)
     look_up(MODELS, model, side)
     try:

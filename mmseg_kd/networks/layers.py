@@ -23,12 +23,14 @@ class Layer:
         name: As in `find_tap`.
         kind: The module's class.
         shape: Of the output for one image.
+        image_size: Height and width of that image.
         parameters: How many, those of its inner layers included.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
+    image_size: tuple[int, int]
     parameters: int
 
 
@@ -91,13 +93,15 @@ def run_once(network: nn.Module) -> Pass:
 def list_layers(network: nn.Module) -> list[Layer]:
     """All layers of `network` that can be tapped, in the order of `named_modules()`."""
     modules = dict(network.named_modules())
+    seen = run_once(network)
     return [
         Layer(
             name,
             type(find_tap(network, name, 'network').module).__name__,
             tuple(output.shape),
+            seen.image_size,
             # What stands for a part of a module has no parameters of its own.
             sum(p.numel() for p in modules[name].parameters()) if name in modules else 0,
         )
-        for name, output in run_once(network).outputs.items()
+        for name, output in seen.outputs.items()
     ]

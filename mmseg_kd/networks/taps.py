@@ -57,7 +57,7 @@ def find_tap(model: nn.Module, name: str, side: str) -> Tap:
         return Tap(owner, _attention_part(name, owner, part))
     raise LayerNotFoundError(
         f'the {side} has no layer {name!r}; {nearest(name, tap_names(model))}. '
-        'tools/list_layers.py prints them all.'
+        'mmseg-kd layers CONFIG prints them all.'
     )
 
 

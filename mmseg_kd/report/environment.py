@@ -70,18 +70,14 @@ def commands(runs: Sequence[Run]) -> list[Commands]:
         lines = []
         ranks = run.log.environment.get('GPU number', '1')
         if run.log.environment.get('Distributed launcher', 'none') == 'none':
-            lines.append(f'python tools/train.py {config} --work-dir {folder}{options}')
+            lines.append(f'mmseg-kd train {config} --work-dir {folder}{options}')
         else:
-            lines.append(
-                f'bash tools/dist_train.sh {config} {shlex.quote(ranks)} --work-dir {folder}'
-                + options
-            )
+            launched = f'mmseg-kd launch {shlex.quote(ranks)} train {config}'
+            lines.append(f'{launched} --work-dir {folder}{options}')
         if run.checkpoint is not None:
             # Without it the test would go to the work dir of the run, beside its logs.
             out = shlex.quote(f'{run.folder}_test')
-            lines.append(
-                f'python tools/test.py {config} {shlex.quote(run.checkpoint)} --work-dir {out}'
-            )
+            lines.append(f'mmseg-kd test {config} {shlex.quote(run.checkpoint)} --work-dir {out}')
         result.append(Commands(run.title, lines))
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,22 @@ class Run:
         return value if isinstance(value, int) and value > 0 else None
 
 
+def read_runs(names: Sequence[str]) -> list[Run]:
+    """Runs by their folders or TITLE=FOLDER, and the teachers that they name.
+
+    Raises:
+        ConfigError: There is no such folder, or nothing of a run in it; `ManyErrors` where that
+            is more than one.
+    """
+    problems = Problems()
+    runs = []
+    for name in names:
+        with problems:
+            runs.append(read_run(name))
+    problems.raise_if_any()
+    return with_teachers(runs)
+
+
 def read_run(name: str) -> Run:
     """A run by its folder, or by TITLE=FOLDER.
 
@@ -109,7 +126,7 @@ def read_run(name: str) -> Run:
     if run.config is None and run.checkpoint is None and not run.log.starts:
         raise ConfigError(
             f'{folder}: there is nothing of a run in it: no log (*/vis_data/scalars.json), no '
-            'config and no checkpoint. Expected the --work-dir of tools/train.py.'
+            'config and no checkpoint. Expected the --work-dir of mmseg-kd train.'
         )
     _say_what_logs_lack(run)
     if run.config is not None:
@@ -196,7 +213,7 @@ def _say_what_logs_lack(run: Run) -> None:
         run.add_gap(
             'summary',
             f'Logged up to iteration {run.log.last_iteration} of {end}: it still runs, or goes on '
-            'with tools/train.py --resume.',
+            'with mmseg-kd train --resume.',
         )
 
 

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmseg_kd.errors import LogError, nearest
-from mmseg_kd.runs.log import Curve, RunLog, experiment_of, seed_of
+from mmseg_kd.errors import LogError, Problems, nearest
+from mmseg_kd.runs.log import Curve, RunLog, experiment_of, read_log, seed_of
+from mmseg_kd.runs.work_dir import split_title
 
 # A curve of no more points than these shows them.
 MARKED = 25
@@ -46,6 +47,37 @@ class Band:
     mean: Curve
     deviation: npt.NDArray[np.float64]
     count: int
+
+
+def read_groups(names: Sequence[str]) -> list[Group]:
+    """The runs called RUN or NAME=RUN,RUN,... in groups, those with a name first.
+
+    Raises:
+        LogError: A run has no log, or two groups the same name.
+        ConfigError: A NAME=RUN lacks one of them; `ManyErrors` where more than one thing is wrong.
+    """
+    problems = Problems()
+    groups: list[Group] = []
+    alone: list[RunLog] = []
+
+    def read(paths: Sequence[str]) -> list[RunLog]:
+        found = []
+        for path in paths:
+            with problems:
+                found.append(read_log(path))
+        return found
+
+    for word in names:
+        with problems:
+            name, paths = split_title(word)
+            if name is None:
+                alone += read([word])
+            elif name in [group.name for group in groups]:
+                raise LogError(f'two groups are called {name!r}; expected a NAME for each.')
+            else:
+                groups.append(Group(name, read(paths.split(','))))
+    problems.raise_if_any()
+    return groups + grouped(alone)
 
 
 def grouped(runs: Sequence[RunLog]) -> list[Group]:

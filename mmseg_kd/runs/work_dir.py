@@ -88,7 +88,7 @@ def find_config(folder: Path) -> Path:
     found = [path for path in folder.glob('*.py') if 'work_dir' in _names_in(path)]
     if not found:
         raise ConfigError(
-            f'{folder}: there is no config of a run in it (NAME.py, which tools/train.py writes '
+            f'{folder}: there is no config of a run in it (NAME.py, which mmseg-kd train writes '
             'there); give config and checkpoint instead.'
         )
     return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))

@@ -25,8 +25,15 @@ from builders import (
 from mmengine.config import ConfigDict
 from mmseg.registry import MODELS
 
-from mmseg_kd.analysis.pairing import Level, Proposal, as_text, pair_levels, propose
-from mmseg_kd.cli.list_layers import main, proposals_of
+from mmseg_kd.analysis.pairing import (
+    Level,
+    Proposal,
+    as_text,
+    pair_levels,
+    proposals_of,
+    propose,
+)
+from mmseg_kd.cli.list_layers import main
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import teachers_of, trained_network_of
 from mmseg_kd.networks.build import build_network, without_initialisation

@@ -14,7 +14,7 @@ from bad_files import ERRORS, SOUND, WARNINGS, damage_mask, spoil
 from builders import CLASSES, resnet, write_config, write_dataset
 from PIL import Image
 
-from mmseg_kd.cli import check_dataset
+from mmseg_kd.cli import check_dataset as check_data
 from mmseg_kd.data_checks.findings import KINDS
 
 WAYS = {**ERRORS, **WARNINGS, 'damaged mask': ('damaged', damage_mask)}
@@ -40,7 +40,7 @@ class Project:
         """Run the command; returns the report that it wrote."""
         path = self.folder / 'report.json'
         args = (str(self.file), '--workers', '0', '--json', str(path), *args)
-        assert check_dataset.main(args) == code
+        assert check_data.main(args) == code
         report: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
         return report
 
@@ -228,7 +228,7 @@ def test_files_named(project: Project, capsys: pytest.CaptureFixture[str]) -> No
         spoil(project.data, 'val', str(index), ERRORS['mask of zero bytes'][1])
     project.check(code=1)
     out = capsys.readouterr().out
-    assert out.count('.png is empty') == check_dataset.SHOWN
+    assert out.count('.png is empty') == check_data.SHOWN
     assert 'and 2 more: --all names them' in out
     project.check('--all', code=1)
     assert capsys.readouterr().out.count('.png is empty') == 7
@@ -244,20 +244,20 @@ def test_files_named(project: Project, capsys: pytest.CaptureFixture[str]) -> No
 def test_wrong_arguments(
     project: Project, capsys: pytest.CaptureFixture[str], args: list[str], says: str
 ) -> None:
-    assert check_dataset.main([str(project.file), '--workers', '0', *args]) == 1
+    assert check_data.main([str(project.file), '--workers', '0', *args]) == 1
     assert says in capsys.readouterr().err
 
 
 def test_a_config_without_the_split(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.add('\ndel train_dataloader\n')
-    assert check_dataset.main([str(project.file), '--split', 'train']) == 1
+    assert check_data.main([str(project.file), '--split', 'train']) == 1
     assert 'expected train_dataloader with a dataset in the config' in capsys.readouterr().err
 
 
 def test_progress_in_lines(
     project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_dataset, 'LINE_EVERY_S', 0.0)
+    monkeypatch.setattr(check_data, 'LINE_EVERY_S', 0.0)
     project.check(code=0)
     err = capsys.readouterr().err
     assert 'train: 1 of 4 samples, 0 errors\n' in err

@@ -249,7 +249,7 @@ def test_out_is_a_file(source: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match='0'):
         main(['--help'])
-    assert 'python tools/dataset_converters/camvid.py' in capsys.readouterr().out
+    assert 'mmseg-kd convert-camvid' in capsys.readouterr().out
 
 
 @pytest.mark.slow

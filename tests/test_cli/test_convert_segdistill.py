@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -86,7 +87,7 @@ def test_all_is_converted(old: Path, capsys: Capture) -> None:
     assert cfg.model.distillation[0].weight == 3
     run = lines.index('To run before the first training:')
     assert lines[run + 1 : -1] == [
-        'python tools/convert_segdistill.py checkpoint old/b0.pth old/b0_mmseg.pth'
+        'mmseg-kd convert-segdistill checkpoint old/b0.pth old/b0_mmseg.pth'
     ]
 
 
@@ -168,14 +169,14 @@ def test_arguments(capsys: Capture) -> None:
         with pytest.raises(SystemExit) as error:
             main(arguments)
         assert error.value.code == 2
-    assert 'usage: convert_segdistill.py' in capsys.readouterr().err
+    assert 'usage: mmseg-kd convert-segdistill' in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_as_a_program(old: Path) -> None:
-    tool = str(ROOT / 'tools' / 'convert_segdistill.py')
     done = subprocess.run(
-        [sys.executable, tool, 'config', 'old.py', 'new.py'],
+        [sys.executable, '-m', 'mmseg_kd', 'convert-segdistill', 'config', 'old.py', 'new.py'],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
         capture_output=True,
         text=True,
         check=True,

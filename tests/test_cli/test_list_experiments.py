@@ -37,7 +37,7 @@ def test_files_and_filters(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*files, '--filter', '*group3*']) == 0
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines() if '*' in line] == ['group3', 'group30']
-    assert f'python tools/train.py {FOLDER}/group_size.py::group3\n' in out
+    assert f'mmseg-kd train {FOLDER}/group_size.py::group3\n' in out
 
 
 def test_several_teachers(capsys: pytest.CaptureFixture[str]) -> None:

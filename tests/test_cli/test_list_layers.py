@@ -20,9 +20,9 @@ from builders import (
     write_config,
 )
 
-from mmseg_kd.cli.common import teacher_of
 from mmseg_kd.cli.list_layers import main
 from mmseg_kd.config.load import load_config
+from mmseg_kd.config.network_spec import teacher_of
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.networks.layers import list_layers
 

@@ -8,8 +8,8 @@ import pytest
 from builders import resnet, term, wrapper_config, write_config
 from PIL import Image
 
-from mmseg_kd.analysis.schedule import draw_weights, mean_weights
-from mmseg_kd.cli.plot_schedule import main, terms_of
+from mmseg_kd.analysis.schedule import draw_weights, mean_weights, terms_of
+from mmseg_kd.cli.plot_schedule import main
 from mmseg_kd.config.load import load_config
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 def test_shortened_quickstart(tmp_path: Path) -> None:
-    command = [sys.executable, '-m', 'mmseg_kd.cli.quickstart', '--iters', '4']
+    command = [sys.executable, '-m', 'mmseg_kd', 'quickstart', '--iters', '4']
     command += ['--train-images', '8', '--val-images', '3']
     command += ['--work-dir', str(tmp_path / 'work'), '--data-root', str(tmp_path / 'scenes')]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)

@@ -20,7 +20,8 @@ from builders import (
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmseg_kd.cli import convert_segdistill, list_layers
+from mmseg_kd.cli import convert_segdistill
+from mmseg_kd.cli import list_layers as layers
 from mmseg_kd.cli import test as test_command
 from mmseg_kd.cli import train as train_command
 
@@ -157,10 +158,10 @@ def test_commands_that_read_no_checkpoint_have_no_flag(
 ) -> None:
     files = Files(folder, tmp_path)
     config = files.config(pretrained_student(files), files.teacher)
-    assert list_layers.main([config]) == 0
+    assert layers.main([config]) == 0
     assert not files.target.exists()
     with pytest.raises(SystemExit):
-        list_layers.main([config, '--trust-checkpoint'])
+        layers.main([config, '--trust-checkpoint'])
 
 
 def pretrained_student(files: Files) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from mmengine.device import utils as device_utils
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import set_random_seed
@@ -85,3 +86,15 @@ def test_signals_and_switches_are_as_before() -> None:
     assert before == (cudnn.benchmark, cudnn.deterministic, cv2.getNumThreads(), sys.path)
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.multiprocessing.get_start_method() == 'fork'
+
+
+def test_the_device_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = [0]
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: gpu[0])
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda device: gpu.__setitem__(0, device))
+    monkeypatch.setattr(device_utils, 'DEVICE', 'cuda')
+    with isolated():
+        device_utils.DEVICE = 'cpu'
+        torch.cuda.set_device(1)
+    assert (device_utils.DEVICE, gpu) == ('cuda', [0])

@@ -17,6 +17,7 @@ import pytest
 from builders import same_tensors
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
+from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from training_runs import (
@@ -232,7 +233,7 @@ def test_a_job_whose_ranks_stopped_on_request_ends_as_they_do(
             Path(os.environ[stop_signal_hook.NOTE]).touch()
         raise error
 
-    monkeypatch.setattr(launch.run, 'main', run)
+    monkeypatch.setattr(torchrun, 'main', run)
     if stopped:
         assert launch.torchrun([]) == stop_signal_hook.STOPPED
     else:
@@ -242,7 +243,7 @@ def test_a_job_whose_ranks_stopped_on_request_ends_as_they_do(
 
 @pytest.mark.usefixtures('no_trace_of_a_launch')
 def test_a_job_that_ends_well_ends_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch.run, 'main', lambda args: None)
+    monkeypatch.setattr(torchrun, 'main', lambda args: None)
     assert launch.torchrun([]) == 0
 
 

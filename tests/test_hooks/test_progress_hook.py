@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 import termcolor
+import torch
+from mmengine.device import utils as host_device
 from mmengine.registry import init_default_scope
 from training_runs import Training, train_to_the_end, training, variant, write_project
 
@@ -295,3 +297,9 @@ def test_the_time_left_is_that_of_the_last_iteration(monkeypatch: pytest.MonkeyP
 def test_wrong_arguments(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f'expected {next(iter(arguments))}'):
         ProgressHook(**arguments)
+
+
+def test_the_memory_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(host_device, 'DEVICE', 'cpu')
+    assert re.fullmatch(r'[\d.]+ GiB', progress_hook._memory())

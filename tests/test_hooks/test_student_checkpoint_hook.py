@@ -147,7 +147,7 @@ custom_hooks = [dict(type='EMAHook', momentum=0.5)]
 def test_training_keeps_the_averaged_student(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hook that `tools/train.py` adds, in a run with EMA: what was measured is what is kept."""
+    """The hook that `mmseg-kd train` adds, in a run with EMA: what was measured is what is kept."""
     monkeypatch.setattr(Config, 'pretty_text', '')
     data = write_dataset(tmp_path / 'data')
     checkpoint = save_weights(resnet(8), tmp_path / 'teacher.pth')

@@ -117,7 +117,7 @@ def test_segformer_on_ade20k(tmp_path: Path) -> None:
     ]
     assert 'find_unused_parameters' not in cfg
     assert converted.report.commands == [
-        'python tools/convert_segdistill.py checkpoint pretrained/segformer_b3.pth '
+        'mmseg-kd convert-segdistill checkpoint pretrained/segformer_b3.pth '
         'pretrained/segformer_b3_mmseg.pth'
     ]
     parse(cfg.model)

@@ -285,9 +285,7 @@ def test_initial_weights(text: str, old: str | None, new: str | None, command: s
     assert initial_weights(side) == new
     assert len(report.commands) == (command is not None)
     if command is not None:
-        assert report.commands[0].startswith(
-            f'python tools/convert_segdistill.py checkpoint {command}'
-        )
+        assert report.commands[0].startswith(f'mmseg-kd convert-segdistill checkpoint {command}')
 
 
 def test_the_head_of_a_student_is_said_to_differ() -> None:
@@ -308,7 +306,7 @@ def test_teachers() -> None:
     assert side['cfg_options'] == {'model.decode_head.act_cfg': None}
     assert side['checkpoint'] == 'pretrained/segformer.b0.512x512_mmseg.pth'
     assert report.commands == [
-        'python tools/convert_segdistill.py checkpoint pretrained/segformer.b0.512x512.pth '
+        'mmseg-kd convert-segdistill checkpoint pretrained/segformer.b0.512x512.pth '
         'pretrained/segformer.b0.512x512_mmseg.pth'
     ]
     assert any('act_cfg=None' in note.text for note in report.notes)

@@ -195,7 +195,7 @@ def test_surroundings() -> None:
     )
     made, one = call(convert_surroundings, old)
     assert problems(one) == []
-    assert notes(one) == ['dist_params.port: dropped: an argument of tools/dist_train.sh']
+    assert notes(one) == ['dist_params.port: dropped: PORT says it, for mmseg-kd launch']
     assert made == dict(
         env_cfg=dict(
             cudnn_benchmark=True,

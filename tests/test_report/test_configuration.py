@@ -71,16 +71,16 @@ def test_commands_are_those_of_the_run() -> None:
     one.config_file, one.checkpoint = Path('work dirs/a/config.py'), 'work dirs/a/best.pth'
     [found] = commands([one, run('no file')])
     assert found.lines == [
-        "python tools/train.py 'work dirs/a/config.py' --work-dir 'work dirs/a_again' --seed 3 "
+        "mmseg-kd train 'work dirs/a/config.py' --work-dir 'work dirs/a_again' --seed 3 "
         '--deterministic',
-        "python tools/test.py 'work dirs/a/config.py' 'work dirs/a/best.pth' "
+        "mmseg-kd test 'work dirs/a/config.py' 'work dirs/a/best.pth' "
         "--work-dir 'work dirs/a_test'",
     ]
     one.log.environment = {'Distributed launcher': 'pytorch', 'GPU number': '8'}
     assert (
         commands([one])[0]
         .lines[0]
-        .startswith("bash tools/dist_train.sh 'work dirs/a/config.py' 8 --work-dir")
+        .startswith("mmseg-kd launch 8 train 'work dirs/a/config.py' --work-dir")
     )
 
 

@@ -14,11 +14,11 @@ from mmengine.logging import MMLogger
 from report_project import Project
 from torch import Tensor, nn
 
-from mmseg_kd.cli.report import main, read_runs
+from mmseg_kd.cli.report import main
 from mmseg_kd.report import measuring
 from mmseg_kd.report.measurement import operations
 from mmseg_kd.report.measuring import measure_runs
-from mmseg_kd.report.run import Run
+from mmseg_kd.report.run import Run, read_runs
 from mmseg_kd.report.subject import Subject
 
 

@@ -198,7 +198,7 @@ def test_sections_have_what_they_are_for(page: Page) -> None:
     assert all(float(cell.replace(',', '')) >= 0 for cell in known)
     environment = next(t for t in page.tables if t[0][0] == 'of the training')
     assert 'PyTorch' in [row[0] for row in environment]
-    assert 'tools/train.py' in page.text
+    assert 'mmseg-kd train' in page.text
     assert '--seed 0' in page.text
 
 

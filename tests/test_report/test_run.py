@@ -15,7 +15,8 @@ from test_report.test_page import Page
 from mmseg_kd.analysis.named_networks import load_networks, read_networks
 from mmseg_kd.checkpoints import read_checkpoint
 from mmseg_kd.cli import test as test_command
-from mmseg_kd.cli.report import main, read_runs
+from mmseg_kd.cli.report import main
+from mmseg_kd.report.run import read_runs
 from mmseg_kd.runs.work_dir import find_config
 
 

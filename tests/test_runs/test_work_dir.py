@@ -90,7 +90,7 @@ def test_the_config_of_the_newest_run(tmp_path: Path) -> None:
     folder = run_in(tmp_path / 'run')
     old = write_config(folder, resnet(), folder / 'data', 'z.py')
     os.utime(old, (0, 0))
-    # What tools/export_student.py writes beside the checkpoint.
+    # What mmseg-kd export writes beside the checkpoint.
     (folder / 'student.py').write_text('model = dict()\n', encoding='utf-8')
     assert find_config(folder).name == 'cgd.py'
 

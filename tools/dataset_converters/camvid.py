@@ -1,4 +1,4 @@
-"""See mmseg_kd.cli.convert_camvid."""
+"""`mmseg-kd convert-camvid`, where mmseg has it."""
 
 from mmseg_kd.cli.convert_camvid import main
 

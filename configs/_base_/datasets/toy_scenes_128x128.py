@@ -1,4 +1,4 @@
-# Made by tools/generate_toy_scenes.py; bash tools/quickstart.sh does it all.
+# Made by mmseg-kd toy-scenes; mmseg-kd quickstart does it all.
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 dataset_type = 'ToyScenesDataset'
 data_root = 'data/toy_scenes'

@@ -1,0 +1,111 @@
+"""From a config and a checkpoint to the scores on the test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmseg_kd.checkpoints import load_weights
+from mmseg_kd.config.network_spec import teacher_of, trained_network_of
+from mmseg_kd.config.runner import check_runner_config
+from mmseg_kd.data_checks.preflight import check_dataset
+from mmseg_kd.engine.runner import build_runner, prepare_run
+from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
+from mmseg_kd.hooks import BadDataHook
+from mmseg_kd.hooks.find import get_or_add_hook
+from mmseg_kd.host.quiet import as_config_error
+from mmseg_kd.networks.build import student_of, without_initialisation
+from mmseg_kd.teacher.fused_attention import use_fused_attention
+
+
+@dataclass(frozen=True)
+class MeasuringOptions:
+    """What of a config is measured, and how.
+
+    Attributes:
+        teacher: The teacher of this name in the place of the trained network; '': the only one.
+        tta: Test-time augmentation.
+        out: Folder for the predicted masks.
+        show_dir: Folder for painted images.
+        plain_eval: mmseg's own prediction, scores kept, and metric.
+        fused_attention: Attention without its weights.
+        device, launcher: As in `prepare_run`.
+    """
+
+    teacher: str | None = None
+    tta: bool = False
+    out: str | None = None
+    show_dir: str | None = None
+    plain_eval: bool = False
+    fused_attention: bool = False
+    device: str = 'auto'
+    launcher: str = 'none'
+
+
+def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions) -> Runner:
+    """The runner of a config's test split, with the weights in its network.
+
+    Args:
+        cfg: Is changed to what is run.
+        checkpoint: Of a distillation or of the network alone; None: the one that the config has
+            for the teacher.
+        options: What is measured, and how.
+
+    Raises:
+        KDError: Whatever is wrong with config, checkpoint and device.
+    """
+    check_runner_config(cfg, ['test'])
+    is_teacher = options.teacher is not None
+    spec = teacher_of(cfg, options.teacher or None) if is_teacher else trained_network_of(cfg)
+    checkpoint = checkpoint or (spec.checkpoint if is_teacher else None)
+    if checkpoint is None:
+        raise CheckpointError('expected a checkpoint as the second argument, got none.')
+    # The checkpoint has all weights; nothing is fetched that it would overwrite.
+    cfg.model = without_initialisation(spec.model)
+    cfg.load_from = None
+    _apply_options(cfg, options)
+    prepare_run(cfg, options.device, options.launcher)
+    if not options.plain_eval:
+        use_fast_metrics(cfg)
+    runner = build_runner(cfg)
+    network: Any = student_of(runner.model)
+    network = getattr(network, 'module', network)  # inside test-time augmentation
+    report = load_weights(network, checkpoint)
+    if report.missing or report.mismatched:
+        raise CheckpointError(f'{report}\nGive the checkpoint of this very network.')
+    runner.logger.info(str(report))
+    if options.fused_attention and not use_fused_attention(network):
+        raise ConfigError('--fused-attention: the network has no attention that this is for.')
+    if not options.plain_eval:
+        use_lean_prediction_in(runner)
+    with as_config_error('test data'):
+        check_dataset(cfg.test_dataloader['dataset'], 'test', network.num_classes)
+        get_or_add_hook(runner, BadDataHook)
+    return runner
+
+
+def run_test(runner: Runner) -> None:
+    """Measure.
+
+    Raises:
+        KDError: What is wrong with the data and shows only now.
+    """
+    with as_config_error('test data'):
+        runner.test()
+
+
+def _apply_options(cfg: Config, options: MeasuringOptions) -> None:
+    if options.show_dir:
+        cfg.default_hooks.visualization = dict(type='SegVisualizationHook', draw=True)
+        cfg.visualizer.save_dir = options.show_dir
+    if options.out:
+        cfg.test_evaluator.output_dir = options.out
+    if options.tta:
+        if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
+            raise ConfigError('--tta: expected tta_pipeline and tta_model in the config.')
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(**cfg.tta_model, module=cfg.model)
