@@ -23,7 +23,7 @@ from mmengine.config import Config
 
 from mmseg_kd.checks import is_number
 from mmseg_kd.config.file import apply_options, read_config_file
-from mmseg_kd.config.packaged import SHIPPED, packaged_path, shipped_names
+from mmseg_kd.config.packaged import packaged_path
 from mmseg_kd.errors import ConfigError, nearest, short_repr
 
 SEPARATOR = '::'
@@ -101,16 +101,11 @@ def find_configs(paths: Iterable[str]) -> Iterator[str]:
         path = packaged_path(name) or Path(name)
         if path.is_file():
             yield name
-        elif name.startswith(SHIPPED):
-            yield from filter(_is_whole, shipped_names(name))
         elif path.is_dir():
-            yield from filter(_is_whole, (f.as_posix() for f in sorted(path.rglob('*.py'))))
+            files = (Path(name) / file.relative_to(path) for file in sorted(path.rglob('*.py')))
+            yield from (file.as_posix() for file in files if '_base_' not in file.parts)
         else:
             raise ConfigError(f'there is no config file or folder {name!r}.')
-
-
-def _is_whole(name: str) -> bool:
-    return '_base_' not in Path(name).parts
 
 
 def experiments_of(file: str) -> Iterator[Experiment]:

@@ -7,7 +7,6 @@ and in any working directory, it is found under that name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import mmseg
@@ -40,19 +39,6 @@ def packaged_path(name: str) -> Path | None:
     version = (mmseg_kd if is_own else mmseg).__version__
     names = [p.relative_to(root).as_posix() for folder in folders for p in folder.rglob('*.py')]
     raise ConfigError(f'{package} {version} has no config {name!r}; {nearest(inside, names)}.')
-
-
-def shipped_names(folder: str) -> Iterator[str]:
-    """The names of all configs in a shipped folder, which is itself called by such a name.
-
-    Raises:
-        ConfigError: There is no such folder.
-    """
-    path = packaged_path(folder)
-    if path is not None:
-        root = _shipped_root()
-        for file in sorted(path.rglob('*.py')):
-            yield f'{SHIPPED}{file.relative_to(root).as_posix()}'
 
 
 def _shipped_root() -> Path:
