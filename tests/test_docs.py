@@ -201,3 +201,18 @@ def test_backends_it_shows_are_the_hosts() -> None:
         with problems:
             look_up(VISBACKENDS, backend, f'vis_backends[{index}]', is_complete=False)
     problems.raise_if_any()
+
+
+def test_badges_say_what_is_so() -> None:
+    """The versions of Python that the package names, CI runs and the badge shows."""
+    setup = (ROOT / 'setup.py').read_text(encoding='utf-8')
+    versions = re.findall(r'Python :: (3\.\d+)', setup)
+    first, last = versions[0], versions[-1]
+    assert f"python_requires='>={first}'" in setup
+    workflow = (ROOT / '.github' / 'workflows' / 'ci.yml').read_text(encoding='utf-8')
+    assert f"python: ['{first}', '{last}']" in workflow
+    badge = (ROOT / 'figures' / 'python.svg').read_text(encoding='utf-8')
+    assert re.findall(r'3\.\d+ to 3\.\d+', badge) == [f'{first} to {last}'] * 2
+    [licence] = re.findall(r"license='(.+?)'", setup)
+    badge = (ROOT / 'figures' / 'licence.svg').read_text(encoding='utf-8')
+    assert badge.count(licence) == 2
