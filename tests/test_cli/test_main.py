@@ -25,9 +25,6 @@ from mmseg_kd.config import experiments
 
 EXAMPLE = 'distillation_configs/example_config.py'
 
-# Their modules are still the work itself, and import all that it needs.
-MOVING = ('quickstart', 'export', 'visualize')
-
 # What takes long to import, and so is imported where a command runs.
 HEAVY = ('torch', 'mmengine', 'mmseg', 'mmcv', 'numpy', 'matplotlib')
 
@@ -74,10 +71,8 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_help_and_a_wrong_option_import_nothing_that_is_large(
-    name: str, request: pytest.FixtureRequest
+    name: str,
 ) -> None:
-    if name in MOVING:
-        request.applymarker(pytest.mark.xfail(strict=True))
     done = run(sys.executable, '-c', ANSWER, name)
     assert re.findall('^code (.)$', done.stdout, re.M) == ['0', '2'], done.stderr
     assert done.stdout.splitlines()[-1] == '[]'

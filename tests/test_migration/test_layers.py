@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from test_checkpoints.original_networks import SegFormer, SwinUPerNet, randomise
+from test_migration.test_checkpoints.original_networks import SegFormer, SwinUPerNet, randomise
 from torch import Tensor, nn
 
 from mmseg_kd.migration.checkpoints.convert import convert_checkpoint
