@@ -27,6 +27,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar='FILE',
         help='go on from FILE, or from the newest checkpoint in the work dir',
     )
+    parser.add_argument(
+        '--allow-changes',
+        action='store_true',
+        help='with --resume: go on even if networks, terms, teachers or optimiser are others',
+    )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--seed', type=int, help='seed of all random generators')
     parser.add_argument(
@@ -53,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         amp=args.amp,
         seed=args.seed,
         deterministic=args.deterministic,
+        allow_changes=args.allow_changes,
         plain_eval=args.plain_eval,
         device=args.device,
         launcher=args.launcher,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,24 @@ class Project:
         self.data = write_dataset(folder / 'data')
         self.checkpoint = save_weights(resnet(8), folder / 'teacher.pth')
 
-    def train(self, *terms: Any, extra: str = '', student: Any = None, resume: bool = True) -> int:
+    def train(
+        self,
+        *terms: Any,
+        options: Sequence[str] = ('--resume',),
+        extra: str = '',
+        student: Any = None,
+    ) -> int:
         model = wrapper_config(student or resnet(4), resnet(8), self.checkpoint, *terms)
         path = write_config(self.folder, model, self.data)
         path.write_text(path.read_text(encoding='utf-8') + extra, encoding='utf-8')
         command = [str(path), '--work-dir', str(self.folder / 'work'), '--seed', '0']
-        return train.main([*command, *(['--resume'] if resume else [])])
+        return train.main([*command, *options])
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     one = Project(tmp_path)
-    assert one.train(term(loss='CDLoss', name='scores'), resume=False) == 0
+    assert one.train(term(loss='CDLoss', name='scores'), options=()) == 0
     return one
 
 
@@ -80,11 +87,9 @@ def test_all_that_differs_is_said(project: Project, capsys: pytest.CaptureFixtur
 
 
 def test_changes_are_allowed_where_they_are_meant(project: Project) -> None:
-    extra = (
-        "custom_hooks = [dict(type='SameRunHook', allow_changes=True)]\n"
-        'train_cfg.update(max_iters=6)\n'
-    )
-    assert project.train(term(loss='CDLoss', name='scores'), FEATURES, extra=extra) == 0
+    extra, options = 'train_cfg.update(max_iters=6)\n', ['--resume', '--allow-changes']
+    terms = term(loss='CDLoss', name='scores'), FEATURES
+    assert project.train(*terms, extra=extra, options=options) == 0
     content = torch.load(project.folder / 'work' / 'iter_6.pth', weights_only=False)
     assert content['meta']['iter'] == 6
     assert any(key.startswith('terms.features.') for key in content['state_dict'])
