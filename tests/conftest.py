@@ -59,8 +59,8 @@ def needs_shared(relative: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(autouse=True)
 def quiet_mmseg() -> Iterator[None]:
-    """Names in model dicts are mmseg's, its log keeps to warnings, its hubs go after the test."""
-    hubs = OrderedDict(MessageHub._instance_dict)
+    """Names in model dicts are mmseg's, its log keeps to warnings, its hubs are the test's own."""
+    hubs, MessageHub._instance_dict = MessageHub._instance_dict, OrderedDict()
     init_default_scope('mmseg')
     MMLogger.get_current_instance().setLevel(logging.WARNING)
     yield

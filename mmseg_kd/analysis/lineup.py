@@ -121,7 +121,7 @@ def line_up(
 
 def _device(name: str) -> torch.device:
     if name == 'cuda' and not torch.cuda.is_available():
-        raise DeviceError('--device cuda: there is none here; leave --device away for the CPU.')
+        raise DeviceError('--device cuda: there is none here; omit --device for the CPU.')
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
     return torch.device(name)

@@ -203,6 +203,9 @@ def load_networks(networks: Sequence[NamedNetwork], device: torch.device) -> dic
     for one in networks:
         if one.title in built:
             with problems:
-                load_weights(built[one.title], one.checkpoint)
+                try:
+                    load_weights(built[one.title], one.checkpoint)
+                except CheckpointError as error:
+                    raise CheckpointError(f'{one.title}: {error}') from error
     problems.raise_if_any()
     return {title: network.to(device).eval() for title, network in built.items()}

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     cfg = load_config(args.config, args.cfg_options)
     if args.pair:
         if args.side or args.filter != '*':
-            raise ConfigError('--pair looks at all of both sides: leave --side and --filter away.')
+            raise ConfigError('--pair looks at all of both sides: omit --side and --filter.')
         print(proposals_text(args.config, proposals_of(cfg)), end='')
         return 0
     found = layers_by_side(cfg)

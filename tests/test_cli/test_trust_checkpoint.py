@@ -69,7 +69,7 @@ def newest(files: Files) -> Command:
     work = files.own / 'work'
     work.mkdir()
     (work / 'last_checkpoint').write_text(files.run, encoding='utf-8')
-    return train(files.config(), '--resume')
+    return train(files.config(), '--resume', '--allow-changes')
 
 
 def converted(files: Files) -> Command:
@@ -87,7 +87,7 @@ ROADS: dict[str, Callable[[Files], Command]] = {
     'init_cfg': lambda f: train(f.with_backbone(init_cfg=pretrained(f))),
     'pretrained': lambda f: train(f.with_backbone(pretrained=f.run)),
     'load_from': lambda f: (train_command, [*train(f.config())[1], f'load_from={f.run}']),
-    '--resume FILE': lambda f: train(f.config(), '--resume', f.run),
+    '--resume FILE': lambda f: train(f.config(), '--resume', f.run, '--allow-changes'),
     '--resume': newest,
     'test': lambda f: (test_command, [f.config(), f.run]),
     'test --teacher': lambda f: (test_command, [f.config(teacher=f.teacher), '--teacher']),

@@ -145,7 +145,7 @@ def test_a_list_that_names_missing_images(tmp_path: Path) -> None:
 def test_bad_samples_are_tolerated_up_to_a_number(tmp_path: Path) -> None:
     write(tmp_path, [MASK, b'', with_value(7), MASK])
     check_dataset(dataset(tmp_path), 'train', num_classes=3, tolerated=2)
-    expected = r'2 of 4 samples are bad; the first: mask .*001\.png is empty.*check_dataset\.py'
+    expected = r'2 of 4 samples are bad; the first: mask .*001\.png is empty.*check-data'
     with pytest.raises(DatasetError, match=expected):
         check_dataset(dataset(tmp_path), 'train', num_classes=3, tolerated=1)
 
@@ -365,7 +365,7 @@ def test_classes_without_a_pixel(
     write(tmp_path, masks)
     check_dataset(dataset(tmp_path), 'train', 3, heads=HEADS)
     assert len(said) == (warning is not None)
-    assert warning is None or re.match(f'train data: {warning}.*check_dataset', said[0])
+    assert warning is None or re.match(f'train data: {warning}.*check-data', said[0])
 
 
 def test_many_classes_without_a_pixel(tmp_path: Path, said: list[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_kd.datasets import toy_scenes
+from mmseg_kd.datasets.toy_scenes import dataset as toy_scenes
 from mmseg_kd.datasets.toy_scenes.dataset import (
     CLASSES,
     PALETTE,

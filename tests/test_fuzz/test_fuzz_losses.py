@@ -115,6 +115,8 @@ def plain(kind: Any, x: Inputs, student: Tensor) -> Tensor:
         mask = resize_label(x.label, x.size) != IGNORED
     tau = x.options['tau']
     if kind is KLLoss:
+        if ours.shape[1] == 1:  # a sigmoid
+            ours, theirs = (torch.cat([m, torch.zeros_like(m)], 1) for m in (ours, theirs))
         return pixel_divergence(ours, theirs, tau=tau, mask_NHW=mask)
     group_size = 1 if kind is CDLoss else x.group_size
     return group_divergence(ours, theirs, group_size=group_size, tau=tau, mask_NHW=mask)

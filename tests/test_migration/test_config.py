@@ -346,7 +346,7 @@ def test_networks_chosen_by_name(tmp_path: Path) -> None:
     assert cfg.model.student.to_dict() == dict(config=config.format('b0'))
     assert cfg.model.teacher.config == config.format('b3')
     assert converted.report.commands == [
-        'python tools/convert_segdistill.py checkpoint '
+        'mmseg-kd convert-segdistill checkpoint '
         'pretrained/segformer.b3.512x512.ade.160k.pth '
         'pretrained/segformer.b3.512x512.ade.160k_mmseg.pth'
     ]
