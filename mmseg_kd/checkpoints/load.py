@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -127,6 +128,22 @@ def load_weights(model: nn.Module, source: str, strict: bool = True) -> LoadRepo
     return report
 
 
+# Keys as the authors of SegFormer, Hugging Face's copy of it, and those of Swin have them.
+_FOREIGN = re.compile(
+    r'patch_embed[1-4]\.proj\.|segformer\.encoder\.|layers\.\d\.blocks\.\d+\.attn\.qkv\.'
+)
+
+
+def conversion_hint(keys: Iterable[str]) -> str:
+    """How a checkpoint with keys that are not mmseg's is converted, as a sentence; else ''."""
+    if not any(map(_FOREIGN.search, keys)):
+        return ''
+    return (
+        " Its keys are those of NVIDIA's, Hugging Face's or Microsoft's files: convert it with "
+        'mmseg-kd convert-segdistill checkpoint FILE NEW.'
+    )
+
+
 def fit(
     ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], source: str
 ) -> tuple[dict[str, Tensor], LoadReport]:
@@ -161,5 +178,6 @@ def fit(
         raise CheckpointError(
             f'{source}: belongs to another network: none of its {len(theirs)} tensors fits. '
             f'It has {_some(sorted(theirs), 2)}; expected {_some(sorted(ours), 2)}.'
+            f'{conversion_hint(theirs)}'
         )
     return fitting, report

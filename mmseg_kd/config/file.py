@@ -43,7 +43,7 @@ def read_config_file(name: str) -> Config:
     files = set(_files_of(path))
     try:
         return Config.fromfile(path)
-    except Exception as error:  # a config is code: anything can be raised in it
+    except (Exception, SystemExit) as error:  # a config is code: anything can be raised in it
         if isinstance(error, ImportError) and 'custom modules' in str(error):
             raise ConfigError(
                 f'{path}: custom_imports: {error.__cause__}; modules are looked for from the '

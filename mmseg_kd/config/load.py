@@ -38,10 +38,15 @@ def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool 
         cfg = read_config(name)
         own = set(cfg.keys())
         apply_options(cfg, options or {}, '--cfg-options')
+    model = cfg.get('model')
+    if isinstance(model, Mapping) and model.get('type') == 'SDModule':
+        raise ConfigError(
+            f'{name}: is a config of SegDistill; convert it first: '
+            f'mmseg-kd convert-segdistill config {name} NEW.py'
+        )
     problems = Problems()
     with problems:
         check_keys(cfg, added=cfg.keys() - own)
-    model = cfg.get('model')
     if (needs_model or model is not None) and not (isinstance(model, Mapping) and 'type' in model):
         problems.add(
             ConfigError(f"{name}: expected model = dict(type='...', ...), got {short_repr(model)}.")

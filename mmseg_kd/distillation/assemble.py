@@ -186,6 +186,7 @@ def _check_that_layers_run(layers: Sequence[str], probed: Probe, where: str) -> 
     for layer in layers:
         if layer not in probed.outputs:
             raise ShapeError(
-                f'{where}: {layer!r} does not run in a forward pass; '
-                'tap a layer that does (mmseg-kd layers CONFIG prints them).'
+                f'{where}: {layer!r} does not run in a forward pass: it is '
+                'not used, or in training alone, as auxiliary branches inside a network are; tap a '
+                'layer that does (mmseg-kd layers CONFIG prints them).'
             )

@@ -85,7 +85,7 @@ def import_quietly(*modules: str) -> None:
             print(line, file=sys.stdout)
 
 
-def explain(error: Exception, length: int = 400) -> str:
+def explain(error: BaseException, length: int = 400) -> str:
     """An error of the hosts in a line, with the nearest names for an unknown type.
 
     Args:

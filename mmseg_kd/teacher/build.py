@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmseg_kd.checkpoints import LoadReport, load_weights
+from mmseg_kd.checkpoints.load import conversion_hint
 from mmseg_kd.config.network_spec import NetworkSpec
 from mmseg_kd.errors import CheckpointError, ConfigError, Problems
 from mmseg_kd.networks.forward import as_network
@@ -83,10 +84,15 @@ def _load(network: nn.Module, spec: NetworkSpec, label: str, used: Collection[st
         if key in used
     ]
     if spec.strict and (missing or mismatched):
+        hint = conversion_hint(report.unexpected)
         raise CheckpointError(
             f'{spec.checkpoint}: does not fit the {label}. In the layers that '
             f'distillation uses {len(missing)} tensors are missing and {len(mismatched)} '
-            f'have another shape, such as {(missing + mismatched)[0]}. Give the checkpoint '
-            'of the same architecture, or write strict=False to go on with what fits.'
+            f'have another shape, such as {(missing + mismatched)[0]}.'
+            + (
+                hint
+                or ' Give the checkpoint of the same architecture, or write strict=False to go on '
+                'with what fits.'
+            )
         )
     return report

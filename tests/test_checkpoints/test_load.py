@@ -295,3 +295,20 @@ def test_plain_pickle_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=rf'run code \({named}\)'):
             read_state_dict(str(path))
         assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        'backbone.patch_embed1.proj.weight',
+        'segformer.encoder.patch_embeddings.0.proj.weight',
+        'layers.0.blocks.0.attn.qkv.weight',
+    ],
+)
+def test_files_of_other_projects_are_to_be_converted(tmp_path: Path, key: str) -> None:
+    path = save({key: torch.zeros(2)}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='mmseg-kd convert-segdistill checkpoint'):
+        load_weights(nn.Linear(2, 2), str(path))
+    path = save(dict(other=torch.zeros(2)), tmp_path / 'b.pth')
+    with pytest.raises(CheckpointError, match=r'expected bias, weight\.$'):
+        load_weights(nn.Linear(2, 2), str(path))
