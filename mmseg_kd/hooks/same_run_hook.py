@@ -48,6 +48,10 @@ class SameRunHook(Hook):
         self.allow_changes = allow_changes
         self._made_of: dict[str, dict[str, str]] | None = None
 
+    def before_run(self, runner: Runner) -> None:
+        """Look at the teachers' files now: later they may be gone, which must not end the run."""
+        self._parts(runner)
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Say what the run is made of."""
         checkpoint[_ENTRY] = self._parts(runner)

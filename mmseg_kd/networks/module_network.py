@@ -23,8 +23,15 @@ class ModuleNetwork:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self.channels = channels_of(module, self.preprocessing)
-        self.input_sizes = sizes_of(module)
+
+    # Looked for when asked: a teacher of any module is wrapped anew in each step.
+    @property
+    def channels(self) -> int:
+        return channels_of(self._module, self.preprocessing)
+
+    @property
+    def input_sizes(self) -> list[tuple[int, int]]:
+        return sizes_of(self._module)
 
     def run(self, images_NCHW: Tensor) -> Any:
         return self._module(images_NCHW)
