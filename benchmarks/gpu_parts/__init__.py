@@ -1,0 +1,1 @@
+"""What `benchmarks/gpu.py` runs, one part a file."""
