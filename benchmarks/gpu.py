@@ -44,11 +44,11 @@ class Entry:
 
 
 PARTS = (
-    Entry('kernels', 120, 'the losses’ kernels against float64 on the CPU'),
-    Entry('training', 150, 'training steps and runs against the CPU’s'),
+    Entry('kernels', 120, 'the kernels of the losses against float64 on the CPU'),
+    Entry('training', 150, 'training steps and runs against those of the CPU'),
     Entry('losses', 90, 'time and memory of the losses'),
     Entry('steps', 150, 'time and memory of a whole step'),
-    Entry('teachers', 60, 'a teacher’s options, one by one'),
+    Entry('teachers', 60, 'the options of a teacher, one by one'),
     Entry('evaluation', 60, 'images a second of an evaluation'),
     Entry('loading', 45, 'the loader against the step, and the start-up'),
 )
