@@ -76,7 +76,7 @@ def _toy_plan(scratch: Path) -> Path:
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
-    import mmseg_kd.register
+    import mmseg_kd.register  # noqa: F401
     from mmseg_kd.config.load import load_config
     from mmseg_kd.datasets.toy_scenes.dataset import generate
 
