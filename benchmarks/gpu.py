@@ -50,7 +50,7 @@ PARTS = (
     Entry('steps', 150, 'time and memory of a whole step'),
     Entry('teachers', 60, 'a teacher’s options, one by one'),
     Entry('evaluation', 60, 'images a second of an evaluation'),
-    Entry('loading', 45, 'the loader against the step, and the start-up'),
+    Entry('loading', 60, 'the loader against the step, and the start-up'),
 )
 
 PACKAGES = (
