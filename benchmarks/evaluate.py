@@ -129,14 +129,16 @@ def make_network(row: Row, scores: Tensor, device: str) -> Any:
 
 def make(way: str, row: Row) -> Callable[[], None]:
     """A function that evaluates one image."""
-    return _evaluation(way, row)[0]
+    return make_evaluation(way, row, *make_scores(row))[0]
 
 
-def _evaluation(way: str, row: Row) -> tuple[Callable[[], None], Any]:
+def make_evaluation(
+    way: str, row: Row, scores: Tensor, label: Tensor
+) -> tuple[Callable[[], None], Any]:
+    """A function that evaluates one image, and its metric."""
     MMLogger.get_current_instance().setLevel('ERROR')
     init_default_scope('mmseg')
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    scores, label = make_scores(row)
     network = make_network(row, scores.to(device), device)
     if way == 'fast':
         assert use_lean_prediction(network)
@@ -163,17 +165,23 @@ def _evaluation(way: str, row: Row) -> tuple[Callable[[], None], Any]:
     return run, metric
 
 
-def have_equal_counts(row: Row) -> bool:
-    """Whether both ways count the same pixels; to be run in a process of its own."""
+def have_equal_counts(slow: Any, fast: Any) -> bool:
+    """Whether mmseg's metric and the fast one counted the same pixels in their first image."""
+    intersect, _, predicted, annotated = slow.results[0]
+    found = torch.stack([intersect, predicted, annotated]).long()
+    return torch.equal(found, torch.tensor(fast.results[0]))
+
+
+def check_counts(row: Row) -> bool:
+    """Whether both ways count the same; to be run in a process of its own."""
     torch.set_num_threads(1)
-    counts = []
+    scores, label = make_scores(row)
+    metrics = []
     for way in WAYS:
-        torch.manual_seed(0)
-        run, metric = _evaluation(way, row)
+        run, metric = make_evaluation(way, row, scores, label)
         run()
-        counts.append(metric.results[0])
-    (intersect, _, predicted, annotated), fast = counts
-    return torch.equal(torch.stack([intersect, predicted, annotated]).long(), torch.tensor(fast))
+        metrics.append(metric)
+    return have_equal_counts(*metrics)
 
 
 def fits(row: Row) -> bool:
@@ -213,7 +221,7 @@ def main() -> None:
         ways = WAYS if fits(row) else ('fast',)
         if len(ways) == 2:
             with multiprocessing.get_context('spawn').Pool(1) as pool:
-                if not pool.apply(have_equal_counts, (row,)):
+                if not pool.apply(check_counts, (row,)):
                     raise SystemExit(f'{row}: the counts differ.')
         found = measure({way: (make, way, row) for way in ways}, args.rounds, args.threads)
         print(line(row, found), flush=True)

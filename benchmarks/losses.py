@@ -25,6 +25,7 @@ import mmseg_kd.register
 from mmseg_kd.losses import functional
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
 from mmseg_kd.losses.functional import resize_map
+from mmseg_kd.losses.kernels import piecewise
 from mmseg_kd.losses.kernels.dispatch import group_divergence_at, pixel_divergence_at
 
 Loss = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
@@ -37,24 +38,29 @@ def _plain_cross_entropy(s: Tensor, t: Tensor, label: Tensor, size: tuple[int, i
     return F.cross_entropy(s, label, reduction='sum') + 0 * correct.sum()
 
 
-LOSSES: dict[str, tuple[Loss, Loss]] = {
-    'KL': (
-        lambda s, t, label, size: functional.pixel_divergence(s, t, size=size, tau=1.0),
-        lambda s, t, label, size: pixel_divergence_at(s, t, size=size, tau=1.0),
-    ),
-    'CD': (
-        lambda s, t, label, size: functional.group_divergence(
-            s, t, size=size, group_size=1, tau=4.0
-        ),
-        lambda s, t, label, size: group_divergence_at(s, t, size=size, group_size=1, tau=4.0),
-    ),
-    'CGD': (
-        lambda s, t, label, size: functional.group_divergence(
-            s, t, size=size, group_size=10, tau=2.0
-        ),
-        lambda s, t, label, size: group_divergence_at(s, t, size=size, group_size=10, tau=2.0),
-    ),
-    'CE': (_plain_cross_entropy, lambda s, t, label, size: cross_entropy_sums(s, label)[0]),
+def _divergences(pixel: Any, group: Any) -> dict[str, Loss]:
+    return {
+        'KL': lambda s, t, label, size: pixel(s, t, size=size, tau=1.0),
+        'CD': lambda s, t, label, size: group(s, t, size=size, group_size=1, tau=4.0),
+        'CGD': lambda s, t, label, size: group(s, t, size=size, group_size=10, tau=2.0),
+    }
+
+
+def _cross_entropy(s: Tensor, t: Tensor, label: Tensor, size: tuple[int, int]) -> Tensor:
+    return cross_entropy_sums(s, label)[0]
+
+
+# On a CPU ours are the pieces.
+WAYS: dict[str, dict[str, Loss]] = {
+    'plain': {
+        **_divergences(functional.pixel_divergence, functional.group_divergence),
+        'CE': _plain_cross_entropy,
+    },
+    'pieces': {
+        **_divergences(piecewise.pixel_divergence, piecewise.group_divergence),
+        'CE': _cross_entropy,
+    },
+    'ours': {**_divergences(pixel_divergence_at, group_divergence_at), 'CE': _cross_entropy},
 }
 
 
@@ -82,7 +88,7 @@ class Row:
 
 def cases() -> Iterator[tuple[str, list[Case]]]:
     """The tables, each with its title."""
-    yield 'losses', [Case(loss) for loss in LOSSES]
+    yield 'losses', [Case(loss) for loss in WAYS['ours']]
     # With more classes the plain formula's maps at the largest size take more than 20 GB.
     sizes = (256, 512, 1024, 2048)
     yield 'output size', [Case('CGD', 1, 19, n // 4, n) for n in sizes]
@@ -91,27 +97,30 @@ def cases() -> Iterator[tuple[str, list[Case]]]:
     yield 'batch', [Case('CGD', b, 19) for b in (1, 4, 16)]
 
 
-def make(case: Case, is_plain: bool) -> Callable[[], None]:
-    """One way of a case, on random maps."""
+def make(case: Case, way: str) -> Callable[[], None]:
+    """One of `WAYS` of a case, on random maps."""
+    return make_step(case, WAYS[way][case.loss])
+
+
+def make_step(case: Case, loss: Loss) -> Callable[[], None]:
+    """A loss of a case and its backward pass, on random maps."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     shape = (case.batch, case.classes, case.native, case.native)
     student = torch.randn(shape, device=device, requires_grad=True)
     teacher = torch.randn(shape, device=device)
     size = (case.output, case.output)
     label = torch.randint(case.classes, (case.batch, *size), device=device)
-    loss = LOSSES[case.loss][0 if is_plain else 1]
 
     def step() -> None:
-        student.grad = None
         loss(student, teacher, label, size).backward()
+        student.grad = None
 
     return step
 
 
 def measure_case(case: Case, rounds: int, threads: int) -> Row:
     """Both ways of a case."""
-    ways = {'plain': (make, case, True), 'ours': (make, case, False)}
-    found = measure(ways, rounds, threads)
+    found = measure({way: (make, case, way) for way in ('plain', 'ours')}, rounds, threads)
     plain, ours = found['plain'], found['ours']
     return Row(case, plain.seconds, ours.seconds, plain.mib, ours.mib)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,37 +43,70 @@ LAYER = 'decode_head.conv_seg'
 WAYS = ('ours', 'floor', 'usual')
 
 
-def make_batch(batch: int, size: int, classes: int, device: str) -> tuple[torch.Tensor, list[Any]]:
+def make_batch(
+    batch: int, size: tuple[int, int], classes: int, device: str
+) -> tuple[torch.Tensor, list[Any]]:
     """Normalised images and samples, as a data preprocessor gives them."""
     samples = []
     for _ in range(batch):
         sample = SegDataSample(metainfo=dict(padding_size=[0, 0, 0, 0]))
-        label = torch.randint(classes, (1, size, size), device=device)
+        label = torch.randint(classes, (1, *size), device=device)
         sample.gt_sem_seg = PixelData(data=label)
         samples.append(sample)
-    return torch.randn(batch, 3, size, size, device=device), samples
+    return torch.randn(batch, 3, *size, device=device), samples
+
+
+class Stepper:
+    """One of `WAYS`, with networks and an optimiser of its own.
+
+    Args:
+        way: Its name.
+        config: Of a distillation.
+        options: Changes to the config.
+    """
+
+    def __init__(
+        self, way: str, config: str = CONFIG, options: Mapping[str, Any] | None = None
+    ) -> None:
+        MMLogger.get_current_instance().setLevel('ERROR')
+        init_default_scope('mmseg')
+        self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        cfg = load_config(config, options).model
+        models = {
+            side: replace_sync_bn(
+                without_initialisation(parse_network(cfg[side], side, True).model)
+            )
+            for side in ('student', 'teacher')
+        }
+        step = {'ours': _ours, 'floor': _floor, 'usual': _usual}[way]
+        self.network, self.losses = step(models, cfg.distillation, self.device)
+        self.optimiser = OptimWrapper(torch.optim.AdamW(self.network.parameters(), lr=1e-6))
+
+    def on_batch(
+        self, batch: int, size: tuple[int, int], autocast: bool = False
+    ) -> Callable[[], None]:
+        """A function that takes one step on a random batch.
+
+        Args:
+            batch: How many images.
+            size: Their height and width.
+            autocast: In bfloat16, as mmengine's AmpOptimWrapper.
+        """
+        classes = self.network.decode_head.num_classes
+        inputs, samples = make_batch(batch, size, classes, self.device)
+
+        def run() -> None:
+            with torch.autocast(self.device, torch.bfloat16, enabled=autocast):
+                losses = self.losses(inputs, samples)
+            total, _ = self.network.parse_losses(losses)
+            self.optimiser.update_params(total)
+
+        return run
 
 
 def make(way: str, batch: int, size: int) -> Callable[[], None]:
     """A function that takes one step."""
-    MMLogger.get_current_instance().setLevel('ERROR')
-    init_default_scope('mmseg')
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    cfg = load_config(CONFIG, None).model
-    models = {
-        side: replace_sync_bn(without_initialisation(parse_network(cfg[side], side, True).model))
-        for side in ('student', 'teacher')
-    }
-    step = {'ours': _ours, 'floor': _floor, 'usual': _usual}[way]
-    network, losses = step(models, cfg.distillation, device)
-    optimiser = OptimWrapper(torch.optim.AdamW(network.parameters(), lr=1e-6))
-    inputs, samples = make_batch(batch, size, network.decode_head.num_classes, device)
-
-    def run() -> None:
-        total, _ = network.parse_losses(losses(inputs, samples))
-        optimiser.update_params(total)
-
-    return run
+    return Stepper(way).on_batch(batch, (size, size))
 
 
 Step = tuple[Any, Callable[[torch.Tensor, list[Any]], dict[str, torch.Tensor]]]
@@ -113,7 +146,7 @@ def _floor(models: dict[str, Any], distillation: Any, device: str) -> Step:
 
 
 def _usual(models: dict[str, Any], distillation: Any, device: str) -> Step:
-    student = MODELS.build(models['student']).to(device).train()
+    student: Any = MODELS.build(models['student']).to(device).train()
     teacher = MODELS.build(models['teacher']).to(device).eval().requires_grad_(False)
     taps: dict[str, torch.Tensor] = {}
     for name, network in (('student', student), ('teacher', teacher)):

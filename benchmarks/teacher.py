@@ -31,6 +31,7 @@ from turns import device_name, measure
 
 import mmseg_kd.register
 from mmseg_kd.config.network_spec import parse_network
+from mmseg_kd.config.teacher_options import TeacherOptions
 from mmseg_kd.networks.build import build_network, without_initialisation
 from mmseg_kd.teacher import Teacher
 
@@ -55,30 +56,44 @@ WAYS = (*MODES, *OPTIONS)
 
 def make(way: str, config: str, batch: int, size: int) -> Callable[[], Any]:
     """A forward pass of the teacher in one of `WAYS`."""
-    MMLogger.get_current_instance().setLevel('ERROR')
-    init_default_scope('mmseg')
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    images_NCHW = torch.randn(batch, 3, size, size, device=device)
-    options = dict(config=config, **OPTIONS.get(way, {}))
-    spec = parse_network(options, 'teacher', is_teacher=True)
-    network = build_network(without_initialisation(spec.model), 'teacher').to(device).eval()
-    if way in OPTIONS:
-        return _lean(Teacher(network, LAYERS, options=spec.options), images_NCHW)
-    label_NHW = torch.randint(0, network.num_classes, (batch, size, size), device=device)
+    if way in MODES:
+        return make_mode(MODES[way], dict(config=config), batch, size)
+    return make_lean(dict(config=config, **OPTIONS[way]), batch, size)
+
+
+def make_mode(mode: str, network: dict[str, Any], batch: int, size: int) -> Callable[[], None]:
+    """A forward pass of mmseg's network."""
+    built, images_NCHW, _ = _build(network, batch, size)
+    label_NHW = torch.randint(0, built.num_classes, (batch, size, size), device=images_NCHW.device)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in label_NHW]
 
     def run() -> None:
         with torch.no_grad():
-            network(images_NCHW, samples, mode=MODES[way])
+            built(images_NCHW, samples, mode=mode)
 
     return run
 
 
-def _lean(teacher: Teacher, images_NCHW: Tensor) -> Callable[[], Any]:
-    def run() -> None:
-        teacher.join(teacher(images_NCHW).outputs)
+def make_lean(network: dict[str, Any], batch: int, size: int) -> Callable[[], dict[str, Tensor]]:
+    """A forward pass of a teacher, a network with its options; returns its taps."""
+    built, images_NCHW, options = _build(network, batch, size)
+    teacher = Teacher(built, LAYERS, options=options)
+
+    def run() -> dict[str, Tensor]:
+        outputs = teacher(images_NCHW).outputs
+        teacher.join(outputs)
+        return outputs
 
     return run
+
+
+def _build(network: dict[str, Any], batch: int, size: int) -> tuple[Any, Tensor, TeacherOptions]:
+    MMLogger.get_current_instance().setLevel('ERROR')
+    init_default_scope('mmseg')
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    spec = parse_network(network, 'teacher', is_teacher=True)
+    built = build_network(without_initialisation(spec.model), 'teacher').to(device).eval()
+    return built, torch.randn(batch, 3, size, size, device=device), spec.options
 
 
 def main() -> None:

@@ -1,11 +1,13 @@
-"""Several ways to do one thing, timed in turns, each in a process of its own.
+"""Several ways to do one thing, timed in turns, each in a process of its own or all in this one.
 
 Turns keep what else the machine does from falling on one way alone; processes keep the peaks of
-their memory apart.
+their memory apart, which a GPU's allocator does by itself.
 """
 
 from __future__ import annotations
 
+import gc
+import math
 import multiprocessing
 import resource
 import statistics
@@ -21,10 +23,14 @@ import torch
 # Builds what is to be timed, in the process that runs it.
 Factory = Callable[..., Callable[[], Any]]
 
+# A turn in this process takes as many calls as fill this time, on a clock of a microsecond.
+TURN_S = 0.02
+LEAST_ROUNDS = 3
+
 
 @dataclass(frozen=True)
 class Measured:
-    """The median of a way's seconds, and the MiB it needed above what its factory left."""
+    """The median of a way's seconds, and the MiB it needed above what was held before."""
 
     seconds: float
     mib: float
@@ -42,7 +48,7 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def _held() -> float:
+def held_mib() -> float:
     """The memory held now, in MiB."""
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated() / 2**20
@@ -52,18 +58,33 @@ def _held() -> float:
     return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
+def _turn(way: Callable[[], Any], calls: int = 1) -> tuple[float, float]:
+    """The seconds of a call, and the peak of memory."""
+    if not torch.cuda.is_available():
+        begun = time.perf_counter()
+        for _ in range(calls):
+            way()
+        return (time.perf_counter() - begun) / calls, _peak()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    start.record()
+    for _ in range(calls):
+        way()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3 / calls, _peak()
+
+
 def _serve(factory: Factory, args: tuple[Any, ...], threads: int, pipe: Connection) -> None:
     """Run a way each time that the other end asks, and answer with seconds and MiB."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     way = factory(*args)
-    before = _held()
+    before = held_mib()
     while pipe.recv():
-        begun = time.perf_counter()
-        way()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        pipe.send((time.perf_counter() - begun, _peak() - before))
+        seconds, peak = _turn(way)
+        pipe.send((seconds, peak - before))
 
 
 def measure(ways: Mapping[str, tuple[Any, ...]], rounds: int, threads: int) -> dict[str, Measured]:
@@ -101,3 +122,55 @@ def measure(ways: Mapping[str, tuple[Any, ...]], rounds: int, threads: int) -> d
         name: Measured(statistics.median(values[1:]), peaks[name])
         for name, values in seconds.items()
     }
+
+
+def measure_here(
+    ways: Mapping[str, Callable[[], Any]], rounds: int, seconds: float = math.inf
+) -> dict[str, Measured]:
+    """Time several ways in turns in this process; two calls of each warm up.
+
+    Args:
+        ways: By name.
+        rounds: How often each is timed.
+        seconds: After these there are no more rounds, if there have been a few.
+
+    Returns:
+        What was measured; a way for which the GPU has no memory is left out.
+    """
+    begun = time.perf_counter()
+    calls = {}
+    for name, way in ways.items():
+        if _has_memory(way):
+            once, _ = _turn(way)
+            calls[name] = max(1, min(100, math.ceil(TURN_S / once)))
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for done in range(rounds):
+        if done >= LEAST_ROUNDS and time.perf_counter() - begun > seconds:
+            break
+        for name in calls:
+            before = held_mib()
+            once, peak = _turn(ways[name], calls[name])
+            found[name].append((once, peak - before))
+    return {
+        name: Measured(statistics.median(t for t, _ in turns), max(mib for _, mib in turns))
+        for name, turns in found.items()
+    }
+
+
+def _has_memory(way: Callable[[], Any]) -> bool:
+    """Whether a call, the first, finds memory enough."""
+    try:
+        way()
+        return True
+    except torch.OutOfMemoryError:
+        pass
+    # Only here is the traceback gone, with all that its frames held.
+    free_memory()
+    return False
+
+
+def free_memory() -> None:
+    """Give back what nobody holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
