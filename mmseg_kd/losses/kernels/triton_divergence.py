@@ -76,19 +76,18 @@ def _places(
 ) -> _Places:
     """The places for blocks of up to `most_rows` rows, a power of two."""
     y, x = (_places_of_side(*sides, align_corners) for sides in zip(size, out_size, strict=True))
-    (low, fraction, first, following) = (
-        torch.cat(of_sides).to(device) for of_sides in zip(y, x, strict=True)
-    )
-    index = torch.cat([y[3][y[0]], x[3][x[0]]]).to(device)
+    (low, fraction, first, following) = (torch.cat(of_sides) for of_sides in zip(y, x, strict=True))
+    index = torch.cat([y[3][y[0]], x[3][x[0]]])
     ratio = max(out_size[0] / size[0], 1.0)
     rows = min(most_rows, 2 ** math.ceil(math.log2(ratio)))
     bounds = y[2].tolist()
     blocks = [first_y for begin, end in pairwise(bounds) for first_y in range(begin, end, rows)]
+    # Nothing is computed on the device: a copy is there when it returns, and so for every stream.
     return _Places(
-        torch.stack([low, index]).int(),
-        fraction.float(),
-        torch.stack([first, following]).int(),
-        torch.tensor([*blocks, out_size[0]], device=device, dtype=torch.int32),
+        torch.stack([low, index]).int().to(device),
+        fraction.float().to(device),
+        torch.stack([first, following]).int().to(device),
+        torch.tensor([*blocks, out_size[0]], dtype=torch.int32).to(device),
         rows,
     )
 
@@ -265,26 +264,35 @@ class _Divergence(torch.autograd.Function):
 
 
 def _try_out(pixel_loss: Any, group_loss: Any, device: torch.device) -> list[Tensor]:
-    """Values and gradients of two losses on small maps."""
+    """Values and gradients of two losses on small maps, on the CPU."""
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(1, 3, 5, 7, generator=generator).to(device) for _ in range(2))
     size = (13, 17)
-    mask = (torch.rand(1, *size, generator=generator) > 0.3).to(device)
     found = []
-    with torch.enable_grad():
+    # Whatever mode the first call of a loss is in: the answer is for all of them.
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        student, teacher = (
+            torch.randn(1, 3, 5, 7, generator=generator).to(device) for _ in range(2)
+        )
+        mask = (torch.rand(1, *size, generator=generator) > 0.3).to(device)
         student.requires_grad_()
         for loss in (
             pixel_loss(student, teacher, size=size, tau=2.0, mask_NHW=mask),
             group_loss(student, teacher, size=size, group_size=2, tau=2.0, mask_NHW=mask),
         ):
-            found += [loss.detach(), *torch.autograd.grad(loss, student)]
+            found += [loss.detach().cpu(), torch.autograd.grad(loss, student)[0].cpu()]
     return found
 
 
 @cache
 def _is_right(device: torch.device) -> bool:
     """Whether a GPU runs the kernels and they give there what `piecewise` gives; warns if not."""
-    expected = _try_out(piecewise.pixel_divergence, piecewise.group_divergence, device)
+    # On the CPU, where no setting for a GPU's matrix products is in the way.
+    cpu = torch.device('cpu')
+    expected = _try_out(piecewise.pixel_divergence, piecewise.group_divergence, cpu)
     try:
         found = _try_out(pixel_divergence, group_divergence, device)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

@@ -429,6 +429,16 @@ class TestOutsideTheInterpreter:
         with pytest.warns(UserWarning, match='not close'):
             assert not triton_divergence._is_right.__wrapped__(device)
 
+    @pytest.mark.parametrize(
+        'mode', [torch.no_grad, torch.inference_mode, lambda: torch.autocast('cpu', torch.bfloat16)]
+    )
+    def test_the_mode_of_the_first_call_does_not_matter(self, mode: Any) -> None:
+        losses = (piecewise.pixel_divergence, piecewise.group_divergence, torch.device('cpu'))
+        expected = triton_divergence._try_out(*losses)
+        with mode():
+            found = triton_divergence._try_out(*losses)
+        torch.testing.assert_close(found, expected, rtol=0.0, atol=0.0)
+
     def test_without_triton(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, 'triton', None)
         spec = importlib.util.spec_from_file_location('without_triton', triton_kernels.__file__)
