@@ -120,6 +120,8 @@ def test_in_the_interpreter() -> None:
         text=True,
         check=False,
     )
+    if 'only 0-dimensional arrays can be converted' in done.stdout:
+        pytest.skip(f'the interpreter of Triton {triton.__version__} is too old for this NumPy')
     assert done.returncode == 0, f'{done.stdout}\n{done.stderr}'
 
 
