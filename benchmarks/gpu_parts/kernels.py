@@ -529,12 +529,51 @@ def bits(part: Part) -> None:
         figures['cases'] = len(cases)
 
 
+def not_finite(part: Part) -> None:
+    """Scores that are infinite or NaN: the compiler and the interpreter order these differently."""
+    size: Size = (3, 3)
+    cases = [Case(size, size, size, g, 1, mask='random') for g in (None, 2)]
+    fills = (torch.nan,) if part.rehearse else (torch.nan, torch.inf, -torch.inf, -1e30)
+    with part.check('what the mask hides may hold anything') as figures:
+        for case in cases:
+            student_NChw, teacher_NChw = case.maps(part.device)
+            mask_NHW = case.mask_NHW(part.device)
+            assert mask_NHW is not None
+            expected = result(in_kernels(case, teacher_NChw, mask_NHW), student_NChw)
+            for fill in fills:
+                student, teacher = (
+                    x.masked_fill(~mask_NHW[:, None], fill) for x in (student_NChw, teacher_NChw)
+                )
+                found = result(in_kernels(case, teacher, mask_NHW), student)
+                assert torch.equal(found[0], expected[0]), (fill, str(case))
+                assert torch.equal(found[1], expected[1]), (fill, str(case))
+        figures['cases'] = len(fills) * len(cases)
+    with part.check('what is not finite elsewhere is never a finite loss') as figures:
+        figures['cases'] = 0
+        for case in cases:
+            for to_size in (size, (2, 2)):
+                for side in (0, 1):
+                    for fill in fills[:3]:
+                        both = case.maps(part.device)
+                        both[side][0, 2, 1, 1] = fill
+                        of_size = replace(case, size=to_size, mask='all')
+                        value, gradient_NChw = result(in_kernels(of_size, both[1]), both[0])
+                        told = f'{fill} on side {side}: {value}, {of_size}'
+                        assert not value.isfinite(), told
+                        # A score of minus infinity has the probability 0.
+                        assert fill == -torch.inf or not gradient_NChw.isfinite().all(), told
+                        figures['cases'] += 1
+
+
 def large_offsets(part: Part) -> None:
     """Addresses that need more than 32 bits."""
     far = 2**9 if part.rehearse else 2**31
 
     def needs(gib: float) -> None:
-        free = math.inf if part.rehearse else torch.cuda.mem_get_info()[0] / 2**30
+        free = math.inf
+        if not part.rehearse:
+            torch.cuda.empty_cache()
+            free = torch.cuda.mem_get_info()[0] / 2**30
         if free < gib:
             raise NotHereError(f'{gib:.0f} GiB of memory, of which {free:.0f} are free')
 
@@ -917,6 +956,7 @@ SECTIONS = (
     small_maps,
     real_maps,
     bits,
+    not_finite,
     large_offsets,
     # What follows runs without Triton.
     cross_entropy,
