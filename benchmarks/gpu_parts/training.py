@@ -27,6 +27,7 @@ from mmengine.registry import init_default_scope
 import mmseg_kd.register  # noqa: F401  what configs name
 from gpu_parts import counts, mixed_precision
 from mmseg_kd.schedules import at_iteration
+from mmseg_kd.teacher.side_stream import SideStream
 
 # Sums in another order: what float32 and some thirty layers with BatchNorm make of it.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 2e-3
@@ -79,7 +80,9 @@ def run(part: Part) -> None:
     check_reproducible(part, models['ResNet'], sizes)
     mixed_precision.check(part)
     counts.check(part)
-    check_memory(part, models['ResNet'], sizes)
+    check_stream(part)
+    for stream in (False, True):
+        check_memory(part, models['ResNet'], sizes, stream)
     for option in OPTIONS:
         for name, model in models.items():
             check_option(part, option, name, model, sizes)
@@ -93,6 +96,7 @@ def prepare() -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(max(len(os.sched_getaffinity(0)) // 2, 1))
     init_default_scope('mmseg')
     MMLogger.get_current_instance().setLevel('WARNING')
 
@@ -167,14 +171,13 @@ def take_step(network: nn.Module, sizes: Sizes, iteration: int = 0) -> Step:
 
 def losses_of(log: Mapping[str, Tensor]) -> dict[str, float]:
     """The losses and terms of a log."""
-    found = {name: value.item() for name, value in log.items() if 'acc' not in name}
-    assert all(math.isfinite(value) for value in found.values()), found
-    return found
+    return {name: value.item() for name, value in log.items() if 'acc' not in name}
 
 
 def farthest(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[float, str]:
     """The largest relative difference of two logs, and where it is."""
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
+    assert all(map(math.isfinite, (*ours.values(), *theirs.values()))), (ours, theirs)
     return max(
         (abs(ours[name] - theirs[name]) / max(abs(theirs[name]), 1e-6), name) for name in ours
     )
@@ -213,12 +216,26 @@ class Trained:
     weights: Mapping[str, Tensor]
 
 
-def train(part: Part, model: dict[str, Any], sizes: Sizes, **options: Any) -> Trained:
-    """Take some steps with a teacher that has `options`, all handed to the GPU without a pause."""
+def train(
+    part: Part, model: dict[str, Any], sizes: Sizes, on_device: bool = False, **options: Any
+) -> Trained:
+    """Take some steps with a teacher that has `options`.
+
+    Args:
+        part: Says where.
+        model: The wrapper, whose teacher is plain but for the options.
+        sizes: Of its batches.
+        on_device: The batches are there before, so that no step waits for one.
+        options: The teacher's.
+    """
     model = {**model, 'teacher': {**model['teacher'], **PLAIN, **options}}
     network = build(model).to(part.device)
     optimiser = builders.sgd(network)
     batches = [sizes.batch(seed) for seed in range(sizes.steps)]
+    if on_device:
+        for data in batches:
+            for values in data.values():
+                values[:] = [value.to(part.device) for value in values]
     logs = []
     network.train()
     for iteration, data in enumerate(batches):
@@ -274,25 +291,62 @@ def said() -> Iterator[list[str]]:
         compiled.print_log = before
 
 
-def check_memory(part: Part, model: dict[str, Any], sizes: Sizes) -> None:
+def check_stream(part: Part) -> None:
+    """A teacher far slower than its student, beside it, with nothing that makes either wait."""
+    sizes = Sizes(4, 2, 32, 3) if part.rehearse else Sizes(32, 8, 512, 10)
+    model = resnet_pair(part, sizes)
+    teacher = without_dropout(resnet(4 * sizes.width), sizes)
+    checkpoint = save_weights(teacher, part.scratch / 'large.pth')
+    model['teacher'] = {**teacher, 'checkpoint': checkpoint}
+    with part.check('stream: a slow teacher gives the same bits') as figures:
+        plain = train(part, model, sizes, on_device=True)
+        found = train(part, model, sizes, on_device=True, stream=True)
+        figures['farthest'], figures['in'] = max(map(farthest, found.losses, plain.losses))
+        assert found.losses == plain.losses, figures
+        assert builders.same_tensors(found.weights, plain.weights)
+        # Whether that could show: the same, with nobody waiting for the teacher.
+        with not_joined():
+            early = train(part, model, sizes, on_device=True, stream=True)
+        figures['differs without waiting'] = early.losses != plain.losses
+
+
+@contextmanager
+def not_joined() -> Iterator[None]:
+    """Inside, nobody waits for a teacher's stream."""
+    before = SideStream.join
+    SideStream.join = lambda self, made: None
+    try:
+        yield
+    finally:
+        SideStream.join = before
+
+
+def check_memory(part: Part, model: dict[str, Any], sizes: Sizes, stream: bool) -> None:
     """Whether steps leave something behind."""
-    with part.check('30 steps leave no memory behind') as figures:
+    kind = ', with a stream' if stream else ''
+    with part.check(f'steps leave no memory behind{kind}') as figures:
+        model = {**model, 'teacher': {**model['teacher'], 'stream': stream}}
         network = build(model).to(part.device)
         optimiser = builders.sgd(network)
         network.train()
         held = []
-        for iteration in range(6 if part.rehearse else 30):
+        for iteration in range(9 if part.rehearse else 40):
             with at_iteration(iteration):
                 network.train_step(sizes.batch(iteration % 3), optimiser)
             held.append(held_bytes(part))
-        figures['bytes after 3 steps'], figures['at the end'] = held[2], held[-1]
-        assert held[-1] <= held[2], held
+        third = len(held) // 3
+        # What another stream has read is free when it is done, some time later.
+        early, late = min(held[third : 2 * third]), min(held[2 * third :])
+        figures['steps'], figures['MiB'] = len(held), late / 2**20
+        figures['bytes more'] = late - early
+        assert late <= early, held
 
 
 def held_bytes(part: Part) -> int:
     """What tensors hold on the GPU, or in a rehearsal anywhere."""
     gc.collect()
     if not part.rehearse:
+        torch.cuda.synchronize()
         return torch.cuda.memory_allocated()
     tensors = (one for one in gc.get_objects() if isinstance(one, Tensor))
     return sum({one.data_ptr(): one.nbytes for one in tensors}.values())
