@@ -104,7 +104,7 @@ def build_runner(cfg: Config, runner_type: type[Runner] = Runner) -> Runner:
     with as_config_error('config'):
         runner = runner_type.from_cfg(cfg)
     if torch.are_deterministic_algorithms_enabled():
-        # Where there is no such algorithm, as for PSPNet's pooling on CUDA, torch shall warn: as the
+        # Where there is no such algorithm, as for PSPNet's pooling on CUDA, torch warns: as the
         # host leaves it, the run would end.
         torch.use_deterministic_algorithms(True, warn_only=True)
     runner.logger.addFilter(HostNoise())
