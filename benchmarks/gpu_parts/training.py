@@ -6,7 +6,7 @@ import gc
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -77,28 +77,46 @@ def run(part: Part) -> None:
     models = {name: one(part, sizes) for name, one in NETWORKS.items()}
     for name, model in models.items():
         check_step(part, name, model, sizes)
-    check_reproducible(part, models['ResNet'], sizes)
+    with deterministic():
+        check_reproducible(part, models['ResNet'], sizes)
+        check_stream(part)
     mixed_precision.check(part)
     counts.check(part)
-    check_stream(part)
     for stream in (False, True):
         check_memory(part, models['ResNet'], sizes, stream)
-    for option in OPTIONS:
-        for name, model in models.items():
-            check_option(part, option, name, model, sizes)
+    with deterministic():
+        counts.check_scores(part, ', with deterministic algorithms')
+        for option in OPTIONS:
+            for name, model in models.items():
+                check_option(part, option, name, model, sizes)
+    for switch in TF32:
+        check_tf32(part, switch, models['ResNet'], sizes)
 
 
 def prepare() -> None:
-    """Float32 in full, the same bits each time, and little in the log."""
-    # cuBLAS reads it when it starts.
+    """Float32 in full, and little in the log."""
+    # Of deterministic runs: cuBLAS reads it when it starts.
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
     torch.set_num_threads(max(len(os.sched_getaffinity(0)) // 2, 1))
     init_default_scope('mmseg')
     MMLogger.get_current_instance().setLevel('WARNING')
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Inside, equal inputs give equal bits, as with `--deterministic`.
+
+    PyTorch then has other kernels for what losses and heads do: not all is checked like this.
+    """
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False
 
 
 def resnet_pair(part: Part, sizes: Sizes) -> dict[str, Any]:
@@ -206,6 +224,42 @@ def check_step(part: Part, name: str, model: dict[str, Any], sizes: Sizes) -> No
         assert figures['of losses'] <= LOSS_TOLERANCE, figures
         assert figures['of gradients'] <= GRADIENT_TOLERANCE, figures
         assert figures['of one gradient'] <= 5 * GRADIENT_TOLERANCE, figures
+
+
+def _set_new(precision: str) -> None:
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision
+
+
+def _set_flags(is_on: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = is_on
+    torch.backends.cudnn.allow_tf32 = is_on
+
+
+# Ways in which users allow less than float32, each with the way back; PyTorch wants no mixture of
+# the last with the others.
+TF32: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+    'allow_tf32': (lambda: _set_flags(True), lambda: _set_flags(False)),
+    'set_float32_matmul_precision': (
+        lambda: torch.set_float32_matmul_precision('high'),
+        lambda: torch.set_float32_matmul_precision('highest'),
+    ),
+    'fp32_precision': (lambda: _set_new('tf32'), lambda: _set_new('ieee')),
+}
+
+
+def check_tf32(part: Part, switch: str, model: dict[str, Any], sizes: Sizes) -> None:
+    """A step where the user has allowed TF32, which the losses do not use."""
+    with part.check(f'a step with TF32 allowed by {switch}') as figures:
+        expected = take_step(build(model).to(part.device), sizes)
+        allow, forbid = TF32[switch]
+        allow()
+        try:
+            found = take_step(build(model).to(part.device), sizes)
+        finally:
+            forbid()
+        figures['of losses'], figures['in'] = farthest(found.losses, expected.losses)
+        assert figures['of losses'] <= 0.02, figures
 
 
 @dataclass(frozen=True)
