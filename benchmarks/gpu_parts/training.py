@@ -78,7 +78,8 @@ def run(part: Part) -> None:
     for name, model in models.items():
         check_step(part, name, model, sizes)
     with deterministic():
-        check_reproducible(part, models['ResNet'], sizes)
+        for name, model in models.items():
+            check_reproducible(part, name, model, sizes)
         check_stream(part)
     mixed_precision.check(part)
     counts.check(part)
@@ -302,9 +303,9 @@ def train(
 _PLAIN: dict[str, Trained] = {}
 
 
-def check_reproducible(part: Part, model: dict[str, Any], sizes: Sizes) -> None:
+def check_reproducible(part: Part, name: str, model: dict[str, Any], sizes: Sizes) -> None:
     """Whether equal runs give equal bits, without which no option can be asked to."""
-    with part.check('two equal runs end with the same bits'):
+    with part.check(f'{name}: the same steps twice end with the same bits'):
         one, other = (train(part, model, sizes) for _ in range(2))
         assert one.losses == other.losses
         assert builders.same_tensors(one.weights, other.weights)
@@ -316,6 +317,7 @@ def check_option(part: Part, option: str, name: str, model: dict[str, Any], size
     if part.rehearse and options.get('compile'):
         # All of it but the C++ compiler, which takes a minute.
         options = {**options, 'compile': dict(backend='aot_eager')}
+    torch.compiler.reset()  # what it has compiled for one network counts for all
     promise = 'the same bits' if tolerance == 0 else f'losses to {tolerance:g}'
     with part.check(f'{name}, teacher with {option}: {promise}') as figures, said() as lines:
         if name not in _PLAIN:
@@ -348,11 +350,10 @@ def said() -> Iterator[list[str]]:
 def check_stream(part: Part) -> None:
     """A teacher far slower than its student, beside it, with nothing that makes either wait."""
     sizes = Sizes(4, 2, 32, 3) if part.rehearse else Sizes(32, 8, 512, 10)
-    model = resnet_pair(part, sizes)
-    teacher = without_dropout(resnet(4 * sizes.width), sizes)
-    checkpoint = save_weights(teacher, part.scratch / 'large.pth')
-    model['teacher'] = {**teacher, 'checkpoint': checkpoint}
     with part.check('stream: a slow teacher gives the same bits') as figures:
+        teacher = without_dropout(resnet(4 * sizes.width), sizes)
+        checkpoint = save_weights(teacher, part.scratch / 'large.pth')
+        model = {**resnet_pair(part, sizes), 'teacher': {**teacher, 'checkpoint': checkpoint}}
         plain = train(part, model, sizes, on_device=True)
         found = train(part, model, sizes, on_device=True, stream=True)
         figures['farthest'], figures['in'] = max(map(farthest, found.losses, plain.losses))
