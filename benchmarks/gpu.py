@@ -45,7 +45,7 @@ class Entry:
 
 PARTS = (
     Entry('kernels', 110, 'the kernels of the losses against float64 on the CPU'),
-    Entry('training', 100, "training steps against a CPU's, and a teacher's options"),
+    Entry('training', 140, "training steps against a CPU's, and a teacher's options"),
     Entry('runs', 100, 'runs that are killed, stopped, launched and exported'),
     Entry('losses', 90, 'time and memory of the losses'),
     Entry('steps', 110, 'time and memory of a whole step'),

@@ -39,8 +39,9 @@ pytestmark = [
 
 WAIT_S = 240
 CLOCKS = {'train/time', 'train/data_time', 'val/time', 'val/data_time'}
-# What is of the process and not of the training: when it began, and how long it will take.
-OF_THE_PROCESS = {'time', 'experiment_name', 'eta', *CLOCKS}
+# What is of the process and not of the training: when it began, how long it will take, and the
+# config's text, which says whether to resume.
+OF_THE_PROCESS = {'time', 'experiment_name', 'eta', 'cfg', *CLOCKS}
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,13 @@ LAST, KILLED = 40, 16
 SYNC_BN = dict(type='SyncBN', requires_grad=True)
 RANKS, IMAGES = 2, 2
 
-# Longer than anybody waits.
-ENDLESS = """
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000000, val_interval=1000000)
-default_hooks['checkpoint'] = dict(type='CheckpointHook', by_epoch=False, interval=1000000)
+# Longer than anybody waits, but not for ever, should nobody be left to end it.
+LONG = """
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=3000, val_interval=3000)
+default_hooks['checkpoint'] = dict(type='CheckpointHook', by_epoch=False, interval=3000)
 """
+# Batches made by other processes, into memory that a GPU reads by itself.
+WORKERS = ['train_dataloader.num_workers=2', 'train_dataloader.pin_memory=True']
 LAUNCHED = """
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=4)
 """
@@ -52,21 +55,28 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=4)
 def run(part: Part) -> None:
     """Begin all runs at once, and see what becomes of them."""
     init_default_scope('mmseg')
-    with Runs(part) as runs:
+    with Runs(part) as runs, ExitStack() as stack:
         everything = _begin(runs)
+        ranks: Ranks | None = None
+        with part.check('two ranks on one device begin'):
+            ranks = stack.enter_context(Ranks(part))
         with part.check('a run is killed in the middle') as figures:
             _kill(runs, everything, figures)
         with part.check('a run that is told to stop writes its checkpoint') as figures:
             _check_stopped(runs, figures)
-        with part.check('equal runs with --deterministic end with the same bits') as figures:
+        with part.check(
+            'with --deterministic and two workers, or none, a run ends with the same bits'
+        ) as figures:
             _check_same(runs, 'again', figures)
         with part.check('killed and resumed, it ends with the same bits') as figures:
             _check_same(runs, 'killed', figures)
         with part.check('mmseg-kd launch 1: DDP and SyncBN') as figures:
             _check_launched(runs, figures)
-        for norm, name in ((GN, 'GN'), (SYNC_BN, 'SyncBN')):
-            with part.check(f'two ranks with gloo and {name} give the gradients of one') as figures:
-                _check_ranks(part, norm, figures)
+        for norm in ranks.models if ranks is not None else ():
+            with part.check(f'two ranks with gloo and {norm} give the gradients of one') as figures:
+                ranks.check(norm, figures)
+        with part.check('no run gave anything up'):
+            _check_logs(runs)
         for to in ('mmseg', 'onnx'):
             with part.check(f'the student is exported to {to}') as figures:
                 _check_exported(runs, everything, to, figures)
@@ -127,10 +137,11 @@ def _begin(runs: Runs) -> Path:
     for name in ('everything', 'small', 'synchronised'):
         (folder / name).mkdir()
     everything = write_everything(folder / 'everything')
-    for name in ('killed', 'whole', 'again'):
+    for name in ('killed', 'whole'):
         runs.begin(name, everything, '--deterministic')
-    endless = Path(write_project(folder / 'small', ENDLESS))
-    runs.begin('stopped', endless, *([] if runs.part.rehearse else ['--amp']))
+    runs.begin('again', everything, '--deterministic', '--cfg-options', *WORKERS)
+    long = Path(write_project(folder / 'small', LONG))
+    runs.begin('stopped', long, *([] if runs.part.rehearse else ['--amp']))
     synchronised = Path(write_project(folder / 'synchronised', LAUNCHED))
     text = synchronised.read_text(encoding='utf-8').replace("'BN'", "'SyncBN'")
     assert text.count("'SyncBN'") > 1
@@ -196,6 +207,8 @@ def _check_stopped(runs: Runs, figures: dict[str, Any]) -> None:
 
 
 def _check_exported(runs: Runs, config: Path, to: str, figures: dict[str, Any]) -> None:
+    if runs.part.seconds_left < 15:
+        raise NotHereError('no time is left')
     assert runs.wait('whole') == 0
     checkpoint = runs.folder / 'whole' / f'iter_{LAST}.pth'
     try:
@@ -210,20 +223,94 @@ def _check_exported(runs: Runs, config: Path, to: str, figures: dict[str, Any]) 
     assert file.agreement.labels > 0.999
 
 
-# Two ranks on one GPU, which NCCL refuses and gloo does not.
+def _check_logs(runs: Runs) -> None:
+    """What fails beside a training ends in a line of its log alone."""
+    for name in ('whole', 'killed', 'stopped', 'launched'):
+        lines = runs[name].output().splitlines()
+        given_up = ('The training goes on without', 'do without', 'Not logged')
+        found = [line for line in lines if any(words in line for words in given_up)]
+        assert not found, (name, found)
 
 
-def _model(norm: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
-    teacher = resnet(8, norm=GN)
-    features = 'backbone.layer1'
-    return wrapper_config(
-        resnet(4, norm=norm, dropout=0.0),
-        teacher,
-        str(checkpoint) if checkpoint.exists() else save_weights(teacher, checkpoint),
-        term(loss='KLLoss', weight=2.0),
-        term(loss=dict(type='CGDLoss', group_size=2, tau=2.0, shuffle_interval=1), weight=3.0),
-        term(features, features, 'CDLoss', weight=10.0),
+class Ranks:
+    """Two ranks on one GPU, which NCCL refuses and gloo does not."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.models = {'GN': self._model(GN), 'SyncBN': self._model(SYNC_BN)}
+        self.folder = part.scratch / 'ranks'
+        self.folder.mkdir()
+        # A process that has begun with CUDA cannot be forked; where none has, a fork is quick.
+        context: Any = multiprocessing.get_context('fork' if part.rehearse else 'spawn')
+        models = dict(self.models)
+        if part.rehearse:
+            del models['SyncBN']
+        port = free_port()
+        self._ranks = [
+            context.Process(target=run_rank, args=(rank, port, models, part.device, self.folder))
+            for rank in range(RANKS)
+        ]
+
+    def _model(self, norm: dict[str, Any]) -> dict[str, Any]:
+        teacher, features = resnet(8, norm=GN), 'backbone.layer1'
+        return wrapper_config(
+            resnet(4, norm=norm, dropout=0.0),
+            teacher,
+            save_weights(teacher, self.part.scratch / 'teacher.pth'),
+            term(loss='KLLoss', weight=2.0),
+            term(loss=dict(type='CGDLoss', group_size=2, tau=2.0, shuffle_interval=1), weight=3.0),
+            term(features, features, 'CDLoss', weight=10.0),
+        )
+
+    def __enter__(self) -> Ranks:
+        for rank in self._ranks:
+            rank.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for rank in self._ranks:
+            rank.kill()
+
+    def check(self, norm: str, figures: dict[str, Any]) -> None:
+        """Compare with one process that has both ranks' images."""
+        if self.part.rehearse and norm == 'SyncBN':
+            raise NotHereError('SyncBN works on GPUs alone')
+        for rank in self._ranks:
+            rank.join(max(self.part.seconds_left - 5, 1))
+        codes = [rank.exitcode for rank in self._ranks]
+        assert codes == [0] * RANKS, codes
+        # Alone BatchNorm sees all images, as SyncBN does on the ranks.
+        alone = self._model(BN) if norm == 'SyncBN' else self.models[norm]
+        expected = _gradients(build(alone).to(self.part.device), slice(None))
+        whole = math.hypot(*(float(gradient.norm()) for gradient in expected.values()))
+        for rank in range(RANKS):
+            found = torch.load(self.folder / f'{norm}_{rank}.pth')
+            assert found.keys() == expected.keys()
+            apart = math.hypot(*(float((found[n] - g).norm()) for n, g in expected.items()))
+            figures[f'rank {rank} off by'] = apart / whole
+            assert apart <= 1e-3 * whole, figures
+
+
+def run_rank(
+    rank: int, port: int, models: Mapping[str, dict[str, Any]], device: str, folder: Path
+) -> None:
+    """What each rank does."""
+    init_default_scope('mmseg')
+    distributed.init_process_group(
+        'gloo',
+        init_method=f'tcp://127.0.0.1:{port}',
+        rank=rank,
+        world_size=RANKS,
+        timeout=timedelta(seconds=60),
     )
+    for name, model in models.items():
+        # Ranks that start from other weights get those of rank 0.
+        network = MMDistributedDataParallel(
+            build(model, seed=rank).to(device), device_ids=[0] if device == 'cuda' else None
+        )
+        own = slice(rank * IMAGES, (rank + 1) * IMAGES)
+        torch.save(_gradients(network, own), folder / f'{name}_{rank}.pth')
+    distributed.destroy_process_group()
 
 
 def _gradients(model: Any, images: slice) -> dict[str, Tensor]:
@@ -235,55 +322,3 @@ def _gradients(model: Any, images: slice) -> dict[str, Tensor]:
     return {
         name.removeprefix('module.'): p.grad.detach().cpu() for name, p in model.named_parameters()
     }
-
-
-def run_rank(rank: int, port: int, model: dict[str, Any], device: str, folder: str) -> None:
-    """What each rank does."""
-    init_default_scope('mmseg')
-    distributed.init_process_group(
-        'gloo',
-        init_method=f'tcp://127.0.0.1:{port}',
-        rank=rank,
-        world_size=RANKS,
-        timeout=timedelta(seconds=30),
-    )
-    # Ranks that start from other weights get those of rank 0.
-    network = MMDistributedDataParallel(
-        build(model, seed=rank).to(device), device_ids=[0] if device == 'cuda' else None
-    )
-    own = slice(rank * IMAGES, (rank + 1) * IMAGES)
-    torch.save(_gradients(network, own), Path(folder) / f'{rank}.pth')
-    distributed.destroy_process_group()
-
-
-def _check_ranks(part: Part, norm: dict[str, Any], figures: dict[str, Any]) -> None:
-    if part.rehearse and norm is SYNC_BN:
-        raise NotHereError('SyncBN works on GPUs alone')
-    folder = part.scratch / norm['type']
-    folder.mkdir()
-    model = _model(norm, part.scratch / 'teacher.pth')
-    port = free_port()
-    context = multiprocessing.get_context('fork' if part.rehearse else 'spawn')
-    ranks = [
-        context.Process(target=run_rank, args=(rank, port, model, part.device, str(folder)))
-        for rank in range(RANKS)
-    ]
-    try:
-        for rank in ranks:
-            rank.start()
-        # Alone BatchNorm sees all images, as SyncBN does on the ranks.
-        alone = _model(BN if norm is SYNC_BN else norm, part.scratch / 'teacher.pth')
-        expected = _gradients(build(alone, seed=0).to(part.device), slice(None))
-        for rank in ranks:
-            rank.join(max(min(60, part.seconds_left - 5), 1))
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.exitcode for rank in ranks] == [0] * RANKS, [rank.exitcode for rank in ranks]
-    whole = math.hypot(*(float(gradient.norm()) for gradient in expected.values()))
-    for rank in range(RANKS):
-        found = torch.load(folder / f'{rank}.pth')
-        assert found.keys() == expected.keys()
-        apart = math.hypot(*(float((found[n] - g).norm()) for n, g in expected.items()))
-        figures[f'rank {rank} off by'] = apart / whole
-        assert apart <= 1e-3 * whole, figures

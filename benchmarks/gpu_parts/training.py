@@ -6,7 +6,7 @@ import gc
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,8 @@ from mmengine.registry import init_default_scope
 import mmseg_kd.register  # noqa: F401  what configs name
 from gpu_parts import counts, mixed_precision
 from mmseg_kd.schedules import at_iteration
+from mmseg_kd.teacher import Teacher
+from mmseg_kd.teacher.side_stream import SideStream
 
 # Sums in another order: what float32 and some thirty layers with BatchNorm make of it.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 2e-3
@@ -76,25 +78,47 @@ def run(part: Part) -> None:
     models = {name: one(part, sizes) for name, one in NETWORKS.items()}
     for name, model in models.items():
         check_step(part, name, model, sizes)
-    check_reproducible(part, models['ResNet'], sizes)
+    with deterministic():
+        for name, model in models.items():
+            check_reproducible(part, name, model, sizes)
+        check_stream(part)
     mixed_precision.check(part)
     counts.check(part)
-    check_memory(part, models['ResNet'], sizes)
-    for option in OPTIONS:
-        for name, model in models.items():
-            check_option(part, option, name, model, sizes)
+    for stream in (False, True):
+        check_memory(part, models['ResNet'], sizes, stream)
+    with deterministic():
+        counts.check_scores(part, ', with deterministic algorithms')
+        for option in OPTIONS:
+            for name, model in models.items():
+                check_option(part, option, name, model, sizes)
+    for switch in TF32:
+        check_tf32(part, switch, models['ResNet'], sizes)
 
 
 def prepare() -> None:
-    """Float32 in full, the same bits each time, and little in the log."""
-    # cuBLAS reads it when it starts.
+    """Float32 in full, and little in the log."""
+    # Of deterministic runs: cuBLAS reads it when it starts.
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(max(len(os.sched_getaffinity(0)) // 2, 1))
     init_default_scope('mmseg')
     MMLogger.get_current_instance().setLevel('WARNING')
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Inside, equal inputs give equal bits, as with `--deterministic`.
+
+    PyTorch then has other kernels for what losses and heads do: not all is checked like this.
+    """
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False
 
 
 def resnet_pair(part: Part, sizes: Sizes) -> dict[str, Any]:
@@ -167,14 +191,13 @@ def take_step(network: nn.Module, sizes: Sizes, iteration: int = 0) -> Step:
 
 def losses_of(log: Mapping[str, Tensor]) -> dict[str, float]:
     """The losses and terms of a log."""
-    found = {name: value.item() for name, value in log.items() if 'acc' not in name}
-    assert all(math.isfinite(value) for value in found.values()), found
-    return found
+    return {name: value.item() for name, value in log.items() if 'acc' not in name}
 
 
 def farthest(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[float, str]:
     """The largest relative difference of two logs, and where it is."""
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
+    assert all(map(math.isfinite, (*ours.values(), *theirs.values()))), (ours, theirs)
     return max(
         (abs(ours[name] - theirs[name]) / max(abs(theirs[name]), 1e-6), name) for name in ours
     )
@@ -205,38 +228,110 @@ def check_step(part: Part, name: str, model: dict[str, Any], sizes: Sizes) -> No
         assert figures['of one gradient'] <= 5 * GRADIENT_TOLERANCE, figures
 
 
+def _set_new(precision: str) -> None:
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision
+
+
+def _set_flags(is_on: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = is_on
+    torch.backends.cudnn.allow_tf32 = is_on
+
+
+# Ways in which users allow less than float32, each with the way back; PyTorch wants no mixture of
+# the last with the others.
+TF32: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+    'allow_tf32': (lambda: _set_flags(True), lambda: _set_flags(False)),
+    'set_float32_matmul_precision': (
+        lambda: torch.set_float32_matmul_precision('high'),
+        lambda: torch.set_float32_matmul_precision('highest'),
+    ),
+    'fp32_precision': (lambda: _set_new('tf32'), lambda: _set_new('ieee')),
+}
+
+
+def check_tf32(part: Part, switch: str, model: dict[str, Any], sizes: Sizes) -> None:
+    """A step where the user has allowed TF32, which the losses do not use."""
+    with part.check(f'a step with TF32 allowed by {switch}') as figures:
+        expected = take_step(build(model).to(part.device), sizes)
+        allow, forbid = TF32[switch]
+        allow()
+        try:
+            found = take_step(build(model).to(part.device), sizes)
+        finally:
+            forbid()
+        figures['of losses'], figures['in'] = farthest(found.losses, expected.losses)
+        assert figures['of losses'] <= 0.02, figures
+
+
 @dataclass(frozen=True)
 class Trained:
-    """What came of some steps: the losses of each, and the weights at the end."""
+    """What came of some steps: the losses of each, and the weights at the end; and the teacher."""
 
     losses: list[dict[str, float]]
     weights: Mapping[str, Tensor]
+    teacher: Teacher
 
 
-def train(part: Part, model: dict[str, Any], sizes: Sizes, **options: Any) -> Trained:
-    """Take some steps with a teacher that has `options`, all handed to the GPU without a pause."""
+def train(
+    part: Part, model: dict[str, Any], sizes: Sizes, on_device: bool = False, **options: Any
+) -> Trained:
+    """Take some steps with a teacher that has `options`.
+
+    Args:
+        part: Says where.
+        model: The wrapper, whose teacher is plain but for the options.
+        sizes: Of its batches.
+        on_device: The batches are there before, so that no step waits for one.
+        options: The teacher's.
+    """
     model = {**model, 'teacher': {**model['teacher'], **PLAIN, **options}}
     network = build(model).to(part.device)
     optimiser = builders.sgd(network)
     batches = [sizes.batch(seed) for seed in range(sizes.steps)]
+    if on_device:
+        for data in batches:
+            for values in data.values():
+                values[:] = [value.to(part.device) for value in values]
     logs = []
     network.train()
     for iteration, data in enumerate(batches):
         with at_iteration(iteration):
             logs.append(network.train_step(data, optimiser))
     weights = {key: tensor.cpu() for key, tensor in network.state_dict().items()}
-    return Trained([losses_of(log) for log in logs], weights)
+    return Trained([losses_of(log) for log in logs], weights, network._teachers['teacher'])
 
 
 _PLAIN: dict[str, Trained] = {}
 
 
-def check_reproducible(part: Part, model: dict[str, Any], sizes: Sizes) -> None:
+def check_reproducible(part: Part, name: str, model: dict[str, Any], sizes: Sizes) -> None:
     """Whether equal runs give equal bits, without which no option can be asked to."""
-    with part.check('two equal runs end with the same bits'):
+    with part.check(f'{name}: the same steps twice end with the same bits'):
         one, other = (train(part, model, sizes) for _ in range(2))
         assert one.losses == other.losses
         assert builders.same_tensors(one.weights, other.weights)
+
+
+def is_at_work(part: Part, option: str, teacher: Any) -> bool:
+    """Whether a teacher does what an option says; those that a network has no use for count."""
+    modules = list(teacher.network.modules())
+    if option == 'fold_bn':
+        return not any(isinstance(one, nn.BatchNorm2d) for one in modules)
+    if option == 'fused_attention':
+        attention = [one for one in modules if isinstance(one, nn.MultiheadAttention)]
+        return not attention or any(one._forward_pre_hooks for one in attention)
+    if option == 'channels_last':
+        convs = [
+            one for one in modules if isinstance(one, nn.Conv2d) and one.weight[0, 0].numel() > 1
+        ]
+        last = torch.channels_last
+        return all(one.weight.is_contiguous(memory_format=last) for one in convs)
+    if option == 'stream':
+        return part.rehearse or bool(teacher._stream._streams)
+    if option == 'compile':
+        return teacher._compiled._compiled is not None
+    return True
 
 
 def check_option(part: Part, option: str, name: str, model: dict[str, Any], sizes: Sizes) -> None:
@@ -245,6 +340,8 @@ def check_option(part: Part, option: str, name: str, model: dict[str, Any], size
     if part.rehearse and options.get('compile'):
         # All of it but the C++ compiler, which takes a minute.
         options = {**options, 'compile': dict(backend='aot_eager')}
+    if 'compile' in options:
+        torch.compiler.reset()  # what it has compiled for one network counts for all
     promise = 'the same bits' if tolerance == 0 else f'losses to {tolerance:g}'
     with part.check(f'{name}, teacher with {option}: {promise}') as figures, said() as lines:
         if name not in _PLAIN:
@@ -253,8 +350,8 @@ def check_option(part: Part, option: str, name: str, model: dict[str, Any], size
         assert len(found.losses) == len(plain.losses) == sizes.steps
         worst = max(map(farthest, found.losses, plain.losses))
         figures['farthest'], figures['in'] = worst
-        failed = [line for line in lines if 'failed and is left out' in line]
-        assert not failed, failed
+        idle = [one for one in options if not is_at_work(part, one, found.teacher)]
+        assert not idle, (idle, lines)
         assert figures['farthest'] <= tolerance, worst
         if tolerance == 0:
             assert builders.same_tensors(found.weights, plain.weights), 'the weights differ'
@@ -274,25 +371,61 @@ def said() -> Iterator[list[str]]:
         compiled.print_log = before
 
 
-def check_memory(part: Part, model: dict[str, Any], sizes: Sizes) -> None:
+def check_stream(part: Part) -> None:
+    """A teacher far slower than its student, beside it, with nothing that makes either wait."""
+    sizes = Sizes(4, 2, 32, 3) if part.rehearse else Sizes(32, 8, 512, 10)
+    with part.check('stream: a slow teacher gives the same bits') as figures:
+        teacher = without_dropout(resnet(4 * sizes.width), sizes)
+        checkpoint = save_weights(teacher, part.scratch / 'large.pth')
+        model = {**resnet_pair(part, sizes), 'teacher': {**teacher, 'checkpoint': checkpoint}}
+        plain = train(part, model, sizes, on_device=True)
+        found = train(part, model, sizes, on_device=True, stream=True)
+        figures['farthest'], figures['in'] = max(map(farthest, found.losses, plain.losses))
+        assert found.losses == plain.losses, figures
+        assert builders.same_tensors(found.weights, plain.weights)
+        # Whether that could show: the same, with nobody waiting for the teacher.
+        with not_joined():
+            early = train(part, model, sizes, on_device=True, stream=True)
+        figures['differs without waiting'] = early.losses != plain.losses
+
+
+@contextmanager
+def not_joined() -> Iterator[None]:
+    """Inside, nobody waits for a teacher's stream."""
+    before = SideStream.join
+    SideStream.join = lambda self, made: None
+    try:
+        yield
+    finally:
+        SideStream.join = before
+
+
+def check_memory(part: Part, model: dict[str, Any], sizes: Sizes, stream: bool) -> None:
     """Whether steps leave something behind."""
-    with part.check('30 steps leave no memory behind') as figures:
+    kind = ', with a stream' if stream else ''
+    with part.check(f'steps leave no memory behind{kind}') as figures:
+        model = {**model, 'teacher': {**model['teacher'], 'stream': stream}}
         network = build(model).to(part.device)
         optimiser = builders.sgd(network)
         network.train()
         held = []
-        for iteration in range(6 if part.rehearse else 30):
+        for iteration in range(9 if part.rehearse else 40):
             with at_iteration(iteration):
                 network.train_step(sizes.batch(iteration % 3), optimiser)
             held.append(held_bytes(part))
-        figures['bytes after 3 steps'], figures['at the end'] = held[2], held[-1]
-        assert held[-1] <= held[2], held
+        third = len(held) // 3
+        # What another stream has read is free when it is done, some time later.
+        early, late = min(held[third : 2 * third]), min(held[2 * third :])
+        figures['steps'], figures['MiB'] = len(held), late / 2**20
+        figures['bytes more'] = late - early
+        assert late <= early, held
 
 
 def held_bytes(part: Part) -> int:
     """What tensors hold on the GPU, or in a rehearsal anywhere."""
     gc.collect()
     if not part.rehearse:
+        torch.cuda.synchronize()
         return torch.cuda.memory_allocated()
     tensors = (one for one in gc.get_objects() if isinstance(one, Tensor))
     return sum({one.data_ptr(): one.nbytes for one in tensors}.values())

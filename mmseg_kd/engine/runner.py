@@ -104,8 +104,8 @@ def build_runner(cfg: Config, runner_type: type[Runner] = Runner) -> Runner:
     with as_config_error('config'):
         runner = runner_type.from_cfg(cfg)
     if torch.are_deterministic_algorithms_enabled():
-        # Where there is no deterministic algorithm, as for PSPNet's pooling on CUDA, torch warns;
-        # as the host leaves it the run would end.
+        # Where there is no such algorithm, as for PSPNet's pooling on CUDA, torch warns: as the
+        # host leaves it, the run would end.
         torch.use_deterministic_algorithms(True, warn_only=True)
     runner.logger.addFilter(HostNoise())
     return runner
