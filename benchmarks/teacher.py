@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,12 @@ def make_mode(mode: str, network: dict[str, Any], batch: int, size: int) -> Call
     return run
 
 
-def make_lean(network: dict[str, Any], batch: int, size: int) -> Callable[[], dict[str, Tensor]]:
+def make_lean(network: dict[str, Any], batch: int, size: int) -> Callable[[], Mapping[str, Tensor]]:
     """A forward pass of a teacher, a network with its options; returns its taps."""
     built, images_NCHW, options = _build(network, batch, size)
     teacher = Teacher(built, LAYERS, options=options)
 
-    def run() -> dict[str, Tensor]:
+    def run() -> Mapping[str, Tensor]:
         outputs = teacher(images_NCHW).outputs
         teacher.join(outputs)
         return outputs

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch._dynamo
+import torch._inductor.config
 from losses import WAYS, Case, make, make_step
 from turns import free_memory
 
@@ -65,8 +67,6 @@ def run(part: Part) -> None:
     # So that the first call builds the kernels, whatever ran before.
     os.environ['TRITON_CACHE_DIR'] = str(part.scratch / 'triton')
     os.environ['TORCHINDUCTOR_CACHE_DIR'] = str(part.scratch / 'inductor')
-    # A pool of compilers takes longer to start than these few kernels to build.
-    os.environ['TORCHINDUCTOR_COMPILE_THREADS'] = '1'
     ceilings = find_ceilings(part)
     find_backend(part)
     for case in TINY if part.rehearse else CASES:
@@ -139,6 +139,8 @@ def time_case(part: Part, case: Case, ceilings: Ceilings) -> None:
 def compile_case(part: Part, case: Case) -> None:
     """One row: ours and the plain formula as torch.compile makes it."""
     with part.check(f'torch.compile of {case}'):
+        # A pool of compilers takes longer to start than these few kernels to build.
+        torch._inductor.config.compile_threads = 1
         torch._dynamo.reset()
         backend = 'eager' if part.rehearse else 'inductor'
         compiled = make_step(
