@@ -68,6 +68,8 @@ def run(part: Part) -> None:
                 begun = time.perf_counter()
                 compiled()
                 wait(part)
+                compilation = compiled.teacher._compiled
+                assert compilation is not None and compilation._compiled, 'torch.compile failed'
                 told['seconds to compile'] = round(time.perf_counter() - begun, 1)
                 tell(part, name, {'lean': lean[name], COMPILE: compiled})
                 del compiled
