@@ -44,13 +44,15 @@ class Entry:
 
 
 PARTS = (
-    Entry('kernels', 120, 'the losses’ kernels against float64 on the CPU'),
-    Entry('training', 150, 'training steps and runs against the CPU’s'),
+    Entry('kernels', 110, 'the kernels of the losses against float64 on the CPU'),
+    Entry('training', 100, "training steps against a CPU's, and a teacher's options"),
+    Entry('runs', 100, 'runs that are killed, stopped, launched and exported'),
     Entry('losses', 90, 'time and memory of the losses'),
-    Entry('steps', 150, 'time and memory of a whole step'),
-    Entry('teachers', 60, 'a teacher’s options, one by one'),
+    Entry('steps', 110, 'time and memory of a whole step'),
+    Entry('teachers', 60, 'the options of a teacher, one by one'),
     Entry('evaluation', 60, 'images a second of an evaluation'),
     Entry('loading', 60, 'the loader against the step, and the start-up'),
+    Entry('study', 600, 'methods on CamVid, as long as the minutes last'),
 )
 
 PACKAGES = (

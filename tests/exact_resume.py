@@ -178,7 +178,7 @@ def test_a_difference_is_named() -> None:
 
 def load(folder: Path, name: str) -> Any:
     """A checkpoint, with its paths relative to its folder."""
-    found = torch.load(folder / name, weights_only=False)
+    found = torch.load(folder / name, map_location='cpu', weights_only=False)
     # The student in the stock format has none.
     info = found.get('message_hub', {}).get('runtime_info', {})
     for key, value in info.items():

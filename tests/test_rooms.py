@@ -24,6 +24,7 @@ FLOORS = (
     {'hooks', 'report'},
     {'register'},
     {'engine'},
+    {'comparison'},
     {'cli'},
     {'__main__'},
 )

@@ -110,7 +110,8 @@ class Training:
             if execute:
                 os.chdir(ROOT)
                 # The package beside these tests, whichever is installed.
-                tools = {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+                path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH'))))
+                tools = {'PYTHON': sys.executable, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
                 os.environ.update(tools)
                 os.execvp(command[0], list(command))
             for shared in (MessageHub, MMLogger, Visualizer, SegLocalVisualizer):

@@ -1,7 +1,890 @@
-"""To be written."""
+"""Whether the kernels of the losses are right on this GPU.
 
-from gpu_parts.part import Part
+What is right is the plain formula in float64, of the very maps that the kernels are given: on the
+CPU for small maps, by torch's own operations on the GPU for those of real size. Triton compiles a
+kernel anew for each dtype, and for each size or stride that is 1 or a multiple of 16, so that most
+cases have odd sizes.
+
+A value's error is relative to the value, a gradient's to its largest element. The kernels compute
+in float32: a score of magnitude s is exact to s * 2**-24, and so is the exponential of it. A
+gradient is rounded to the dtype of the map.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpu_parts.part import NotHereError, Part
+from mmseg_kd.losses import CDLoss, CGDLoss, KLLoss, LogitLoss, functional
+from mmseg_kd.losses.cross_entropy import cross_entropy_sums
+from mmseg_kd.losses.kernels import dispatch, piecewise, triton_divergence
+
+Size = tuple[int, int]
+Loss = Callable[[Tensor], Tensor]
+Result = tuple[Tensor, Tensor]
+
+FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
+# No section is begun with less time than this.
+LEAST_SECONDS = 6
+# Of the process that runs under the sanitizer.
+SANITIZER_SECONDS = 45
 
 
-def run(part: Part) -> None:
-    part.note('to be written')
+@dataclass(frozen=True)
+class Case:
+    """Maps, where they are compared, and how.
+
+    Attributes:
+        student, teacher, size: Of the maps and of the result.
+        group_size: Channels in a group; None for the divergence of pixels.
+        mask: 'all': there is none; 'random', 'nowhere', 'one': a single pixel, or 'last image'.
+        dtypes: Of student and teacher.
+        layouts: Of both maps in memory, see `LAYOUTS`.
+        spread: The standard deviation of the scores.
+    """
+
+    student: Size
+    teacher: Size
+    size: Size
+    group_size: int | None = None
+    images: int = 2
+    channels: int = 5
+    mask: str = 'all'
+    tau: float = 2.0
+    align_corners: bool = False
+    dtypes: tuple[torch.dtype, torch.dtype] = (FP32, FP32)
+    layouts: tuple[str, str] = ('plain', 'plain')
+    spread: float = 3.0
+    seed: int = 0
+
+    def __str__(self) -> str:
+        def by(size: Size) -> str:
+            return f'{size[0]}x{size[1]}'
+
+        told = [
+            f'{self.images}x{self.channels}',
+            f'{by(self.student)}, {by(self.teacher)} at {by(self.size)}',
+            'pixels' if self.group_size is None else f'groups of {self.group_size}',
+            f'tau {self.tau}, mask {self.mask}, spread {self.spread}, seed {self.seed}',
+            *(str(dtype).removeprefix('torch.') for dtype in self.dtypes),
+            *self.layouts,
+        ]
+        return '; '.join(told) + ('; corners aligned' if self.align_corners else '')
+
+    def maps(self, device: str) -> list[Tensor]:
+        """The student's map and the teacher's."""
+        generator = torch.Generator(device).manual_seed(self.seed)
+        both = []
+        for size, dtype, layout in zip(
+            (self.student, self.teacher), self.dtypes, self.layouts, strict=True
+        ):
+            shape = (self.images, self.channels, *size)
+            x = torch.randn(shape, generator=generator, device=device) * self.spread
+            both.append(LAYOUTS[layout](x.to(dtype)))
+        return both
+
+    def mask_NHW(self, device: str) -> Tensor | None:
+        """The mask, or None where there is none."""
+        shape = (self.images, *self.size)
+        mask_NHW = torch.zeros(shape, dtype=torch.bool, device=device)
+        if self.mask == 'all':
+            return None
+        if self.mask == 'random':
+            generator = torch.Generator(device).manual_seed(self.seed + 1)
+            mask_NHW = torch.rand(shape, generator=generator, device=device) > 0.4
+        elif self.mask == 'one':
+            mask_NHW[-1, self.size[0] // 2, -1] = True
+        elif self.mask == 'last image':
+            mask_NHW[-1] = True
+        else:
+            assert self.mask == 'nowhere'
+        return mask_NHW
+
+
+def _sliced(x_NChw: Tensor) -> Tensor:
+    n, c, h, w = x_NChw.shape
+    # One element off the start of an allocation: no vector load is aligned.
+    wide_NChw = x_NChw.new_full((n, c + 1, h + 2, 2 * w + 1), torch.nan)
+    view_NChw = wide_NChw[:, 1:, 1:-1, 1::2]
+    view_NChw.copy_(x_NChw)
+    return view_NChw
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    'plain': lambda x: x,
+    'channels last': lambda x: x.contiguous(memory_format=torch.channels_last),
+    'transposed': lambda x: x.mT.contiguous().mT,
+    'sliced': _sliced,
+    'expanded': lambda x: x[:1, :, :, :1].expand(x.shape),
+}
+
+
+def in_kernels(
+    case: Case,
+    teacher_NChw: Tensor,
+    mask_NHW: Tensor | None = None,
+    module: Any = triton_divergence,
+) -> Loss:
+    """The loss of the student's map, by the kernels or by another module's operations."""
+    options: dict[str, Any] = dict(
+        size=case.size, tau=case.tau, mask_NHW=mask_NHW, align_corners=case.align_corners
+    )
+    if case.group_size is None:
+        return lambda x: module.pixel_divergence(x, teacher_NChw, **options)
+    options['group_size'] = case.group_size
+    return lambda x: module.group_divergence(x, teacher_NChw, **options)
+
+
+def plainly(case: Case, teacher_NChw: Tensor, mask_NHW: Tensor | None) -> Loss:
+    """The same by the formulas."""
+
+    def resized(x_NChw: Tensor) -> Tensor:
+        if x_NChw.shape[2:] == case.size:
+            return x_NChw
+        return F.interpolate(x_NChw, case.size, mode='bilinear', align_corners=case.align_corners)
+
+    options: dict[str, Any] = dict(tau=case.tau, mask_NHW=mask_NHW)
+    if case.group_size is None:
+        return lambda x: functional.pixel_divergence(resized(x), resized(teacher_NChw), **options)
+    options['group_size'] = case.group_size
+    return lambda x: functional.group_divergence(resized(x), resized(teacher_NChw), **options)
+
+
+def result(loss: Loss, student_NChw: Tensor, factor: float = 1.0) -> Result:
+    """The loss, and the gradient of it times `factor`."""
+    student_NChw = student_NChw.detach().requires_grad_()
+    value = loss(student_NChw)
+    (gradient_NChw,) = torch.autograd.grad(value, student_NChw, torch.full_like(value, factor))
+    return value.detach(), gradient_NChw
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of a value and of a gradient, and what is allowed."""
+
+    value: float
+    gradient: float
+    allowed_value: float
+    allowed_gradient: float
+
+    @property
+    def share(self) -> float:
+        """Of what is allowed; NaN counts as beyond it."""
+        shares = (self.value / self.allowed_value, self.gradient / self.allowed_gradient)
+        return max(math.inf if math.isnan(share) else share for share in shares)
+
+
+def errors(
+    found: Loss, expected: Loss, student_NChw: Tensor, exact_NChw: Tensor, magnitude: float
+) -> Errors:
+    """Of `found` at a map, against `expected` at the same one in float64.
+
+    Args:
+        magnitude: Of the scores that exponentials are taken of.
+    """
+    exact_value, exact_gradient = result(expected, exact_NChw)
+    largest = exact_gradient.abs().max().item()
+    # The mean over the pixels leaves gradients that float16 does not hold: as a gradient scaler
+    # does, they are made some 1 at most.
+    factor = 2.0 ** -math.floor(math.log2(largest)) if 0 < largest < math.inf else 1.0
+    value, gradient = result(found, student_NChw, factor)
+    assert value.dtype == FP32, value.dtype
+    assert gradient.dtype == student_NChw.dtype, gradient.dtype
+    device = exact_gradient.device
+    distance = (gradient.to(device).double() / factor - exact_gradient).abs().max().item()
+    rounding = 2.0**-21 * (8 + magnitude)
+    return Errors(
+        value=abs(value.item() - exact_value.item()) / max(abs(exact_value.item()), 1e-2),
+        gradient=distance / largest if largest else distance,
+        allowed_value=rounding,
+        allowed_gradient=rounding + torch.finfo(student_NChw.dtype).eps / 2,
+    )
+
+
+def case_errors(
+    case: Case, device: str, at: str = 'cpu', module: Any = triton_divergence
+) -> Errors:
+    """Of the kernels in a case, against the formula in float64 on the device `at`."""
+    student_NChw, teacher_NChw = case.maps(device)
+    mask_NHW = case.mask_NHW(device)
+    expected = plainly(
+        case, teacher_NChw.to(at).double(), None if mask_NHW is None else mask_NHW.to(at)
+    )
+    magnitude = max(x.abs().max().item() for x in (student_NChw, teacher_NChw)) / case.tau
+    return errors(
+        in_kernels(case, teacher_NChw, mask_NHW, module),
+        expected,
+        student_NChw,
+        student_NChw.to(at).double(),
+        magnitude,
+    )
+
+
+def compare(
+    part: Part,
+    name: str,
+    cases: Sequence[Case],
+    errors_of: Callable[[Case], Errors] | None = None,
+) -> None:
+    """One check over many cases: all are tried, the worst are told."""
+    with part.check(name) as figures:
+        errors_of = errors_of or (lambda case: case_errors(case, part.device))
+        begun = time.monotonic()
+        found: list[tuple[Errors, Case]] = []
+        failed = []
+        for case in cases:
+            if part.seconds_left < LEAST_SECONDS:
+                failed.append(f'no time for {len(cases) - len(found) - len(failed)} cases')
+                break
+            try:
+                found.append((errors_of(case), case))
+            except Exception as error:
+                failed.append(f'{case}: {type(error).__name__}: {error}')
+                if not is_alive(part):
+                    break
+        figures['cases'] = len(found)
+        if found:
+            figures['largest error of a value'] = f'{max(e.value for e, _ in found):.1e}'
+            figures['of a gradient'] = f'{max(e.gradient for e, _ in found):.1e}'
+            worst, case = max(found, key=lambda pair: pair[0].share)
+            figures['of what is allowed'] = f'{worst.share:.0%}' if worst.share < 1e9 else 'NaN'
+            figures['worst'] = str(case)
+        figures['seconds'] = round(time.monotonic() - begun, 1)
+        failed += [f'{case}: {e}' for e, case in found if not e.share <= 1]
+        if failed:
+            raise AssertionError(f'{len(failed)} cases: ' + '\n'.join(failed))
+
+
+def is_alive(part: Part) -> bool:
+    """Whether the process can still use the device: an address out of range ends that for good."""
+    try:
+        torch.zeros(1, device=part.device).add_(1).item()
+    except RuntimeError:
+        return False
+    return True
+
+
+# What follows are the sections, in the order of `SECTIONS`.
+
+
+def self_test(part: Part) -> None:
+    """That the kernels are taken at all."""
+    with part.check('the self-test takes the kernels') as figures:
+        if part.rehearse:
+            raise NotHereError('in the interpreter maps are on the CPU, which no kernel takes')
+        case = Case((5, 7), (5, 7), (9, 13))
+        begun = time.monotonic()
+        # With its reason, where it is no.
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            for dtypes in ((FP32, FP32), (FP16, FP16), (BF16, FP32)):
+                maps = replace(case, dtypes=dtypes).maps(part.device)
+                assert triton_divergence.can_take(*maps), dtypes
+                backend, _ = dispatch._chosen(*maps)
+                assert backend is triton_divergence, backend
+        figures['seconds with compiling'] = round(time.monotonic() - begun, 1)
+        begun = time.monotonic()
+        assert triton_divergence.can_take(*case.maps(part.device))
+        figures['seconds again'] = round(time.monotonic() - begun, 4)
+
+
+ODD = (3, 5, 7, 11, 17, 33, 49)
+TAUS = (0.5, 1.0, 2.0, 4.0, 8.0)
+MASKS = ('all', 'random', 'random', 'nowhere', 'one', 'last image')
+
+
+def random_cases(count: int, most: int) -> Iterator[Case]:
+    """Cases of float32 with odd sizes up to `most`: each seed is one."""
+    for seed in range(count):
+        draw = random.Random(seed)
+        odd = [size for size in ODD if size <= most]
+        student: Size = (draw.choice(odd), draw.choice(odd))
+        teacher: Size = student if draw.random() < 0.6 else (draw.choice(odd), draw.choice(odd))
+        size: Size = {
+            'any': (draw.choice(odd), draw.choice(odd)),
+            'larger': (student[0] * 3, student[1] * 3 + 2),
+            'equal': student,
+            'smaller': (student[0] // 4 * 2 + 1, student[1] // 4 * 2 + 1),
+        }[draw.choice(('any', 'larger', 'larger', 'equal', 'smaller'))]
+        channels = draw.choice((3, 5, 19) if most > 17 else (3, 5))
+        yield Case(
+            student,
+            teacher,
+            size,
+            group_size=draw.choice((None, None, 1, 2, 7, channels, channels + 4)),
+            channels=channels,
+            mask=draw.choice(MASKS),
+            tau=draw.choice(TAUS),
+            align_corners=draw.random() < 0.3,
+            spread=draw.choice((1.0, 3.0, 10.0)),
+            seed=seed,
+        )
+
+
+def small_maps(part: Part) -> None:
+    """Against the formula in float64 on the CPU."""
+    few = part.rehearse
+    base = (
+        Case((5, 7), (5, 7), (13, 17), mask='random')
+        if few
+        else Case((17, 33), (17, 33), (49, 97), channels=19, mask='random')
+    )
+    groups = (None, 3)
+    compare(part, 'random cases of float32', list(random_cases(*((8, 7) if few else (48, 49)))))
+    pairs = ((FP16, FP16), (BF16, BF16), (FP32, BF16), (FP16, FP32))
+    for dtypes in pairs[: 2 if few else None]:
+        compare(
+            part,
+            'dtypes {}, {}'.format(*(str(x).removeprefix('torch.') for x in dtypes)),
+            [replace(base, dtypes=dtypes, group_size=g, tau=tau) for g in groups for tau in (1, 4)],
+        )
+    compare(
+        part,
+        'huge scores, float32 and float16',
+        [
+            replace(base, spread=spread, tau=tau, group_size=g, dtypes=dtypes)
+            for g in groups
+            for spread, tau, dtypes in (
+                (1e3, 1.0, (FP32, FP32)),
+                (1e3, 0.5, (FP32, FP32)),
+                (1e30, 1e28, (FP32, FP32)),
+                (6e3, 1.0, (FP16, FP16)),
+            )
+        ],
+    )
+    names = list(LAYOUTS)
+    compare(
+        part,
+        'strides of maps',
+        [
+            replace(base, layouts=layouts, group_size=g)
+            for layouts in zip(names[1:], names[2:] + names[:1], strict=True)
+            for g in groups
+        ],
+    )
+    one: Size = (1, 1)
+    compare(
+        part,
+        'sizes of 1 and multiples of 16',
+        [
+            replace(base, student=student, teacher=teacher, size=size, channels=c, group_size=g)
+            for student, teacher, size, c in (
+                (one, one, (4, 3), 3),
+                (one, (2, 3), one, 1),
+                ((16, 32), (16, 32), (64, 128), 16),
+                ((32, 16), (16, 16), (64, 64), 32),
+            )[: 2 if few else None]
+            for g in groups
+            # One channel has no divergence.
+            if c > 1 or g is not None
+        ],
+    )
+
+
+def real_maps(part: Part) -> None:
+    """Against the formula in float64, on the GPU where there is one."""
+    if part.rehearse:
+        ade, cityscapes = Case((4, 4), (4, 4), (16, 16)), Case((4, 8), (4, 8), (16, 32), images=1)
+        other: Size = (3, 5)
+    else:
+        ade = Case((128, 128), (128, 128), (512, 512), channels=150)
+        cityscapes = Case((128, 256), (128, 256), (1024, 2048), channels=19, images=1)
+        other = (64, 96)
+    with part.check('float64 formulas, the GPU against the CPU') as figures:
+        case = Case((17, 33), (11, 17), (49, 97), group_size=2, mask='random')
+        both = []
+        for device in ('cpu', part.device):
+            student_NChw, teacher_NChw = (x.double().to(device) for x in case.maps('cpu'))
+            mask_NHW = case.mask_NHW('cpu')
+            assert mask_NHW is not None
+            both.append(result(plainly(case, teacher_NChw, mask_NHW.to(device)), student_NChw))
+        (value, gradient), (other_value, other_gradient) = both
+        distance = (gradient - other_gradient.cpu()).abs().max() / gradient.abs().max()
+        figures['error'] = f'{max(distance.item(), abs(value - other_value.cpu()).item()):.1e}'
+        assert distance < 1e-10, figures
+    for name, cases in (
+        ('KL', [ade, replace(cityscapes, mask='random', tau=1.0)]),
+        ('CD', [replace(ade, group_size=1, tau=4.0)]),
+        ('CGD', [replace(ade, group_size=10, mask='random'), replace(cityscapes, group_size=19)]),
+        (
+            'half precision, unequal sizes',
+            [
+                replace(ade, teacher=other, dtypes=(BF16, BF16), mask='random'),
+                replace(ade, teacher=other, dtypes=(FP16, FP16), group_size=10),
+            ],
+        ),
+    ):
+        compare(
+            part,
+            f'real size: {name}',
+            cases,
+            lambda case: case_errors(case, part.device, at=part.device),
+        )
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """New memory is NaN, where it would be what was there before."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def chosen_cases(part: Part) -> list[Case]:
+    """Of both kinds, masked and not, with equal and with unequal sizes; several blocks each."""
+    sizes: list[tuple[Size, Size, Size]] = [
+        ((9, 33), (9, 33), (19, 67)),
+        ((9, 33), (5, 7), (19, 67)),
+    ]
+    if part.rehearse:
+        sizes = [((3, 4), (3, 4), (5, 7)), ((3, 4), (2, 3), (5, 7))]
+    return [
+        Case(*three, group_size=group_size, mask=mask)
+        for three in sizes
+        for group_size in (None, 2)
+        for mask in ('all', 'random')
+    ]
+
+
+def bits(part: Part) -> None:
+    """That equal inputs give equal bits, whatever the memory held and whichever the stream."""
+    cases = chosen_cases(part)
+
+    def both(case: Case) -> tuple[Loss, Tensor]:
+        student_NChw, teacher_NChw = case.maps(part.device)
+        return in_kernels(case, teacher_NChw, case.mask_NHW(part.device)), student_NChw
+
+    def must_be_equal(before: Result, after: Result, case: Case) -> None:
+        assert torch.equal(before[0], after[0]), f'{case}: {before[0]} is not {after[0]}'
+        number = (before[1] != after[1]).sum().item()
+        assert not number, f'{case}: {number} elements of {after[1].numel()} of the gradient'
+        assert before[1].isfinite().all(), case
+
+    with part.check('the same bits from memory full of NaN') as figures:
+        for case in cases:
+            expected = result(*both(case))
+            with poisoned_memory():
+                assert torch.empty(3, device=part.device).isnan().all(), 'memory is not poisoned'
+                found = result(*both(case))
+            must_be_equal(expected, found, case)
+        figures['cases'] = len(cases)
+    with part.check('the same bits ten times') as figures:
+        times = 2 if part.rehearse else 10
+        for case in cases:
+            expected = result(*both(case))
+            for _ in range(times):
+                must_be_equal(expected, result(*both(case)), case)
+        figures['cases'] = len(cases)
+    with part.check('the same bits on another stream') as figures:
+        if part.rehearse:
+            raise NotHereError('only a GPU has streams')
+        for case in cases:
+            loss, student_NChw = both(case)
+            expected = result(loss, student_NChw)
+            late_NChw = torch.full_like(student_NChw, torch.nan)
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                # What would run on the default stream would be too early, and read NaN.
+                torch.cuda._sleep(50_000_000)
+                late_NChw.copy_(student_NChw)
+                found = result(loss, late_NChw)
+            stream.synchronize()
+            must_be_equal(expected, found, case)
+        figures['cases'] = len(cases)
+
+
+def large_offsets(part: Part) -> None:
+    """Addresses that need more than 32 bits."""
+
+    def needs(gib: float) -> None:
+        if part.rehearse:
+            raise NotHereError('it takes the memory of a GPU')
+        free = torch.cuda.mem_get_info()[0] / 2**30
+        if free < gib:
+            raise NotHereError(f'{gib:.0f} GiB of memory, of which {free:.0f} are free')
+
+    def close(found: Result, expected: Result, what: str) -> None:
+        torch.testing.assert_close(
+            found[0], expected[0], rtol=1e-6, atol=0.0, msg=lambda text: f'{what}: {text}'
+        )
+        largest = expected[1].abs().max().item()
+        torch.testing.assert_close(
+            found[1], expected[1], rtol=0.0, atol=1e-5 * largest, msg=lambda text: f'{what}: {text}'
+        )
+
+    with part.check('strides that lead beyond 2**31 elements') as figures:
+        needs(14)
+        case = Case((3, 5), (3, 5), (7, 11), channels=4, images=3, dtypes=(FP16, FP16))
+        buffer = torch.empty(5 * 2**30, dtype=FP16, device=part.device)
+        figures['cases'] = 0
+        for dim, name in enumerate('NChw'):
+            shape = (3, 4, 3, 5)
+            # That dimension alone is far apart, more than 2**31 from first to last.
+            stride = [int(math.prod(shape[i + 1 :])) for i in range(4)]
+            stride[dim] = 2**31 // (shape[dim] - 1) + 11
+            for group_size in (None, 3):
+                one = replace(case, group_size=group_size)
+                student_NChw, teacher_NChw = one.maps(part.device)
+                far_NChw = buffer.as_strided(shape, stride)
+                for x_NChw, y_NChw, what in (
+                    (student_NChw, teacher_NChw, 'student'),
+                    (teacher_NChw, student_NChw, 'teacher'),
+                ):
+                    far_NChw.copy_(x_NChw)
+                    maps = (far_NChw, y_NChw) if what == 'student' else (y_NChw, far_NChw)
+                    near = (x_NChw, y_NChw) if what == 'student' else (y_NChw, x_NChw)
+                    found = result(in_kernels(one, maps[1]), maps[0])
+                    expected = result(in_kernels(one, near[1]), near[0])
+                    close(found, expected, f'stride {name} of the {what}, {one}')
+                    figures['cases'] += 1
+        del buffer, far_NChw, maps, found
+    with part.check('a map of more than 2**31 elements') as figures:
+        needs(50)
+        # Every seventh value is sampled alone: the interpolation falls on it.
+        c, k, side = 19, 7, 1523
+        shape = (1, c, side * k, side * k)
+        figures['elements'] = math.prod(shape)
+        assert math.prod(shape) > 2**31
+        near_NChw, near_teacher_NChw = (
+            torch.randn(1, c, side, side, device=part.device, dtype=FP16) * 3 for _ in range(2)
+        )
+        far_NChw = torch.zeros(shape, device=part.device, dtype=FP16)
+        far_teacher_NChw = torch.zeros(shape, device=part.device, dtype=FP16)
+        far_NChw[..., k // 2 :: k, k // 2 :: k] = near_NChw
+        far_teacher_NChw[..., k // 2 :: k, k // 2 :: k] = near_teacher_NChw
+        for group_size in (None, 7):
+            case = Case(near_NChw.shape[2:], near_NChw.shape[2:], (side, side), group_size, 1, c)
+            factor = 2.0**20
+            far = result(in_kernels(case, far_teacher_NChw), far_NChw, factor)
+            near = result(in_kernels(case, near_teacher_NChw), near_NChw, factor)
+            sampled = far[1][..., k // 2 :: k, k // 2 :: k]
+            close((far[0], sampled.float()), (near[0], near[1].float()), str(case))
+            sampled.zero_()
+            assert not far[1].any(), f'a gradient where none is: {case}'
+            del far, sampled
+        del far_NChw, far_teacher_NChw
+    with part.check('a result of more than 2**31 pixels') as figures:
+        needs(30)
+        side = 27_001
+        figures['pixels'] = 3 * side**2
+        assert 3 * side**2 > 2**31
+        generator = torch.Generator(part.device).manual_seed(0)
+        mask_1HW = torch.rand(1, side, side, generator=generator, device=part.device) > 0.4
+        mask_NHW = mask_1HW.repeat(3, 1, 1)
+        for group_size in (None, 2):
+            case = Case((257, 257), (257, 257), (side, side), group_size, images=1, channels=2)
+            student_1Chw, teacher_1Chw = case.maps(part.device)
+            # Three times the same image: each must give what it gives alone.
+            three = in_kernels(case, teacher_1Chw.expand(3, -1, -1, -1), mask_NHW=mask_NHW)
+            value, gradient_NChw = result(three, student_1Chw.expand(3, -1, -1, -1))
+            expected = result(in_kernels(case, teacher_1Chw, mask_NHW=mask_1HW), student_1Chw)
+            for image in range(3):
+                found = (value, gradient_NChw[image, None] * 3)
+                close(found, expected, f'image {image}, {case}')
+    if not part.rehearse:
+        torch.cuda.empty_cache()
+
+
+def cross_entropy(part: Part) -> None:
+    """The fused cross-entropy and its accuracy."""
+    small: tuple[Size, Size] = ((5, 7), (13, 17)) if part.rehearse else ((17, 33), (49, 97))
+    # Of more than one piece on a GPU.
+    real: tuple[Size, Size] = ((6, 8), (24, 32)) if part.rehearse else ((128, 256), (1024, 2048))
+    for name, dtype, sizes, is_weighted, ignored in (
+        ('float32', FP32, small, False, 0.0),
+        ('float32, weights, ignored pixels', FP32, small, True, 0.3),
+        ('float16, weights, ignored pixels', FP16, small, True, 0.3),
+        ('bfloat16, ignored pixels', BF16, small, False, 0.3),
+        ('of one size', FP32, (small[1], small[1]), True, 0.3),
+        ('all pixels ignored', FP32, small, True, 1.1),
+        ('real size, weights, ignored pixels', FP32, real, True, 0.1),
+    ):
+        with part.check(f'cross-entropy: {name}') as figures:
+            at = part.device if sizes is real else 'cpu'
+            compare_cross_entropy(figures, part.device, at, dtype, sizes, is_weighted, ignored)
+
+
+def compare_cross_entropy(
+    figures: dict[str, Any],
+    device: str,
+    at: str,
+    dtype: torch.dtype,
+    sizes: tuple[Size, Size],
+    is_weighted: bool,
+    ignored: float,
+) -> None:
+    """Value, gradient and accuracy against float64 on the device `at`."""
+    c, size = 19, sizes[1]
+    generator = torch.Generator().manual_seed(0)
+    score_NChw = (torch.randn(2, c, *sizes[0], generator=generator) * 4).to(device, dtype)
+    label_NHW = torch.randint(c, (2, *size), generator=generator)
+    label_NHW[torch.rand(label_NHW.shape, generator=generator) < ignored] = 255
+    weight_C = torch.rand(c, generator=generator) + 0.5 if is_weighted else None
+    there_NHW, label_NHW = label_NHW.to(at), label_NHW.to(device)
+
+    def sums(x: Tensor) -> tuple[Tensor, Tensor]:
+        return cross_entropy_sums(x, label_NHW, None if weight_C is None else weight_C.to(device))
+
+    def plain(x: Tensor) -> Tensor:
+        x = F.interpolate(x, size, mode='bilinear')
+        weight = None if weight_C is None else weight_C.to(x)
+        return F.cross_entropy(x, there_NHW, weight, ignore_index=255, reduction='sum')
+
+    exact_NChw, magnitude = score_NChw.to(at).double(), score_NChw.abs().max().item()
+    found = errors(lambda x: sums(x)[0], plain, score_NChw, exact_NChw, magnitude)
+    figures['error of the value'] = f'{found.value:.1e}'
+    figures['of the gradient'] = f'{found.gradient:.1e}'
+    figures['of what is allowed'] = f'{found.share:.0%}'
+    correct = sums(score_NChw)[1].item()
+    best_N2HW, class_N2HW = F.interpolate(exact_NChw, size, mode='bilinear').topk(2, dim=1)
+    hits = (class_N2HW[:, 0] == there_NHW).sum().item()
+    # Where two classes are all but equal either may be the larger one in float32.
+    is_near_NHW = best_N2HW[:, 0] - best_N2HW[:, 1] < magnitude * 2**-21
+    near = (is_near_NHW & (there_NHW != 255)).sum().item()
+    figures['pixels as labelled'] = f'{correct} instead of {hits}, of {near} nobody can say'
+    assert found.share <= 1, found
+    assert abs(correct - hits) <= near, figures
+
+
+TF32_WAYS: dict[str, Callable[[], Any]] = {
+    'set_float32_matmul_precision': lambda: torch.set_float32_matmul_precision('high'),
+    'allow_tf32': lambda: setattr(torch.backends.cuda.matmul, 'allow_tf32', True),
+    'both': lambda: (
+        torch.set_float32_matmul_precision('high'),
+        setattr(torch.backends.cuda.matmul, 'allow_tf32', True),
+    ),
+    'fp32_precision': lambda: setattr(torch.backends.cuda.matmul, 'fp32_precision', 'tf32'),
+}
+
+
+@contextmanager
+def small_pieces() -> Iterator[None]:
+    """Maps are cut into several pieces, however small they are."""
+    before = piecewise.PIECE_CPU, piecewise.PIECE_CUDA, piecewise.ROWS
+    piecewise.PIECE_CPU, piecewise.PIECE_CUDA, piecewise.ROWS = 2**9, 2**9, 4
+    try:
+        yield
+    finally:
+        piecewise.PIECE_CPU, piecewise.PIECE_CUDA, piecewise.ROWS = before
+
+
+def pieces(part: Part) -> None:
+    """What is taken where the kernels are not, with TF32 allowed too."""
+    cases = [*chosen_cases(part), *random_cases(4 if part.rehearse else 24, most=17)]
+    cases = [replace(case, seed=case.seed + 1) for case in cases]
+
+    def errors_of(case: Case) -> Errors:
+        return case_errors(case, part.device, module=piecewise)
+
+    compare(part, 'in one piece', cases, errors_of)
+    with small_pieces():
+        compare(part, 'in small pieces', cases, errors_of)
+    if not part.rehearse:
+        real = Case((128, 128), (128, 128), (512, 512), group_size=10, channels=150, mask='random')
+        compare(
+            part,
+            'pieces of real size',
+            [real, replace(real, group_size=None)],
+            lambda case: case_errors(case, part.device, at=part.device, module=piecewise),
+        )
+    for name, allow in TF32_WAYS.items():
+        with part.check(f'pieces with TF32 allowed by {name}') as figures, precision_as_before():
+            x = torch.randn(64, 64, device=part.device)
+            exact = x.double() @ x.double()
+            allow()
+            product = x @ x
+            error = (product - exact).abs().max().item()
+            figures['error of a product outside'] = f'{error:.1e}'
+            for case in cases:
+                found = errors_of(case)
+                assert found.share <= 1, f'{case}: {found}'
+            figures['cases'] = len(cases)
+            assert torch.equal(x @ x, product), 'the setting is another than before'
+            if error < 1e-3:
+                raise NotHereError('TF32 makes no difference on this device')
+
+
+@contextmanager
+def precision_as_before() -> Iterator[None]:
+    """What the body allows of float32's matrix products is allowed for the body alone."""
+    old = torch.get_float32_matmul_precision()
+    both = [x.matmul for x in (torch.backends.cuda, torch.backends.mkldnn) if hasattr(x, 'matmul')]
+    newer = [(x, x.fp32_precision) for x in both if hasattr(x, 'fp32_precision')]
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(old)
+        for matmul, precision in newer:
+            matmul.fp32_precision = precision
+
+
+def modes(part: Part) -> None:
+    """The registered losses as they are used: under autocast, and in compiled code."""
+    case = (
+        Case((5, 7), (5, 7), (13, 17))
+        if part.rehearse
+        else Case((17, 33), (17, 33), (49, 97), channels=19)
+    )
+    generator = torch.Generator().manual_seed(0)
+    label_NHW = torch.randint(case.channels, (case.images, *case.size), generator=generator)
+    label_NHW[torch.rand(label_NHW.shape, generator=generator) < 0.3] = 255
+    mask_NHW = label_NHW != 255
+    label_NHW = label_NHW.to(part.device)
+    losses = {
+        'KL': (KLLoss(tau=2.0, ignore_index=255), replace(case, tau=2.0)),
+        'CD': (CDLoss(tau=4.0, ignore_index=255), replace(case, tau=4.0, group_size=1)),
+        'CGD': (
+            CGDLoss(group_size=2, tau=2.0, ignore_index=255),
+            replace(case, tau=2.0, group_size=2),
+        ),
+    }
+
+    def under_autocast(loss: LogitLoss, teacher_NChw: Tensor) -> Loss:
+        def value(x: Tensor) -> Tensor:
+            with torch.autocast(part.device, teacher_NChw.dtype):
+                found: Tensor = loss(x, teacher_NChw, label_NHW)
+            return found
+
+        return value
+
+    for dtype in (FP16, BF16):
+        with part.check(f'autocast to {dtype}'.replace('torch.', '')) as figures:
+            for name, (loss, of_loss) in losses.items():
+                both = replace(of_loss, dtypes=(dtype, dtype)).maps(part.device)
+                magnitude = max(x.abs().max().item() for x in both) / of_loss.tau
+                exact = [x.cpu().double() for x in both]
+                found = errors(
+                    under_autocast(loss, both[1]),
+                    plainly(of_loss, exact[1], mask_NHW),
+                    both[0],
+                    exact[0],
+                    magnitude,
+                )
+                figures[name] = f'{found.value:.1e} and {found.gradient:.1e}'
+                assert found.share <= 1, (name, found)
+
+    student_NChw, teacher_NChw = case.maps(part.device)
+
+    def step_of(loss: LogitLoss) -> Loss:
+        def step(x: Tensor) -> Tensor:
+            score_NChw = (x * 2).tanh() * 3
+            total, _ = cross_entropy_sums(score_NChw, label_NHW)
+            value: Tensor = loss(score_NChw, teacher_NChw, label_NHW)
+            return value + total / label_NHW.numel()
+
+        return step
+
+    for backend in ('eager',) if part.rehearse else ('eager', 'inductor'):
+        with part.check(f'in code compiled by {backend}') as figures:
+            if part.seconds_left < 30 and not part.rehearse:
+                raise NotHereError('no time left')
+            for name, (loss, _) in losses.items():
+                step = step_of(loss)
+                expected = result(step, student_NChw)
+                begun = time.monotonic()
+                compiled = torch.compile(step, backend=backend)
+                for _ in range(2):
+                    torch.testing.assert_close(result(compiled, student_NChw), expected)
+                figures[f'seconds of {name}'] = round(time.monotonic() - begun, 1)
+
+
+def sanitized() -> None:
+    """Every kernel once, in the process that the sanitizer watches."""
+    for mask in ('all', 'random'):
+        for teacher in ((9, 33), (5, 7)):
+            for group_size in (None, 2):
+                case = Case((9, 33), teacher, (19, 67), group_size, mask=mask)
+                student_NChw, teacher_NChw = case.maps('cuda')
+                result(in_kernels(case, teacher_NChw, case.mask_NHW('cuda')), student_NChw)
+    torch.cuda.synchronize()
+    print('all kernels ran')
+
+
+def sanitizer(part: Part) -> None:
+    """Addresses that are not the kernels' own."""
+    with part.check("no address out of range, by NVIDIA's compute-sanitizer") as figures:
+        tool = shutil.which('compute-sanitizer', path=f'{os.environ["PATH"]}:/usr/local/cuda/bin')
+        if tool is None:
+            raise NotHereError('compute-sanitizer is not on the PATH')
+        if part.rehearse:
+            raise NotHereError('only a GPU has its addresses watched')
+        seconds = min(SANITIZER_SECONDS, part.seconds_left - 2)
+        if seconds < 20:
+            raise NotHereError('no time left')
+        command = [tool, '--tool', 'memcheck', '--error-exitcode', '9']
+        code = 'from gpu_parts.kernels import sanitized; sanitized()'
+        # Memory of each tensor is its own: within the allocator's blocks all addresses are valid.
+        environment = os.environ | {'PYTORCH_NO_CUDA_MEMORY_CACHING': '1'}
+        begun = time.monotonic()
+        try:
+            done = subprocess.run(
+                [*command, sys.executable, '-c', code],
+                cwd=Path(__file__).parents[1],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise NotHereError(f'it takes more than {seconds:.0f} s') from error
+        figures['seconds'] = round(time.monotonic() - begun, 1)
+        told = f'{done.stdout[-3000:]}\n{done.stderr[-1000:]}'
+        print(told, flush=True)
+        assert 'all kernels ran' in done.stdout, told
+        assert done.returncode == 0, told
+
+
+SECTIONS = (
+    self_test,
+    small_maps,
+    real_maps,
+    bits,
+    cross_entropy,
+    large_offsets,
+    pieces,
+    modes,
+    sanitizer,
+)
+
+
+def run(part: Part, begin: int = 0) -> None:
+    """The sections from number `begin` on."""
+    for number, section in enumerate(SECTIONS[begin:], begin):
+        if part.seconds_left < LEAST_SECONDS:
+            part.note(f'no time left for: {section.__doc__}')
+            continue
+        begun = time.monotonic()
+        section(part)
+        part.row('sections', section=section.__name__, seconds=round(time.monotonic() - begun, 1))
+        if not is_alive(part):
+            part.note(
+                f'after {section.__name__} the GPU was lost to the process: a new one goes on'
+            )
+            process = multiprocessing.get_context('spawn').Process(
+                target=run, args=(part, number + 1)
+            )
+            process.start()
+            process.join()
+            return

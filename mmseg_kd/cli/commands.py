@@ -31,6 +31,7 @@ GROUPS = {
         Command('train', CLI + 'train', 'train a network, or distil one'),
         Command('test', CLI + 'test', 'measure mIoU on the test split'),
         Command('launch', CLI + 'launch', 'train or test on several GPUs'),
+        Command('compare', CLI + 'compare', 'does it pay? methods over seeds, equal budgets'),
         Command('export', CLI + 'export_student', 'export to stock mmseg, safetensors, ONNX'),
     ),
     'Write a config': (

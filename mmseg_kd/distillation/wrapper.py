@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.registry import MODELS
@@ -193,6 +194,13 @@ class DistillationWrapper(BaseSegmentor):
     def encode_decode(self, inputs: Tensor, batch_data_samples: list[Any]) -> Any:
         """The student's class scores at the size of the images."""
         return self.student.encode_decode(inputs, batch_data_samples)
+
+    def _set_device(self, device: torch.device) -> None:
+        """Tell the data preprocessors where batches go, the teachers' too."""
+        super()._set_device(device)
+        for network in self.teachers.values():
+            if isinstance(network, BaseModel):
+                network._set_device(device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistillationWrapper:
         super()._apply(fn, recurse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
@@ -19,6 +20,8 @@ from mmengine.logging import MMLogger
 from mmengine.utils import ManagerMixin
 from mmengine.visualization import Visualizer
 
+from mmseg_kd.engine.runner import CUBLAS
+
 
 @contextmanager
 def isolated() -> Iterator[None]:
@@ -26,8 +29,8 @@ def isolated() -> Iterator[None]:
 
     That is the random state of Python, numpy and torch; loggers, message hubs, visualisers and the
     default scope, of which mmengine keeps one set a process; what signals do; torch's switches for
-    cuDNN and deterministic algorithms; the device that mmengine and torch take; how processes are
-    started; OpenCV's threads; where modules are looked for.
+    cuDNN and deterministic algorithms, and cuBLAS's; the device that mmengine and torch take; how
+    processes are started; OpenCV's threads; where modules are looked for.
     """
     with ExitStack() as stack:
         for one in (_random_state, _instances, _signals, _switches, _device):
@@ -98,9 +101,13 @@ def _switches() -> Iterator[None]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     start_method = torch.multiprocessing.get_start_method(allow_none=True)
     threads, path = cv2.getNumThreads(), list(sys.path)
+    workspace = os.environ.get(CUBLAS)
     try:
         yield
     finally:
+        os.environ.pop(CUBLAS, None)
+        if workspace is not None:
+            os.environ[CUBLAS] = workspace
         cudnn.benchmark, cudnn.deterministic = benchmark, deterministic
         torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
         torch.multiprocessing.set_start_method(start_method, force=True)

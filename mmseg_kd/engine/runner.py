@@ -21,6 +21,9 @@ from mmseg_kd.networks.build import replace_sync_bn
 # writes checkpoints and downloads teachers while the others wait, which must not be too long.
 RANKS_TIMEOUT_S = 600
 
+# Where cuBLAS looks for the memory that it works in: with that of a fixed size it is deterministic.
+CUBLAS = 'CUBLAS_WORKSPACE_CONFIG'
+
 
 def prepare_run(cfg: Config, device: str = 'auto', launcher: str = 'none') -> None:
     """Fit a config to the devices, and start the process group where there is one.
@@ -47,6 +50,9 @@ def prepare_run(cfg: Config, device: str = 'auto', launcher: str = 'none') -> No
             f'{ranks_here} GPUs were asked for and {torch.cuda.device_count()} are here.'
         )
     use_device(chosen)
+    if (cfg.get('randomness') or {}).get('deterministic'):
+        # In time: cuBLAS looks when it starts.
+        os.environ.setdefault(CUBLAS, ':4096:8')
     cfg.launcher = launcher
     timeout = set_timeout(cfg)
     if not is_cuda:
@@ -97,5 +103,9 @@ def build_runner(cfg: Config, runner_type: type[Runner] = Runner) -> Runner:
     """
     with as_config_error('config'):
         runner = runner_type.from_cfg(cfg)
+    if torch.are_deterministic_algorithms_enabled():
+        # Where there is no deterministic algorithm, as for PSPNet's pooling on CUDA, torch warns;
+        # as the host leaves it the run would end.
+        torch.use_deterministic_algorithms(True, warn_only=True)
     runner.logger.addFilter(HostNoise())
     return runner

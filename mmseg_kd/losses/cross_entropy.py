@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.losses.functional import at_least_float32
+from mmseg_kd.losses.kernels.eager import eager
 from mmseg_kd.losses.kernels.interpolation import Resizing, full_precision
 from mmseg_kd.losses.kernels.piecewise import OnceDifferentiable, piece_values, pieces, to_wCh
 
@@ -69,6 +70,7 @@ class _CrossEntropy(torch.autograd.Function):
         return gradient_NChw, None, None, None, None
 
 
+@eager
 def cross_entropy_sums(
     score_NChw: Tensor,
     label_NHW: Tensor,

@@ -162,6 +162,9 @@ def test_casts_reach_the_teacher(make: Make) -> None:
 def test_moves_to_a_device_reach_the_teacher(make: Make) -> None:
     wrapper = make(term()).to('meta')
     assert all(t.device.type == 'meta' for t in wrapper.teacher.state_dict().values())
+    # Where batches go: for pictures of a validation the teacher takes them itself.
+    for network in (wrapper, *networks(wrapper)):
+        assert network.data_preprocessor.device == torch.device('meta')
 
 
 # Gradients.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
@@ -20,6 +21,7 @@ from mmengine.visualization import Visualizer
 from mmseg.visualization import SegLocalVisualizer
 
 from mmseg_kd.engine.isolation import isolated
+from mmseg_kd.engine.runner import CUBLAS
 
 
 def draw() -> tuple[float, float, float]:
@@ -67,6 +69,7 @@ def test_signals_and_switches_are_as_before() -> None:
     torch.multiprocessing.set_start_method('fork', force=True)
     cudnn = torch.backends.cudnn
     before = (cudnn.benchmark, cudnn.deterministic, cv2.getNumThreads(), list(sys.path))
+    workspace = os.environ.get(CUBLAS)
     own = signal.signal(signal.SIGTERM, mine)
     interrupt = signal.getsignal(signal.SIGINT)
     try:
@@ -75,6 +78,7 @@ def test_signals_and_switches_are_as_before() -> None:
             signal.signal(signal.SIGINT, mine)
             cudnn.benchmark, cudnn.deterministic = not before[0], not before[1]
             torch.use_deterministic_algorithms(True)
+            os.environ[CUBLAS] = ':16:8'
             torch.multiprocessing.set_start_method('spawn', force=True)
             cv2.setNumThreads(before[2] + 1)
             sys.path.append('elsewhere')
@@ -85,6 +89,7 @@ def test_signals_and_switches_are_as_before() -> None:
         signal.signal(signal.SIGTERM, own)
     assert before == (cudnn.benchmark, cudnn.deterministic, cv2.getNumThreads(), sys.path)
     assert not torch.are_deterministic_algorithms_enabled()
+    assert os.environ.get(CUBLAS) == workspace
     assert torch.multiprocessing.get_start_method() == 'fork'
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from training_runs import variant, write_project
 
 from mmseg_kd.config.load import load_config
+from mmseg_kd.engine.isolation import isolated
+from mmseg_kd.engine.runner import CUBLAS
 from mmseg_kd.engine.training import (
     TrainingOptions,
     apply_options,
@@ -81,6 +85,24 @@ def test_deterministic_ranks_keep_the_order_of_their_sums() -> None:
         assert cfg.randomness == dict(deterministic=True)
     assert open_to_it.find_unused_parameters is True
     assert decided.find_unused_parameters is False
+
+
+def test_deterministic_runs_are_ready_for_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Config, 'pretty_text', '')
+    config = write_project(tmp_path)
+    with isolated():
+        monkeypatch.delenv(CUBLAS, raising=False)
+        prepare_training(load_config(config, None), TrainingOptions())
+        assert CUBLAS not in os.environ
+        assert not torch.are_deterministic_algorithms_enabled()
+    with isolated():
+        prepare_training(load_config(config, None), TrainingOptions(deterministic=True))
+        # What cuBLAS needs, before it starts; what has no deterministic algorithm is no error.
+        assert os.environ[CUBLAS] == ':4096:8'
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 @pytest.mark.parametrize('resume', [False, None])

@@ -12,8 +12,10 @@ from torch import Tensor
 from mmseg_kd.losses import functional
 from mmseg_kd.losses.functional import as_list
 from mmseg_kd.losses.kernels import piecewise
+from mmseg_kd.losses.kernels.eager import eager
 
 
+@eager
 def pixel_divergence_at(
     student_NChw: Tensor,
     teacher_NChw: Tensor | Sequence[Tensor],
@@ -30,6 +32,7 @@ def pixel_divergence_at(
     return loss
 
 
+@eager
 def group_divergence_at(
     student_NChw: Tensor,
     teacher_NChw: Tensor | Sequence[Tensor],

@@ -32,22 +32,28 @@ def full_precision() -> Iterator[None]:
     backends: list[Any] = [
         getattr(backend, 'matmul', None) for backend in (torch.backends.cuda, torch.backends.mkldnn)
     ]
-    reduced = [b for b in backends if getattr(b, 'fp32_precision', None) in ('tf32', 'bf16')]
-    before = [backend.fp32_precision for backend in reduced]
-    # Before PyTorch 2.9 there is one setting, which may allow less on either.
-    is_old = not any(hasattr(backend, 'fp32_precision') for backend in backends)
-    old = torch.get_float32_matmul_precision() if is_old else 'highest'
+    # Before PyTorch 2.9 there is but the older setting, for either.
+    backends = [backend for backend in backends if hasattr(backend, 'fp32_precision')]
+    before = [backend.fp32_precision for backend in backends]
     try:
-        for backend in reduced:
-            backend.fp32_precision = 'ieee'
+        old = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        # It refuses to answer where less is allowed in the newer way alone.
+        old = 'highest'
+    try:
+        # In the way that the user took: while the two disagree PyTorch refuses to read the older.
         if old != 'highest':
             torch.set_float32_matmul_precision('highest')
+        for backend in backends:
+            if backend.fp32_precision in ('tf32', 'bf16'):
+                backend.fp32_precision = 'ieee'
         yield
     finally:
-        for backend, precision in zip(reduced, before, strict=True):
-            backend.fp32_precision = precision
         if old != 'highest':
             torch.set_float32_matmul_precision(old)
+        for backend, precision in zip(backends, before, strict=True):
+            if backend.fp32_precision != precision:
+                backend.fp32_precision = precision
 
 
 def interpolation_matrix(size: int, out_size: int, align_corners: bool = False) -> Tensor:

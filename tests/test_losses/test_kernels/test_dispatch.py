@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import random_maps
+from conftest import random_maps, value_and_gradient
 
 from mmseg_kd.losses import functional
 from mmseg_kd.losses.kernels import dispatch, piecewise, triton_divergence
@@ -56,3 +56,26 @@ def test_kernels_on_a_gpu_where_they_can_take_the_maps(
     assert taken is teacher
     assert backend is (triton_divergence if can_take else piecewise)
     assert ('by plain operations' in ''.join(said)) == (not can_take)
+
+
+@pytest.mark.parametrize('name', ['pixel_divergence', 'group_divergence'])
+def test_compiled_code_runs_them_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, is_compiled = getattr(piecewise, name), []
+
+    def recorded(*args: Any, **options: Any) -> Any:
+        is_compiled.append(torch.compiler.is_compiling())
+        return function(*args, **options)
+
+    monkeypatch.setattr(piecewise, name, recorded)
+    options: dict[str, Any] = dict(size=(5, 7), tau=2.0)
+    if name == 'group_divergence':
+        options['group_size'] = 2
+    student, teacher = random_maps()
+
+    def step(student: torch.Tensor) -> torch.Tensor:
+        return getattr(dispatch, f'{name}_at')(student * 2, teacher, **options) + 1
+
+    expected = value_and_gradient(step, student)
+    found = value_and_gradient(torch.compile(step, backend='eager'), student)
+    torch.testing.assert_close(found, expected)
+    assert is_compiled == [False, False]

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_kd.losses.kernels.interpolation import TILE, Resizing, interpolation_matrix
+from mmseg_kd.losses.kernels.interpolation import (
+    TILE,
+    Resizing,
+    full_precision,
+    interpolation_matrix,
+)
 
 # Height and width before and after: whole ratios and others, up and down, one pixel, equal sizes.
 SIZES = [
@@ -72,3 +79,60 @@ def test_rows_of_a_matrix_add_up_to_one() -> None:
     for align_corners in (False, True):
         matrix = interpolation_matrix(7, 30, align_corners)
         torch.testing.assert_close(matrix.sum(1), torch.ones(30, dtype=torch.float64))
+
+
+def precision() -> list[Any]:
+    """What matrix products are allowed; None where PyTorch refuses to say."""
+    matmul = torch.backends.cuda.matmul
+    found = []
+    for read in (torch.get_float32_matmul_precision, lambda: matmul.allow_tf32):
+        try:
+            found.append(read())
+        except RuntimeError:
+            found.append(None)
+    newer = (matmul, getattr(torch.backends.mkldnn, 'matmul', None))
+    return [*found, *(getattr(backend, 'fp32_precision', None) for backend in newer)]
+
+
+@pytest.fixture
+def precision_as_before() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    _, _, *newer = precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+    for backend, old in zip((torch.backends.cuda, torch.backends.mkldnn), newer, strict=True):
+        if old is not None:
+            backend.matmul.fp32_precision = old
+
+
+def allow_tf32() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = True
+
+
+def allow_tf32_in_the_newer_way() -> None:
+    if not hasattr(torch.backends.cuda.matmul, 'fp32_precision'):
+        pytest.skip('PyTorch has no other way yet')
+    torch.backends.cuda.matmul.fp32_precision = 'tf32'
+
+
+@pytest.mark.usefixtures('precision_as_before')
+@pytest.mark.parametrize(
+    'allow',
+    [
+        lambda: None,
+        lambda: torch.set_float32_matmul_precision('high'),
+        lambda: torch.set_float32_matmul_precision('medium'),
+        allow_tf32,
+        allow_tf32_in_the_newer_way,
+    ],
+)
+def test_full_precision_in_whichever_way_less_was_allowed(allow: Callable[[], None]) -> None:
+    allow()
+    before = precision()
+    with full_precision():
+        old, is_tf32, *newer = precision()
+        # Both ways agree, or PyTorch would refuse to say.
+        assert old == 'highest'
+        assert is_tf32 is False
+        assert set(newer) <= {'ieee', 'none', None}
+    assert precision() == before

@@ -1,0 +1,90 @@
+"""A comparison of methods on CamVid at full size, as long as the minutes last.
+
+It goes on where it stopped when it is called again with the same folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from gpu_parts.part import ROOT, NotHereError, Part
+
+PLAN = 'distillation_configs/camvid/methods-360x480.py'
+# A run at a time leaves most of a large GPU idle: its steps are many small kernels.
+JOBS = 4
+# What a run needs to write its checkpoint when it is told to stop.
+MARGIN_S = 25
+
+TOY_PLAN = """
+_base_ = '{base}'
+experiments = {{
+    'alone': dict(options={{'model.distillation': []}}),
+    'cgd': dict(),
+}}
+comparison = dict(baseline='alone', seeds=1, iterations=2)
+train_dataloader = dict(dataset=dict(data_root='{data}'))
+val_dataloader = dict(dataset=dict(data_root='{data}'))
+test_dataloader = dict(dataset=dict(data_root='{data}'))
+model = dict(teacher=dict(checkpoint='{teacher}'))
+"""
+
+
+def run(part: Part) -> None:
+    with part.check('the comparison ends without a failed run') as figures:
+        plan, jobs = (_toy_plan(part.scratch), 1) if part.rehearse else (PLAN, JOBS)
+        if not part.rehearse and not Path(ROOT, 'data/camvid/images').is_dir():
+            raise NotHereError('data/camvid')
+        folder = part.out / 'study'
+        command = [sys.executable, '-m', 'mmseg_kd', 'compare', str(plan)]
+        command += ['--work-dir', str(folder), '--jobs', str(jobs)]
+        status = _until(command, part.seconds_left - MARGIN_S)
+        figures['exit code'] = status
+        part.note(f'`mmseg-kd compare {plan} --jobs {jobs}`')
+        results = folder / 'results.md'
+        if results.exists():
+            part.note(results.read_text(encoding='utf-8'))
+        _pack_logs(folder)
+        assert status in (0, os.EX_TEMPFAIL), f'exit code {status}'
+
+
+def _until(command: list[str], seconds: float) -> int:
+    """Run a command, and tell it to stop when the time is over; its exit code."""
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            return process.wait()
+
+
+def _pack_logs(folder: Path) -> None:
+    """All curves in one file, which is easier to bring home than many."""
+    with tarfile.open(folder / 'logs.tar.gz', 'w:gz') as archive:
+        for pattern in ('*/*/config.py', '*/*/run.log', '*/*/*/vis_data/scalars.json'):
+            for path in sorted(folder.glob(pattern)):
+                archive.add(path, path.relative_to(folder))
+
+
+def _toy_plan(scratch: Path) -> Path:
+    """A plan of seconds: generated scenes, and a teacher with random weights."""
+    import torch
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    import mmseg_kd.register  # noqa: F401
+    from mmseg_kd.config.load import load_config
+    from mmseg_kd.datasets.toy_scenes.dataset import generate
+
+    data, teacher, plan = scratch / 'scenes', scratch / 'teacher.pth', scratch / 'plan.py'
+    generate(data, 8, 4, (128, 128), 0)
+    init_default_scope('mmseg')
+    model = load_config('configs/toy_scenes/resnet18_fpn_toy-128x128.py', None).model
+    torch.save(MODELS.build(model).state_dict(), teacher)
+    base = ROOT / 'distillation_configs/toy_scenes/resnet18_mobilenetv2-half_cgd_toy-128x128.py'
+    plan.write_text(TOY_PLAN.format(base=base, data=data, teacher=teacher), encoding='utf-8')
+    return plan

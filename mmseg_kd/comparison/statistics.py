@@ -1,0 +1,65 @@
+"""What the runs of a comparison say: means over seeds, and what can be told from the baseline."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its confidence interval.
+
+    Attributes:
+        mean: Over the seeds.
+        low, high: Of the interval; infinite where one seed tells nothing of the others.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def is_distinguishable(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+    def scaled(self, factor: float) -> Estimate:
+        """All three times a factor."""
+        low, high = sorted((self.low * factor, self.high * factor))
+        return Estimate(self.mean * factor, low, high)
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of the values and the 95 % interval of Student's t distribution."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Estimate(mean, -math.inf, math.inf)
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
+    return Estimate(mean, mean - reach, mean + reach)
+
+
+def paired_gain(method: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate | None:
+    """What a method is above the baseline, seed by seed; None where they share no seed.
+
+    Pairs of one seed began with the same weights and saw the same images, so that what these do
+    to both is no part of the difference.
+    """
+    differences = [value - baseline[seed] for seed, value in method.items() if seed in baseline]
+    return estimate(differences) if differences else None
+
+
+def share_of_gap(gain: Estimate, baseline: float, teacher: float) -> Estimate | None:
+    """The part of the way from the baseline to the teacher that a gain is; None: there is no gap.
+
+    The gap is taken as known: its own uncertainty is not in the interval.
+    """
+    gap = teacher - baseline
+    return gain.scaled(1 / gap) if gap > 0 else None
