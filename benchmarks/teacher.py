@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +75,21 @@ def make_mode(mode: str, network: dict[str, Any], batch: int, size: int) -> Call
     return run
 
 
-def make_lean(network: dict[str, Any], batch: int, size: int) -> Callable[[], dict[str, Tensor]]:
-    """A forward pass of a teacher, a network with its options; returns its taps."""
+@dataclass(frozen=True)
+class Lean:
+    """A forward pass of a teacher to its taps."""
+
+    teacher: Teacher
+    images_NCHW: Tensor
+
+    def __call__(self) -> None:
+        self.teacher.join(self.teacher(self.images_NCHW).outputs)
+
+
+def make_lean(network: dict[str, Any], batch: int, size: int) -> Lean:
+    """A forward pass of a teacher, a network with its options."""
     built, images_NCHW, options = _build(network, batch, size)
-    teacher = Teacher(built, LAYERS, options=options)
-
-    def run() -> dict[str, Tensor]:
-        outputs = teacher(images_NCHW).outputs
-        teacher.join(outputs)
-        return outputs
-
-    return run
+    return Lean(Teacher(built, LAYERS, options=options), images_NCHW)
 
 
 def _build(network: dict[str, Any], batch: int, size: int) -> tuple[Any, Tensor, TeacherOptions]:

@@ -140,33 +140,32 @@ def measure_here(
     begun = time.perf_counter()
     calls = {}
     for name, way in ways.items():
-        if _has_memory(way):
-            once, _ = _turn(way)
-            calls[name] = max(1, min(100, math.ceil(TURN_S / once)))
+        if _turn_if_memory(way) and (turn := _turn_if_memory(way)):
+            calls[name] = max(1, min(100, math.ceil(TURN_S / turn[0])))
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for done in range(rounds):
         if done >= LEAST_ROUNDS and time.perf_counter() - begun > seconds:
             break
-        for name in calls:
+        for name in tuple(found):
             before = held_mib()
-            once, peak = _turn(ways[name], calls[name])
-            found[name].append((once, peak - before))
+            if turn := _turn_if_memory(ways[name], calls[name]):
+                found[name].append((turn[0], turn[1] - before))
+            else:
+                del found[name]
     return {
         name: Measured(statistics.median(t for t, _ in turns), max(mib for _, mib in turns))
         for name, turns in found.items()
     }
 
 
-def _has_memory(way: Callable[[], Any]) -> bool:
-    """Whether a call, the first, finds memory enough."""
+def _turn_if_memory(way: Callable[[], Any], calls: int = 1) -> tuple[float, float] | None:
     try:
-        way()
-        return True
-    except torch.OutOfMemoryError:
+        return _turn(way, calls)
+    except torch.cuda.OutOfMemoryError:
         pass
     # Only here is the traceback gone, with all that its frames held.
     free_memory()
-    return False
+    return None
 
 
 def free_memory() -> None:

@@ -19,7 +19,7 @@ TINY = (
 )
 
 # How long a row may be timed.
-ROW_S = 2.0
+ROW_S = 1.5
 
 
 def run(part: Part) -> None:
