@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.losses.kernels import piecewise, triton_kernels
+from mmseg_kd.losses.kernels.divergence import OnceDifferentiable
 from mmseg_kd.losses.kernels.interpolation import interpolation_matrix
-from mmseg_kd.losses.kernels.piecewise import OnceDifferentiable
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
