@@ -101,8 +101,10 @@ class _Divergence(torch.autograd.Function):
         to = [size] if size == teacher_size else [size, teacher_size]
         s_NChw, s_log_sum, (gradient_NChw,) = softmax(student_NChw, [size])
         t_NChw, t_log_sum, p_NChw = softmax(teacher_NChw, to)
-        # The product of the softmax and the difference of the maps.
-        product = _product(p_NChw[-1], t_NChw) - _product(p_NChw[0], s_NChw)
+        if len(to) == 1:
+            product = _product(p_NChw[0], t_NChw - s_NChw)
+        else:
+            product = _product(p_NChw[1], t_NChw) - _product(p_NChw[0], s_NChw)
         if ctx.needs_input_grad[0]:
             gradient_NChw -= p_NChw[0]
             ctx.save_for_backward(gradient_NChw, student_NChw)
@@ -184,7 +186,7 @@ class _Softmax:
         return log_sum, parts
 
     def _sum_NG(self, parts: list[Tensor]) -> Tensor:
-        sum_NG = self._by_group(parts[0].sum((2, 3)).double(), 0.0).sum(2)
+        sum_NG = self._by_group(parts[0].sum((2, 3), dtype=torch.float64), 0.0).sum(2)
         if self.mask_NHW is not None:
             # Where nothing takes part, there is nothing to divide by zero.
             sum_NG.masked_fill_(self._is_empty_N1(), 1.0)
