@@ -57,10 +57,9 @@ class Backend(Protocol):
 
     def exponentials(
         self, x_NChw: Tensor, to: Sequence[Size], shift_NC: Tensor | None = None
-    ) -> list[Tensor]:
-        """Exponentials of interpolated values, brought back to maps of the sizes `to`.
-
-        In each of these the sum of a channel is what it was before.
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Exponentials of interpolated values: their sums (N, C) in float64, and the exponentials,
+        brought back to maps of the sizes `to`.
 
         Args:
             x_NChw: A map.
@@ -88,6 +87,7 @@ class _Divergence(torch.autograd.Function):
         pixels: int,
     ) -> Tensor:
         n, c, *_ = student_NChw.shape
+        assert teacher_NChw.shape[:2] == (n, c)
         count: Any = n * pixels
         if group_size is not None:
             # Numbers in kernels stay small, however large it is.
@@ -121,7 +121,7 @@ class _Divergence(torch.autograd.Function):
 
 
 def _product(x_NChw: Tensor, y_NChw: Tensor) -> Tensor:
-    return (x_NChw * y_NChw).sum((2, 3)).sum(dtype=torch.float64)
+    return (x_NChw * y_NChw).sum(3).sum(dtype=torch.float64)
 
 
 class OnceDifferentiable(torch.autograd.Function):
@@ -155,7 +155,7 @@ class _Softmax:
         if self.mask_NHW is not None:
             # Values that no pixel of the mask lies next to may be anything.
             n, _, h, w = x_NChw.shape
-            (reach_N1hw,) = self.backend.exponentials(x_NChw.new_zeros(n, 1, h, w), [(h, w)])
+            _, (reach_N1hw,) = self.backend.exponentials(x_NChw.new_zeros(n, 1, h, w), [(h, w)])
             hidden_N1hw = reach_N1hw == 0
             x_NChw.masked_fill_(hidden_N1hw, -torch.inf)
         if self.group_size is None:
@@ -169,8 +169,8 @@ class _Softmax:
         return x_NChw, *softmax(x_NChw, to)
 
     def _group_softmax(self, x_NChw: Tensor, to: Sequence[Size]) -> tuple[Tensor, list[Tensor]]:
-        parts = self.backend.exponentials(x_NChw, to)
-        sum_NG = self._sum_NG(parts)
+        sum_NC, parts = self.backend.exponentials(x_NChw, to)
+        sum_NG = self._sum_NG(sum_NC)
         log_sum = sum_NG.log().sum()
         if not bool(((sum_NG >= FLOOR) & (sum_NG < torch.inf)).all()):
             # Not taken off the map itself: what interpolation rounds may be more than exponents
@@ -178,15 +178,16 @@ class _Softmax:
             largest_NG = self._largest_NG(self.backend.largest(x_NChw))
             if self.mask_NHW is not None:
                 largest_NG.masked_fill_(self._is_empty_N1(), 0.0)
-            parts = self.backend.exponentials(x_NChw, to, self._of_channels(largest_NG, x_NChw))
-            sum_NG = self._sum_NG(parts)
+            shift_NC = self._of_channels(largest_NG, x_NChw)
+            sum_NC, parts = self.backend.exponentials(x_NChw, to, shift_NC)
+            sum_NG = self._sum_NG(sum_NC)
             log_sum = (sum_NG.log() + largest_NG).sum()
         for part_NChw in parts:
             part_NChw /= self._of_channels(sum_NG, x_NChw)[..., None, None]
         return log_sum, parts
 
-    def _sum_NG(self, parts: list[Tensor]) -> Tensor:
-        sum_NG = self._by_group(parts[0].sum((2, 3), dtype=torch.float64), 0.0).sum(2)
+    def _sum_NG(self, sum_NC: Tensor) -> Tensor:
+        sum_NG = self._by_group(sum_NC, 0.0).sum(2)
         if self.mask_NHW is not None:
             # Where nothing takes part, there is nothing to divide by zero.
             sum_NG.masked_fill_(self._is_empty_N1(), 1.0)

@@ -73,7 +73,7 @@ class Pieces:
 
     def pixel_softmax(self, x_NChw: Tensor, to: Sequence[Size]) -> tuple[Tensor, list[Tensor]]:
         log_sum = x_NChw.new_zeros((), dtype=torch.float64)
-        totals = self._totals(x_NChw, to)
+        parts = self._zeros(x_NChw, to)
         for place, x_RCV in self._pieces(x_NChw):
             p_RCV = x_RCV.exp()
             sum_R1V = p_RCV.sum(1, keepdim=True)
@@ -85,18 +85,21 @@ class Pieces:
                 log_sum_R1V = sum_R1V.log() + largest_R1V
             log_sum += self._masked(log_sum_R1V, place).sum(dtype=torch.float64)
             p_RCV /= sum_R1V
-            self._bring_back(p_RCV, place, totals)
-        return log_sum, list(totals.values())
+            self._bring_back(p_RCV, place, parts)
+        return log_sum, list(parts.values())
 
     def exponentials(
         self, x_NChw: Tensor, to: Sequence[Size], shift_NC: Tensor | None = None
-    ) -> list[Tensor]:
-        totals = self._totals(x_NChw, to)
+    ) -> tuple[Tensor, list[Tensor]]:
+        parts = self._zeros(x_NChw, to)
         for place, x_RCV in self._pieces(x_NChw):
             if shift_NC is not None:
                 x_RCV -= shift_NC[place[0], :, None]
-            self._bring_back(x_RCV.exp_(), place, totals)
-        return list(totals.values())
+            self._bring_back(x_RCV.exp_(), place, parts)
+        # Bringing back moves values and keeps their sum, for weights sum to one. Not all at once
+        # in float64, which copies.
+        sum_NC = next(iter(parts.values())).sum(3).sum(2, dtype=torch.float64)
+        return sum_NC, list(parts.values())
 
     def largest(self, x_NChw: Tensor) -> Tensor:
         largest_NC = x_NChw.new_full(x_NChw.shape[:2], -torch.inf)
@@ -121,7 +124,7 @@ class Pieces:
             return x_RCV
         return x_RCV.masked_fill_(~self.mask_NHW[place][:, None], fill)
 
-    def _totals(self, x_NChw: Tensor, to: Sequence[Size]) -> dict[Resizing, Tensor]:
+    def _zeros(self, x_NChw: Tensor, to: Sequence[Size]) -> dict[Resizing, Tensor]:
         """Zeros that pieces are brought back to, in maps of the sizes `to`."""
         n, c, *_ = x_NChw.shape
         return {
@@ -129,11 +132,11 @@ class Pieces:
             for h, w in to
         }
 
-    def _bring_back(self, x_RCV: Tensor, place: Place, totals: dict[Resizing, Tensor]) -> None:
+    def _bring_back(self, x_RCV: Tensor, place: Place, parts: dict[Resizing, Tensor]) -> None:
         image, rows, columns = place
         self._masked(x_RCV, place)
-        for resizing, total_NChw in totals.items():
-            resizing.add_transposed(x_RCV, rows, columns, total_NChw[image].transpose(0, 1))
+        for resizing, part_NChw in parts.items():
+            resizing.add_transposed(x_RCV, rows, columns, part_NChw[image].transpose(0, 1))
 
 
 def pixel_divergence(

@@ -132,11 +132,14 @@ class Kernels:
 
     def exponentials(
         self, x_NChw: Tensor, to: Sequence[Size], shift_NC: Tensor | None = None
-    ) -> list[Tensor]:
+    ) -> tuple[Tensor, list[Tensor]]:
         if shift_NC is None:
-            return [self._brought_back(x_NChw, size, 'map') for size in to]
-        shift_NC = shift_NC.contiguous()
-        return [self._brought_back(x_NChw, size, 'channels', shift_NC) for size in to]
+            parts = [self._brought_back(x_NChw, size, 'map') for size in to]
+        else:
+            shift_NC = shift_NC.contiguous()
+            parts = [self._brought_back(x_NChw, size, 'channels', shift_NC) for size in to]
+        # Bringing back moves values and keeps their sum, for weights sum to one.
+        return parts[0].sum((2, 3), dtype=torch.float64), parts
 
     def largest(self, x_NChw: Tensor) -> Tensor:
         _, _, h, w = x_NChw.shape
