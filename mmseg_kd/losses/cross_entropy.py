@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.losses.functional import at_least_float32
+from mmseg_kd.losses.kernels.divergence import OnceDifferentiable
 from mmseg_kd.losses.kernels.eager import eager
 from mmseg_kd.losses.kernels.interpolation import Resizing, full_precision
-from mmseg_kd.losses.kernels.piecewise import OnceDifferentiable, piece_values, pieces, to_wCh
+from mmseg_kd.losses.kernels.piecewise import piece_values, pieces, to_hCw
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -29,37 +30,37 @@ class _CrossEntropy(torch.autograd.Function):
         n, c, h, w = score_NChw.shape
         size = (label_NHW.shape[1], label_NHW.shape[2])
         resize = Resizing((h, w), size, score_NChw, align_corners)
-        score_NwCh = to_wCh(score_NChw)
-        gradient_NwCh = torch.zeros_like(score_NwCh) if ctx.needs_input_grad[0] else None
+        score_NhCw = to_hCw(score_NChw)
+        gradient_NhCw = torch.zeros_like(score_NhCw) if ctx.needs_input_grad[0] else None
         total = score_NChw.new_zeros((), dtype=torch.float64)
         correct = torch.zeros((), dtype=torch.long, device=score_NChw.device)
         for image in range(n):
             for rows, columns in pieces(c, size, piece_values(score_NChw.device)):
-                label_V1R = label_NHW[image, rows, columns].T[:, None]
-                is_ignored_V1R = label_V1R == ignore_index
-                label_V1R = label_V1R.masked_fill(is_ignored_V1R, 0)
-                score_VCR = resize.piece(score_NwCh[image], rows, columns)
-                largest_V1R, class_V1R = score_VCR.max(1, keepdim=True)
-                correct += ((class_V1R == label_V1R) & ~is_ignored_V1R).sum()
-                score_VCR -= largest_V1R
-                own_V1R = score_VCR.gather(1, label_V1R)
-                p_VCR = score_VCR.exp_()
-                sum_V1R = p_VCR.sum(1, keepdim=True)
-                loss_V1R = sum_V1R.log() - own_V1R
-                weight_V1R = torch.ones_like(loss_V1R)
+                label_R1V = label_NHW[image, rows, columns][:, None]
+                is_ignored_R1V = label_R1V == ignore_index
+                label_R1V = label_R1V.masked_fill(is_ignored_R1V, 0)
+                score_RCV = resize.piece(score_NhCw[image], rows, columns)
+                largest_R1V, class_R1V = score_RCV.max(1, keepdim=True)
+                correct += ((class_R1V == label_R1V) & ~is_ignored_R1V).sum()
+                score_RCV -= largest_R1V
+                own_R1V = score_RCV.gather(1, label_R1V)
+                p_RCV = score_RCV.exp_()
+                sum_R1V = p_RCV.sum(1, keepdim=True)
+                loss_R1V = sum_R1V.log() - own_R1V
+                weight_R1V = torch.ones_like(loss_R1V)
                 if class_weight_C is not None:
-                    weight_V1R = class_weight_C[label_V1R]
-                weight_V1R.masked_fill_(is_ignored_V1R, 0.0)
+                    weight_R1V = class_weight_C[label_R1V]
+                weight_R1V.masked_fill_(is_ignored_R1V, 0.0)
                 # Where a pixel is ignored its loss may be anything, NaN times 0 included.
-                loss_V1R.masked_fill_(is_ignored_V1R, 0.0)
-                total += (loss_V1R * weight_V1R).sum(dtype=torch.float64)
-                if gradient_NwCh is not None:
-                    p_VCR *= weight_V1R / sum_V1R
-                    p_VCR.scatter_add_(1, label_V1R, -weight_V1R)
-                    p_VCR.masked_fill_(is_ignored_V1R, 0.0)
-                    resize.add_transposed(p_VCR, rows, columns, gradient_NwCh[image])
-        if gradient_NwCh is not None:
-            ctx.save_for_backward(gradient_NwCh.permute(0, 2, 3, 1), score_NChw)
+                loss_R1V.masked_fill_(is_ignored_R1V, 0.0)
+                total += (loss_R1V * weight_R1V).sum(dtype=torch.float64)
+                if gradient_NhCw is not None:
+                    p_RCV *= weight_R1V / sum_R1V
+                    p_RCV.scatter_add_(1, label_R1V, -weight_R1V)
+                    p_RCV.masked_fill_(is_ignored_R1V, 0.0)
+                    resize.add_transposed(p_RCV, rows, columns, gradient_NhCw[image])
+        if gradient_NhCw is not None:
+            ctx.save_for_backward(gradient_NhCw.transpose(1, 2), score_NChw)
         ctx.mark_non_differentiable(correct)
         return total.to(score_NChw.dtype), correct
 

@@ -94,7 +94,7 @@ def pieces_of(count: int) -> Iterator[None]:
     """Losses in pieces of so many values."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(piecewise, 'PIECE_CPU', count)
-        patch.setattr(piecewise, 'ROWS', 32 if count > 1000 else 2)
+        patch.setattr(piecewise, 'COLUMNS', 32 if count > 1000 else 2)
         yield
 
 

@@ -36,7 +36,7 @@ def random_labels(size: tuple[int, int] = (9, 13), ignored: float = 0.3) -> Tens
 @pytest.fixture(params=[2**19, 60], ids=['one piece', 'pieces'])
 def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(piecewise, 'PIECE_CPU', request.param)
-    monkeypatch.setattr(piecewise, 'ROWS', 4)
+    monkeypatch.setattr(piecewise, 'COLUMNS', 4)
 
 
 @pytest.mark.usefixtures('piece')

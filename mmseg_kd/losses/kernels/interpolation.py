@@ -2,7 +2,7 @@
 
 A bilinear interpolation is a product with one sparse matrix a side. Cut into tiles of a few rows
 it becomes a batch of small dense products, which run at the speed of memory at any ratio, where
-the ordinary kernels need some ten times as long. Maps are (w, C, h) here: with the channels in the
+the ordinary kernels need some ten times as long. Maps are (h, C, w) here: with the channels in the
 middle both sides are matrix products on contiguous memory.
 
 Shapes: h x w the size of a map, H x W that of the pieces' whole, R rows and V columns of a piece.
@@ -77,7 +77,7 @@ def interpolation_matrix(size: int, out_size: int, align_corners: bool = False) 
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _Whole:
     """The matrix of one side, (out_size, size), and which of its columns each row has."""
 
     matrix: Tensor
@@ -107,10 +107,10 @@ class _Tiles:
     last: Sequence[int]
 
     def of(self, rows: slice) -> tuple[Tensor, Tensor, slice]:
-        """Weights and columns of the tiles with `rows`, and the span of these columns."""
+        """Of the tiles with `rows`: weights, their columns counted from the span, the span."""
         tiles = slice(rows.start // TILE, -(-rows.stop // TILE))
         native = slice(self.first[tiles.start], self.last[tiles.stop - 1] + 1)
-        return self.weights[tiles], self.columns[tiles], native
+        return self.weights[tiles], self.columns[tiles] - native.start, native
 
 
 def _used(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,14 +140,14 @@ def _matrices(
     align_corners: bool,
     dtype: torch.dtype,
     device: torch.device,
-) -> tuple[_Rows, _Tiles]:
-    """The matrix of the rows and the tiles of the columns, made once for each pair of sizes."""
-    matrix = interpolation_matrix(size[0], out_size[0], align_corners)
-    first, last = _used(matrix)
-    rows = _Rows(matrix.to(device, dtype), first.tolist(), last.tolist())
-    tiles = _tiles(interpolation_matrix(size[1], out_size[1], align_corners))
+) -> tuple[_Tiles, _Whole]:
+    """The tiles of the rows and the matrix of the columns, made once for each pair of sizes."""
+    tiles = _tiles(interpolation_matrix(size[0], out_size[0], align_corners))
     weights, columns = tiles.weights.to(device, dtype), tiles.columns.to(device)
-    return rows, replace(tiles, weights=weights, columns=columns)
+    matrix = interpolation_matrix(size[1], out_size[1], align_corners)
+    first, last = _used(matrix)
+    whole = _Whole(matrix.to(device, dtype), first.tolist(), last.tolist())
+    return replace(tiles, weights=weights, columns=columns), whole
 
 
 class Resizing:
@@ -168,48 +168,47 @@ class Resizing:
         align_corners: bool = False,
     ) -> None:
         self.is_identity = size == out_size
-        self.rows, self.tiles = _matrices(size, out_size, align_corners, like.dtype, like.device)
+        self.tiles, self.columns = _matrices(size, out_size, align_corners, like.dtype, like.device)
 
-    def piece(self, x_wCh: Tensor, rows: slice, columns: slice) -> Tensor:
-        """Rows and columns of the interpolated map, (V, C, R), in memory of its own.
+    def piece(self, x_hCw: Tensor, rows: slice, columns: slice) -> Tensor:
+        """Rows and columns of the interpolated map, (R, C, V), in memory of its own.
 
         Args:
-            x_wCh: The whole map.
-            rows: Rows of the result.
-            columns: Columns of the result, from the first of a tile on.
+            x_hCw: The whole map.
+            rows: Rows of the result, from the first of a tile on.
+            columns: Columns of the result.
         """
         if self.is_identity:
-            return x_wCh[columns, :, rows].clone(memory_format=torch.contiguous_format)
-        matrix_Rh, native = self.rows.of(rows)
-        x_wCR = x_wCh[:, :, native] @ matrix_Rh.mT
-        w, c, r = x_wCR.shape
-        weights, index, _ = self.tiles.of(columns)
-        window_TkX = x_wCR.view(w, c * r).index_select(0, index.flatten()).view(*index.shape, c * r)
-        out_VCR = torch.bmm(weights, window_TkX).view(-1, c, r)
-        return out_VCR[: columns.stop - columns.start]
+            return x_hCw[rows, :, columns].clone(memory_format=torch.contiguous_format)
+        weights, index, native_rows = self.tiles.of(rows)
+        matrix_Vw, native_columns = self.columns.of(columns)
+        x_hCV = x_hCw[native_rows, :, native_columns] @ matrix_Vw.mT
+        h, c, v = x_hCV.shape
+        window_TkX = x_hCV.view(h, c * v).index_select(0, index.flatten()).view(*index.shape, c * v)
+        out_RCV = torch.bmm(weights, window_TkX).view(-1, c, v)
+        return out_RCV[: rows.stop - rows.start]
 
     def add_transposed(
-        self, gradient_VCR: Tensor, rows: slice, columns: slice, total_wCh: Tensor
+        self, gradient_RCV: Tensor, rows: slice, columns: slice, total_hCw: Tensor
     ) -> None:
-        """Add to `total_wCh` the gradient that a piece's gradient gives the map.
+        """Add to `total_hCw` the gradient that a piece's gradient gives the map.
 
         Args:
-            gradient_VCR: Of the piece that `piece` gives for the same rows and columns.
+            gradient_RCV: Of the piece that `piece` gives for the same rows and columns.
             rows, columns: As there.
-            total_wCh: The sum, in the shape of the map.
+            total_hCw: The sum, in the shape of the map.
         """
         if self.is_identity:
-            total_wCh[columns, :, rows] += gradient_VCR
+            total_hCw[rows, :, columns] += gradient_RCV
             return
-        v, c, r = gradient_VCR.shape
-        weights, index, native_columns = self.tiles.of(columns)
-        padding = len(index) * TILE - v
+        r, c, v = gradient_RCV.shape
+        weights, index, native_rows = self.tiles.of(rows)
+        padding = len(index) * TILE - r
         if padding:
-            gradient_VCR = torch.cat([gradient_VCR, gradient_VCR.new_zeros(padding, c, r)])
-        window_TkX = torch.bmm(weights.mT, gradient_VCR.view(len(index), TILE, c * r))
-        sum_wX = window_TkX.new_zeros(native_columns.stop - native_columns.start, c * r)
+            gradient_RCV = torch.cat([gradient_RCV, gradient_RCV.new_zeros(padding, c, v)])
+        window_TkX = torch.bmm(weights.mT, gradient_RCV.view(len(index), TILE, c * v))
+        sum_hX = window_TkX.new_zeros(native_rows.stop - native_rows.start, c * v)
         # Windows of neighbouring tiles overlap.
-        position = index.flatten() - native_columns.start
-        sum_wX.index_add_(0, position, window_TkX.view(-1, c * r))
-        matrix_Rh, native_rows = self.rows.of(rows)
-        total_wCh[native_columns, :, native_rows] += sum_wX.view(-1, c, r) @ matrix_Rh
+        sum_hX.index_add_(0, index.flatten(), window_TkX.view(-1, c * v))
+        matrix_Vw, native_columns = self.columns.of(columns)
+        total_hCw[native_rows, :, native_columns] += sum_hX.view(-1, c, v) @ matrix_Vw

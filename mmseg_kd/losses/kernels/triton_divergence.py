@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.losses.kernels import piecewise, triton_kernels
+from mmseg_kd.losses.kernels.divergence import Size, divergence
 from mmseg_kd.losses.kernels.interpolation import interpolation_matrix
-from mmseg_kd.losses.kernels.piecewise import OnceDifferentiable
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -27,8 +28,6 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 CHANNELS, COLUMNS, ROWS = 4, 32, 8
 # Of a block of pixels. It has at most as many rows as a cell has.
 PIXEL_COLUMNS, PIXEL_ROWS = 128, 4
-# How many partial sums are added at a time.
-PARTIALS = 1024
 
 
 @dataclass(frozen=True)
@@ -92,175 +91,106 @@ def _places(
     )
 
 
-class _Problem:
-    """What the kernels of one loss have in common, and their launches.
+@dataclass(frozen=True)
+class Kernels:
+    """The backend of `divergence` by Triton, for maps brought to `size`."""
 
-    Args:
-        student_NChw, teacher_NChw, size, tau, mask_NHW, align_corners: As in `pixel_divergence`.
-    """
+    size: Size
+    mask_NHW: Tensor | None
+    align_corners: bool
 
-    def __init__(
-        self,
-        student_NChw: Tensor,
-        teacher_NChw: Tensor,
-        size: tuple[int, int],
-        tau: float,
-        mask_NHW: Tensor | None,
-        align_corners: bool,
-    ) -> None:
-        n, c, h, w = student_NChw.shape
-        assert teacher_NChw.shape[:2] == (n, c)
-        assert student_NChw.dtype in DTYPES and teacher_NChw.dtype in DTYPES
-        if mask_NHW is not None:
-            assert mask_NHW.shape == (n, *size) and mask_NHW.dtype == torch.bool
-        self.student_NChw, self.size = student_NChw, size
-        self.places, teacher_places = (
-            _places((x.shape[2], x.shape[3]), size, align_corners, x.device, PIXEL_ROWS)
-            for x in (student_NChw, teacher_NChw)
-        )
-        # A kernel follows the pointer to the mask where there is one.
-        mask = student_NChw if mask_NHW is None else mask_NHW.contiguous().view(torch.uint8)
-        self.inputs: list[Any] = []
-        for x, places in ((student_NChw, self.places), (teacher_NChw, teacher_places)):
-            self.inputs += [x, places.index, places.fraction, *x.stride()]
-        self.inputs.append(mask)
-        self.scale = math.log2(math.e) / tau
-        self.options: dict[str, Any] = {
-            'HAS_MASK': mask_NHW is not None,
-            'SAME_SIZE': student_NChw.shape == teacher_NChw.shape,
-            'enable_fp_fusion': True,
-        }
-        self.cell_options = self.options | dict(ROWS=ROWS, C=CHANNELS, V=COLUMNS, num_warps=1)
-        self.cell_grid = (-(-h // ROWS) * -(-w // COLUMNS), -(-c // CHANNELS), n)
+    def divided(self, x_NChw: Tensor, tau: float) -> Tensor:
+        return x_NChw.new_empty(x_NChw.shape, dtype=torch.float32).copy_(x_NChw).div_(tau)
 
-    def pixel_statistics(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The sum of the divergences, and the log-sums (N, H, W) of student and teacher."""
-        n, c, _, _ = self.student_NChw.shape
-        blocks = (len(self.places.blocks) - 1) * -(-self.size[1] // PIXEL_COLUMNS)
-        partial = self._empty(n, blocks)
-        student_NHW, teacher_NHW = self._empty(n, *self.size), self._empty(n, *self.size)
-        triton_kernels.pixel_statistics[(blocks, n)](
-            *self.inputs,
-            self.places.blocks,
-            partial,
-            student_NHW,
-            teacher_NHW,
-            c,
-            *self.size,
-            self.scale,
-            R=self.places.rows,
-            V=PIXEL_COLUMNS,
-            num_warps=4,
-            **self.options,
-        )
-        return partial.sum(dtype=torch.float64) * math.log(2), student_NHW, teacher_NHW
-
-    def group_statistics(self, group_size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The sum of the divergences, and the log-sums (N, G) of student and teacher."""
-        n, c, h, w = self.student_NChw.shape
-        groups, blocks = -(-c // group_size), self.cell_grid[0]
-        partial = self._empty(5, n, c, blocks)
-        triton_kernels.group_statistics[self.cell_grid](
-            *self.inputs,
-            self.places.cells,
-            partial,
+    def pixel_softmax(self, x_NChw: Tensor, to: Sequence[Size]) -> tuple[Tensor, list[Tensor]]:
+        n, c, h, w = x_NChw.shape
+        places = self._places_of(x_NChw, (h, w))
+        largest_NHW, share_NHW = (x_NChw.new_empty(n, *self.size) for _ in range(2))
+        blocks = (len(places.blocks) - 1) * -(-self.size[1] // PIXEL_COLUMNS)
+        triton_kernels.pixel_sums[(blocks, n)](
+            x_NChw,
+            places.index,
+            places.fraction,
+            places.blocks,
+            largest_NHW,
+            share_NHW,
             h,
             w,
             c,
             *self.size,
-            self.scale,
-            **self.cell_options,
-        )
-        divergence_NG = self._empty(n, groups).double()
-        student_NG, teacher_NG = self._empty(n, groups), self._empty(n, groups)
-        triton_kernels.add_groups[(groups, n)](
-            partial,
-            divergence_NG,
-            student_NG,
-            teacher_NG,
-            blocks,
-            c,
-            group_size,
-            V=PARTIALS,
+            R=places.rows,
+            V=PIXEL_COLUMNS,
             num_warps=4,
             enable_fp_fusion=True,
         )
-        return divergence_NG.sum() * math.log(2), student_NG, teacher_NG
+        log_sum_NHW = largest_NHW - share_NHW.log()
+        if self.mask_NHW is not None:
+            log_sum_NHW.masked_fill_(~self.mask_NHW, 0.0)
+        parts = [self._brought_back(x_NChw, size, 'pixels', largest_NHW, share_NHW) for size in to]
+        return log_sum_NHW.sum(dtype=torch.float64), parts
 
-    def gradient(self, student: Tensor, teacher: Tensor, group_size: int | None) -> Tensor:
-        """The gradient of the divergences' sum for the student's map divided by tau, in float32.
+    def exponentials(
+        self, x_NChw: Tensor, to: Sequence[Size], shift_NC: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        if shift_NC is None:
+            parts = [self._brought_back(x_NChw, size, 'map') for size in to]
+        else:
+            shift_NC = shift_NC.contiguous()
+            parts = [self._brought_back(x_NChw, size, 'channels', shift_NC) for size in to]
+        # Bringing back moves values and keeps their sum, for weights sum to one.
+        return parts[0].sum((2, 3), dtype=torch.float64), parts
 
-        Args:
-            student, teacher: The log-sums.
-            group_size: Channels in a group; None for the loss of pixels.
-        """
-        _, c, h, w = self.student_NChw.shape
-        left_NChw, right_NChw = (self._empty(*self.student_NChw.shape) for _ in range(2))
-        triton_kernels.gradient[self.cell_grid](
-            *self.inputs,
-            self.places.cells,
-            student,
-            teacher,
-            left_NChw,
-            right_NChw,
+    def largest(self, x_NChw: Tensor) -> Tensor:
+        _, _, h, w = x_NChw.shape
+        return self._brought_back(x_NChw, (h, w), 'maxima').amax((2, 3))
+
+    def _brought_back(
+        self,
+        x_NChw: Tensor,
+        size: Size,
+        of: str,
+        shift: Tensor | None = None,
+        share: Tensor | None = None,
+    ) -> Tensor:
+        """What `triton_kernels.exponentials` makes of a map, for one of `size`."""
+        n, c, h, w = x_NChw.shape
+        own, cells = self._places_of(x_NChw, (h, w)), self._places_of(x_NChw, size)
+        left_NChw, right_NChw = (x_NChw.new_empty(n, c, *size) for _ in range(2))
+        # Pointers that no kernel follows are to the map.
+        mask = x_NChw if self.mask_NHW is None else self.mask_NHW.contiguous().view(torch.uint8)
+        triton_kernels.exponentials[
+            (-(-size[0] // ROWS) * -(-size[1] // COLUMNS), -(-c // CHANNELS), n)
+        ](
+            x_NChw,
+            own.index,
+            own.fraction,
             h,
             w,
+            cells.cells,
+            cells.fraction,
+            *size,
+            mask,
+            x_NChw if shift is None else shift,
+            x_NChw if share is None else share,
+            left_NChw,
+            right_NChw,
             c,
-            group_size or 1,
             *self.size,
-            self.scale,
-            BY_PIXEL=group_size is None,
-            **self.cell_options,
+            OF=of,
+            HAS_MASK=self.mask_NHW is not None,
+            OWN_CELLS=(h, w) == size,
+            ROWS=ROWS,
+            C=CHANNELS,
+            V=COLUMNS,
+            num_warps=1,
+            enable_fp_fusion=True,
         )
-        left_NChw[..., 1:] += right_NChw[..., :-1]
+        if of != 'maxima':
+            left_NChw[..., 1:] += right_NChw[..., :-1]
         return left_NChw
 
-    def _empty(self, *shape: int) -> Tensor:
-        return self.student_NChw.new_empty(shape, dtype=torch.float32)
-
-
-class _Divergence(torch.autograd.Function):
-    """KL(teacher || student) of pixels, or of groups where there is a group size."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        student_NChw: Tensor,
-        teacher_NChw: Tensor,
-        size: tuple[int, int],
-        group_size: int | None,
-        tau: float,
-        mask_NHW: Tensor | None,
-        align_corners: bool,
-    ) -> Tensor:
-        n, c, _, _ = student_NChw.shape
-        count: Any = n * size[0] * size[1]
-        if group_size is not None:
-            # Numbers in the kernels stay small, however large it is.
-            group_size = min(group_size, c)
-            count = n * -(-c // group_size)
-        elif mask_NHW is not None:
-            count = mask_NHW.sum().clamp(min=1)
-        problem = _Problem(student_NChw, teacher_NChw, size, tau, mask_NHW, align_corners)
-        # Triton launches on the current device, wherever the tensors are.
-        with torch.cuda.device_of(student_NChw):
-            if group_size is None:
-                total, student, teacher = problem.pixel_statistics()
-            else:
-                total, student, teacher = problem.group_statistics(group_size)
-            if ctx.needs_input_grad[0]:
-                gradient_NChw = problem.gradient(student, teacher, group_size)
-                ctx.save_for_backward(gradient_NChw, student_NChw)
-        ctx.divisor = tau * count
-        loss: Tensor = (total / count).float()
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradient_NChw, student_NChw = ctx.saved_tensors
-        # In float32 until the factor of a gradient scaler is in: float16 loses small numbers.
-        gradient_NChw = (gradient_NChw * (grad / ctx.divisor)).to(student_NChw.dtype)
-        return OnceDifferentiable.apply(gradient_NChw, student_NChw), *[None] * 6
+    def _places_of(self, x_NChw: Tensor, size: Size) -> _Places:
+        return _places(size, self.size, self.align_corners, x_NChw.device, PIXEL_ROWS)
 
 
 def _try_out(pixel_loss: Any, group_loss: Any, device: torch.device) -> list[Tensor]:
@@ -346,10 +276,17 @@ def pixel_divergence(
         mask_NHW: Booleans, true where a pixel takes part. None: everywhere.
         align_corners: As in torch.nn.functional.interpolate.
     """
-    loss: Tensor = _Divergence.apply(
-        student_NChw, teacher_NChw, size, None, tau, mask_NHW, align_corners
-    )
-    return loss
+    # Triton launches on the current device, wherever the tensors are.
+    with torch.cuda.device_of(student_NChw):
+        return divergence(
+            student_NChw,
+            teacher_NChw,
+            Kernels(size, mask_NHW, align_corners),
+            size=size,
+            group_size=None,
+            tau=tau,
+            mask_NHW=mask_NHW,
+        )
 
 
 def group_divergence(
@@ -375,7 +312,14 @@ def group_divergence(
         mask_NHW: Booleans, true where a pixel takes part. None: everywhere.
         align_corners: As in torch.nn.functional.interpolate.
     """
-    loss: Tensor = _Divergence.apply(
-        student_NChw, teacher_NChw, size, group_size, tau, mask_NHW, align_corners
-    )
-    return loss
+    # Triton launches on the current device, wherever the tensors are.
+    with torch.cuda.device_of(student_NChw):
+        return divergence(
+            student_NChw,
+            teacher_NChw,
+            Kernels(size, mask_NHW, align_corners),
+            size=size,
+            group_size=group_size,
+            tau=tau,
+            mask_NHW=mask_NHW,
+        )

@@ -35,10 +35,10 @@ def test_pieces_are_those_of_interpolate(
     x_Chw = torch.randn(3, *size, dtype=torch.float64)
     expected = F.interpolate(x_Chw[None], out_size, mode='bilinear', align_corners=align_corners)[0]
     resizing = Resizing(size, out_size, x_Chw, align_corners)
-    x_wCh = x_Chw.permute(2, 0, 1).contiguous()
+    x_hCw = x_Chw.permute(1, 0, 2).contiguous()
     for rows, columns in pieces(out_size):
-        piece = resizing.piece(x_wCh, rows, columns)
-        torch.testing.assert_close(piece, expected[:, rows, columns].permute(2, 0, 1))
+        piece = resizing.piece(x_hCw, rows, columns)
+        torch.testing.assert_close(piece, expected[:, rows, columns].permute(1, 0, 2))
         assert piece.is_contiguous()
 
 
@@ -53,26 +53,26 @@ def test_transposed_is_the_gradient_of_interpolate(
     (out * weights).sum().backward()
     assert x_Chw.grad is not None
     resizing = Resizing(size, out_size, x_Chw.detach(), align_corners)
-    total = torch.zeros(size[1], 3, size[0], dtype=torch.float64)
+    total = torch.zeros(size[0], 3, size[1], dtype=torch.float64)
     for rows, columns in pieces(out_size):
-        piece = weights[:, rows, columns].permute(2, 0, 1).contiguous()
+        piece = weights[:, rows, columns].permute(1, 0, 2).contiguous()
         resizing.add_transposed(piece, rows, columns, total)
-    torch.testing.assert_close(total.permute(1, 2, 0), x_Chw.grad)
+    torch.testing.assert_close(total.permute(1, 0, 2), x_Chw.grad)
 
 
 def pieces(out_size: tuple[int, int]) -> list[tuple[slice, slice]]:
-    """Pieces of 3 rows and of 2 tiles of columns, the last ones smaller."""
+    """Pieces of 2 tiles of rows and of 3 columns, the last ones smaller."""
     rows, columns = (
         [slice(i, min(i + step, length)) for i in range(0, length, step)]
-        for length, step in zip(out_size, (3, 2 * TILE), strict=True)
+        for length, step in zip(out_size, (2 * TILE, 3), strict=True)
     )
     return list(itertools.product(rows, columns))
 
 
 def test_a_piece_is_no_view_of_the_map() -> None:
-    x_wCh = torch.zeros(4, 2, 4)
-    Resizing((4, 4), (4, 4), x_wCh).piece(x_wCh, slice(0, 4), slice(0, 4)).fill_(1)
-    assert not x_wCh.any()
+    x_hCw = torch.zeros(4, 2, 4)
+    Resizing((4, 4), (4, 4), x_hCw).piece(x_hCw, slice(0, 4), slice(0, 4)).fill_(1)
+    assert not x_hCw.any()
 
 
 def test_rows_of_a_matrix_add_up_to_one() -> None:

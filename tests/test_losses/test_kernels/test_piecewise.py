@@ -76,7 +76,7 @@ def random_mask(size: tuple[int, int]) -> Tensor:
 @pytest.fixture(params=[2**19, 200, 1], ids=['one piece', 'pieces', 'smallest pieces'])
 def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(piecewise, 'PIECE_CPU', request.param)
-    monkeypatch.setattr(piecewise, 'ROWS', 2 if request.param < 2**19 else 32)
+    monkeypatch.setattr(piecewise, 'COLUMNS', 2 if request.param < 2**19 else 32)
 
 
 @pytest.mark.usefixtures('piece')
@@ -164,6 +164,93 @@ def test_the_largest_values_may_come_last(group_size: int) -> None:
     )
 
 
+def spikes(size: tuple[int, int], height: float) -> list[Tensor]:
+    """Both maps, with spikes in the first two groups of three channels."""
+    student, teacher = maps(size, size, dtype=torch.float32)
+    student[:, :6:3, 3, 3] += height
+    teacher[:, 1:6:3, 0, 0] += height
+    return [student, teacher]
+
+
+@pytest.fixture
+def maxima(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The maxima at the size of the result, of the maps for which they were computed."""
+    found = []
+    largest = piecewise.Pieces.largest
+
+    def remembered(self: piecewise.Pieces, x_NChw: Tensor) -> Tensor:
+        found.append(largest(self, x_NChw))
+        return found[-1]
+
+    monkeypatch.setattr(piecewise.Pieces, 'largest', remembered)
+    return found
+
+
+@pytest.mark.usefixtures('piece')
+@pytest.mark.parametrize('group_size', [None, 1, 3])
+def test_a_peak_that_the_mask_leaves_out(group_size: int | None, maxima: list[Tensor]) -> None:
+    student, teacher = spikes((8, 8), 200.0)
+    mask = torch.ones(2, 16, 16, dtype=torch.bool)
+    # Of the four pixels around the spikes one is left, with little of them, or none.
+    mask[:, :2, :2] = False
+    mask[0, 5:9, 5:9] = False
+    mask[1, 6:8, 6:8] = False
+    pieces, plain = both(teacher, (16, 16), group_size, mask, tau=1.0)
+    torch.testing.assert_close(
+        value_and_gradient(pieces, student),
+        value_and_gradient(plain, student),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    if group_size is not None:
+        assert maxima
+
+
+@pytest.mark.usefixtures('piece')
+@pytest.mark.parametrize('group_size', [None, 1, 3])
+def test_a_spike_that_interpolation_leaves_out(
+    group_size: int | None, maxima: list[Tensor]
+) -> None:
+    # Of every 4 x 4 values those in the middle are taken: the spikes' weight is 0 or a quarter.
+    student, teacher = spikes((16, 16), 500.0)
+    pieces, plain = both(teacher, (4, 4), group_size, tau=1.0)
+    torch.testing.assert_close(
+        value_and_gradient(pieces, student),
+        value_and_gradient(plain, student),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    if group_size is not None:
+        assert maxima
+
+
+def test_no_maxima_where_nothing_vanishes(maxima: list[Tensor]) -> None:
+    student, teacher = maps((5, 7), (5, 7))
+    # What is far from every pixel that takes part need not be looked at.
+    student[:, :, 4, 6], teacher[:, :, 4, 6] = 1e9, torch.nan
+    mask = torch.ones(2, 20, 28, dtype=torch.bool)
+    mask[:, 12:, 20:] = False
+    pieces, _ = both(teacher, (20, 28), 3, mask)
+    value, gradient = value_and_gradient(pieces, student)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+    assert not maxima
+
+
+@pytest.mark.usefixtures('piece')
+@pytest.mark.parametrize('size', [(5, 7), (10, 14)])
+@pytest.mark.parametrize('group_size', [None, 1, 3])
+def test_what_is_hidden_may_hold_anything(group_size: int | None, size: tuple[int, int]) -> None:
+    student, teacher = maps((5, 7), (5, 7))
+    mask = torch.ones(2, *size, dtype=torch.bool)
+    mask[:, -3:, -3:] = False
+    expected = value_and_gradient(both(teacher, size, group_size, mask)[0], student)
+    for fill in (torch.nan, torch.inf, -torch.inf, 1e9):
+        student[..., -1, -1] = teacher[..., -1, -1] = fill
+        found = value_and_gradient(both(teacher, size, group_size, mask)[0], student)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize('value', [torch.inf, -torch.inf, torch.nan])
 @pytest.mark.parametrize('group_size', [None, 1, 3])
 @pytest.mark.parametrize('side', [0, 1])
@@ -220,7 +307,7 @@ def test_memory_does_not_grow_with_the_result(
         with Largest() as largest:
             pieces(student).backward()
         held.append(largest.values)
-    # At the largest a piece is 32 rows of one tile of columns, and with its tiles' margins.
+    # At the largest a piece is one tile of 32 columns, or all columns, and with its margins.
     assert max(held) <= 2 * 2**15
 
 

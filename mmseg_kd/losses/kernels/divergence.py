@@ -1,0 +1,241 @@
+"""Divergences of interpolated maps, from sums that each map gives alone.
+
+With A the logarithm of the sum of a softmax's exponentials, which is convex, KL(teacher || student)
+is how far A lies above its tangent at the teacher:
+
+    KL = A(student) - A(teacher) - <grad A(teacher), student - teacher>
+
+The gradient of A is the softmax. Taken of a map before its interpolation, it is the softmax of what
+is interpolated, brought back to the map's own size by the transposed interpolation. So for each map
+A and its gradient are computed alone, and all else at the maps' own sizes: the gradient of the loss
+is the difference of both.
+
+Interpolated values are at most the largest at the map's own size, for weights are at least zero and
+sum to one. Less that largest one, taken off before the interpolation, no exponential overflows, and
+there is no pass for maxima. Only where what takes part lies far below it, exponentials can vanish:
+their sum tells, and the true maximum is taken.
+
+Shapes: N images, C channels, h x w the maps' own sizes, H x W that of the result, G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmseg_kd.losses.kernels.interpolation import full_precision
+
+# Sums of exponentials below it are computed anew. Above it what has vanished from a sum, below
+# 2^-126 each, is nothing beside it.
+FLOOR = 2.0**-60
+
+Size = tuple[int, int]
+
+
+class Backend(Protocol):
+    """The operations at the size of the result, of which no whole map is held.
+
+    Where it has a mask, only pixels of the mask take part.
+    """
+
+    def divided(self, x_NChw: Tensor, tau: float) -> Tensor:
+        """A copy in at least float32, divided by tau, in the layout that the others take."""
+
+    def pixel_softmax(self, x_NChw: Tensor, to: Sequence[Size]) -> tuple[Tensor, list[Tensor]]:
+        """The softmax of each interpolated pixel: the log-sums, added up in float64, and the
+        probabilities, brought back to maps of the sizes `to`.
+
+        Args:
+            x_NChw: A map of which each pixel's largest value is 0.
+            to: The sizes.
+        """
+
+    def exponentials(
+        self, x_NChw: Tensor, to: Sequence[Size], shift_NC: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Exponentials of interpolated values: their sums (N, C) in float64, and the exponentials,
+        brought back to maps of the sizes `to`.
+
+        Args:
+            x_NChw: A map.
+            to: The sizes.
+            shift_NC: What is taken off each interpolated value; None: nothing.
+        """
+
+    def largest(self, x_NChw: Tensor) -> Tensor:
+        """The largest interpolated value of each channel, (N, C)."""
+
+
+class _Divergence(torch.autograd.Function):
+    """The sum of all divergences, of pixels or of groups, divided by their number."""
+
+    @staticmethod
+    @full_precision()
+    def forward(
+        ctx: Any,
+        student_NChw: Tensor,
+        teacher_NChw: Tensor,
+        backend: Backend,
+        group_size: int | None,
+        tau: float,
+        mask_NHW: Tensor | None,
+        pixels: int,
+    ) -> Tensor:
+        n, c, *_ = student_NChw.shape
+        assert teacher_NChw.shape[:2] == (n, c)
+        count: Any = n * pixels
+        if group_size is not None:
+            # Numbers in kernels stay small, however large it is.
+            group_size = min(group_size, c)
+            count = n * -(-c // group_size)
+        elif mask_NHW is not None:
+            count = mask_NHW.sum().clamp(min=1).double()
+
+        softmax = _Softmax(backend, group_size, tau, mask_NHW)
+        size, teacher_size = ((x.shape[2], x.shape[3]) for x in (student_NChw, teacher_NChw))
+        to = [size] if size == teacher_size else [size, teacher_size]
+        s_NChw, s_log_sum, (gradient_NChw,) = softmax(student_NChw, [size])
+        t_NChw, t_log_sum, p_NChw = softmax(teacher_NChw, to)
+        if len(to) == 1:
+            product = _product(p_NChw[0], t_NChw - s_NChw)
+        else:
+            product = _product(p_NChw[1], t_NChw) - _product(p_NChw[0], s_NChw)
+        if ctx.needs_input_grad[0]:
+            gradient_NChw -= p_NChw[0]
+            ctx.save_for_backward(gradient_NChw, student_NChw)
+        ctx.divisor = tau * count
+        loss: Tensor = (product + s_log_sum - t_log_sum) / count
+        return loss.to(s_NChw.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradient_NChw, student_NChw = ctx.saved_tensors
+        # In float32 until the factor of a gradient scaler is in: float16 loses small numbers.
+        gradient_NChw = (gradient_NChw * (grad / ctx.divisor)).to(student_NChw.dtype)
+        return OnceDifferentiable.apply(gradient_NChw, student_NChw), *[None] * 6
+
+
+def _product(x_NChw: Tensor, y_NChw: Tensor) -> Tensor:
+    return (x_NChw * y_NChw).sum(3).sum(dtype=torch.float64)
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    """A gradient as it is, which refuses to be differentiated once more."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient_NChw: Tensor, student_NChw: Tensor) -> Tensor:
+        return gradient_NChw
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        raise RuntimeError(
+            'the distillation losses have no second derivative; take the plain formulas of '
+            'mmseg_kd.losses.functional for one.'
+        )
+
+
+@dataclass(frozen=True)
+class _Softmax:
+    """The softmax of interpolated maps divided by tau, over each pixel or over each group."""
+
+    backend: Backend
+    group_size: int | None
+    tau: float
+    mask_NHW: Tensor | None
+
+    def __call__(self, x_NChw: Tensor, to: Sequence[Size]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The map less its largest values; what `Backend.pixel_softmax` returns, or the like."""
+        x_NChw = self.backend.divided(x_NChw, self.tau)
+        hidden_N1hw = None
+        if self.mask_NHW is not None:
+            # Values that no pixel of the mask lies next to may be anything.
+            n, _, h, w = x_NChw.shape
+            _, (reach_N1hw,) = self.backend.exponentials(x_NChw.new_zeros(n, 1, h, w), [(h, w)])
+            hidden_N1hw = reach_N1hw == 0
+            x_NChw.masked_fill_(hidden_N1hw, -torch.inf)
+        if self.group_size is None:
+            x_NChw -= x_NChw.amax(1, keepdim=True)
+        else:
+            largest_NG = self._largest_NG(x_NChw.amax((2, 3)))
+            x_NChw -= self._of_channels(largest_NG, x_NChw)[..., None, None]
+        if hidden_N1hw is not None:
+            x_NChw.masked_fill_(hidden_N1hw, 0.0)
+        softmax = self.backend.pixel_softmax if self.group_size is None else self._group_softmax
+        return x_NChw, *softmax(x_NChw, to)
+
+    def _group_softmax(self, x_NChw: Tensor, to: Sequence[Size]) -> tuple[Tensor, list[Tensor]]:
+        sum_NC, parts = self.backend.exponentials(x_NChw, to)
+        sum_NG = self._sum_NG(sum_NC)
+        log_sum = sum_NG.log().sum()
+        if not bool(((sum_NG >= FLOOR) & (sum_NG < torch.inf)).all()):
+            # Not taken off the map itself: what interpolation rounds may be more than exponents
+            # hold.
+            largest_NG = self._largest_NG(self.backend.largest(x_NChw))
+            if self.mask_NHW is not None:
+                largest_NG.masked_fill_(self._is_empty_N1(), 0.0)
+            shift_NC = self._of_channels(largest_NG, x_NChw)
+            sum_NC, parts = self.backend.exponentials(x_NChw, to, shift_NC)
+            sum_NG = self._sum_NG(sum_NC)
+            log_sum = (sum_NG.log() + largest_NG).sum()
+        for part_NChw in parts:
+            part_NChw /= self._of_channels(sum_NG, x_NChw)[..., None, None]
+        return log_sum, parts
+
+    def _sum_NG(self, sum_NC: Tensor) -> Tensor:
+        sum_NG = self._by_group(sum_NC, 0.0).sum(2)
+        if self.mask_NHW is not None:
+            # Where nothing takes part, there is nothing to divide by zero.
+            sum_NG.masked_fill_(self._is_empty_N1(), 1.0)
+        return sum_NG
+
+    def _is_empty_N1(self) -> Tensor:
+        assert self.mask_NHW is not None
+        return ~self.mask_NHW.flatten(1).any(1, keepdim=True)
+
+    def _largest_NG(self, largest_NC: Tensor) -> Tensor:
+        return self._by_group(largest_NC, -torch.inf).amax(2)
+
+    def _by_group(self, x_NC: Tensor, fill: float) -> Tensor:
+        """Values of channels by their groups, (N, G, K); the last group is filled up."""
+        assert self.group_size is not None
+        padding = -x_NC.shape[1] % self.group_size
+        return F.pad(x_NC, (0, padding), value=fill).unflatten(1, (-1, self.group_size))
+
+    def _of_channels(self, x_NG: Tensor, like_NChw: Tensor) -> Tensor:
+        """Values of groups for each channel (N, C) of a map, in its dtype."""
+        assert self.group_size is not None
+        x_NC = x_NG.repeat_interleave(self.group_size, 1)[:, : like_NChw.shape[1]]
+        return x_NC.to(like_NChw.dtype)
+
+
+def divergence(
+    student_NChw: Tensor,
+    teacher_NChw: Tensor,
+    backend: Backend,
+    *,
+    size: Size,
+    group_size: int | None,
+    tau: float,
+    mask_NHW: Tensor | None,
+) -> Tensor:
+    """KL(teacher || student), the mean over the pixels of the mask, or over groups of channels.
+
+    See `functional.pixel_divergence` and `functional.group_divergence` for the formulas.
+
+    Args:
+        student_NChw, teacher_NChw: Logits; their sizes may differ.
+        backend: For maps that are brought to `size`, and for the mask.
+        size: Height and width of the result.
+        group_size: Channels in a group; the last has those that are left. None: by pixel.
+        tau: Temperature, > 0.
+        mask_NHW: Booleans, true where a pixel takes part. None: everywhere.
+    """
+    loss: Tensor = _Divergence.apply(
+        student_NChw, teacher_NChw, backend, group_size, tau, mask_NHW, size[0] * size[1]
+    )
+    return loss
