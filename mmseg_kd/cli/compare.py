@@ -2,16 +2,28 @@
 
 PLAN is a config whose experiments are the methods, with comparison=dict(baseline=NAME, ...) beside
 them. Runs that have a result are kept, others go on where they stopped.
+
+Told to stop by SIGTERM, SIGUSR1 or Ctrl-C, the runs write their checkpoints and the command ends
+with exit code 75: the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmseg_kd.cli.common import run_command
+
+if TYPE_CHECKING:
+    from mmseg_kd.comparison.plan import Budget
+    from mmseg_kd.runs.results import Results
+
+# Seconds from one look at the runs to the next.
+REFRESH_S = 2.0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,42 +37,165 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--budget',
         type=_budget,
-        metavar='iterations=N',
-        help='of each training; default: as PLAN says',
+        metavar='iterations=N|seconds=S',
+        help='of each training, in iterations or in seconds of steps, whose time is measured '
+        'first; default: as PLAN says',
     )
     parser.add_argument('--only', nargs='+', metavar='METHOD', help='only these, and the baseline')
-    parser.add_argument('--work-dir', type=Path, metavar='DIR', help='for the runs')
     parser.add_argument(
-        '--jobs', type=int, default=1, metavar='N', help='runs at a time on each GPU; default: 1'
+        '--status', action='store_true', help='show how far the runs are, and run nothing'
+    )
+    parser.add_argument(
+        '--work-dir', type=Path, metavar='DIR', help='for the runs; default: work_dirs/PLAN'
+    )
+    parser.add_argument(
+        '--jobs',
+        type=_at_least_one,
+        metavar='N',
+        help='runs at a time on each GPU, 1 by default; or on the CPU, as many as it has cores',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     return parser
 
 
-def _budget(text: str) -> int:
+def _budget(text: str) -> tuple[str, float]:
     name, _, number = text.partition('=')
-    if name != 'iterations' or not number.isdecimal():
-        raise argparse.ArgumentTypeError(f'expected iterations=N, got {text!r}')
-    return int(number)
+    try:
+        if name == 'iterations':
+            return name, int(number)
+        if name == 'seconds':
+            return name, float(number)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f'expected iterations=N or seconds=S, got {text!r}')
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected 1 or more, got {text!r}')
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mmseg_kd.comparison.plan import read_plan
-    from mmseg_kd.comparison.queue import places, run_all, runs_of
-    from mmseg_kd.comparison.results import as_markdown, collect, write
+    from mmseg_kd.comparison.folder import begin
+    from mmseg_kd.comparison.plan import Budget, read_plan
+    from mmseg_kd.comparison.process import StoppedError
+    from mmseg_kd.comparison.queue import places, run_all
+    from mmseg_kd.comparison.seconds import within_seconds
+    from mmseg_kd.engine.training import TrainingOptions, apply_options
+    from mmseg_kd.runs.comparison import at_work
 
-    plan = read_plan(args.plan, args.seeds, args.budget, args.only)
     folder = args.work_dir or Path('work_dirs', Path(args.plan).stem)
-    outcome = run_all(plan, folder, places(args.jobs), args.amp)
-    results = collect(runs_of(plan, folder), plan.baseline)
-    if results.rows:
-        write(results, folder)
-        print(as_markdown(results))
+    if args.status:
+        show_status(folder)
+        return 0
+    budget: Budget | None = Budget(**dict([args.budget])) if args.budget else None
+    plan = read_plan(args.plan, args.seeds, budget, args.only)
+    if args.amp:
+        for config in plan.methods.values():
+            apply_options(config, TrainingOptions(amp=True))
+    with at_work(folder):
+        wanted = len(plan.methods)
+        try:
+            if plan.seconds is not None:
+                count = len(plan.methods) * len(plan.seeds)
+                plan = within_seconds(plan, folder, places(args.jobs, count)[0])
+        except StoppedError:
+            print('Stopped; the same command begins anew.')
+            return os.EX_TEMPFAIL
+        comparison = begin(plan, folder)
+        runs = [
+            one
+            for one in comparison.runs()
+            if one.seed is None or (one.method in plan.methods and one.seed in plan.seeds)
+        ]
+        outcome = run_all(runs, places(args.jobs, len(runs)))
+        show_results(folder)
     if outcome.stopped:
         print('Stopped; the same command goes on.')
         return os.EX_TEMPFAIL
-    return 1 if outcome.failed else 0
+    for one in outcome.failed:
+        print(f'Failed: {one}; the same command tries again.')
+    return 1 if outcome.failed or len(plan.methods) < wanted else 0
+
+
+def show_results(folder: Path) -> None:
+    """Write what the runs have found until now, and print the table."""
+    from mmseg_kd.runs.comparison import read_comparison
+    from mmseg_kd.runs.results import collect, write
+    from mmseg_kd.runs.results_figures import draw_results
+
+    results = collect(read_comparison(folder))
+    if not results.rows:
+        return
+    write(results, folder)
+    pictures = draw_results(results, folder)
+    _print(results)
+    names = ', '.join(path.name for path in pictures)
+    print(f'\nResults: {folder / "results.md"}, .csv and .json{", " if names else ""}{names}')
+
+
+def _print(results: Results) -> None:
+    """The table; what it must not be read without is in red on a terminal."""
+    from rich.console import Console
+
+    from mmseg_kd.runs.results import as_markdown
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    warnings = [f'**{warning}**' for warning in results.warnings]
+    for line in as_markdown(results).splitlines():
+        console.print(line, style='bold red' if line in warnings else '')
+
+
+def show_status(folder: Path) -> None:
+    """Print how far the runs are: live on a terminal while there is work, else once.
+
+    Raises:
+        LogError: There is no comparison in the folder.
+    """
+    import time
+
+    from mmseg_kd.runs.comparison import is_at_work
+    from mmseg_kd.runs.markdown import markdown_table
+
+    head, body = status_of(folder)
+    if not sys.stdout.isatty():
+        print(markdown_table(head, body))
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    def table() -> Table:
+        head, body = status_of(folder)
+        found = Table(*head)
+        for column in found.columns[1:]:
+            column.justify = 'right'
+        styles = {'done': 'green', 'failed': 'bold red', 'running': 'bold'}
+        for row in body:
+            found.add_row(*row, style=styles.get(row[1], ''))
+        return found
+
+    with Live(table(), console=Console(), auto_refresh=False) as live:
+        while is_at_work(folder):
+            time.sleep(REFRESH_S)
+            live.update(table(), refresh=True)
+        live.update(table(), refresh=True)
+
+
+def status_of(folder: Path) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """The head and the rows of the table of runs."""
+    from mmseg_kd.runs.comparison import METRIC, is_at_work, read_comparison, state_of
+
+    comparison, works = read_comparison(folder), is_at_work(folder)
+    body = []
+    for run in comparison.runs():
+        state = state_of(run, works)
+        made = '' if run.seed is None else f'{state.iteration}/{run.iterations}'
+        miou = '' if state.miou is None else f'{state.miou:.2f}'
+        body.append((str(run), state.name, made, miou))
+    return ('run', 'state', 'iterations', METRIC), list(body)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -10,7 +11,28 @@ from mmengine.config import Config
 from mmseg_kd.errors import ConfigError
 
 # What of a scheduler and of a term's schedule counts iterations.
-_POINTS = ('begin', 'end', 'T_max', 'step_size', 'total_iters', 'milestones')
+_POINTS = ('begin', 'end', 'T_max', 'step_size', 'total_iters', 'total_steps')
+_LISTS = ('milestones', 'periods')
+
+
+def check_counts_iterations(cfg: Config) -> None:
+    """See that a training is counted in iterations, as a budget is.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    loop = cfg.get('train_cfg') or {}
+    if 'max_iters' not in loop:
+        raise ConfigError(
+            'train_cfg: expected max_iters, as a budget is counted in iterations; got '
+            f'{sorted(loop)}.'
+        )
+    for scheduler in _schedulers(cfg):
+        if scheduler.get('by_epoch', True):
+            raise ConfigError(
+                'param_scheduler: expected by_epoch=False, as the budget is counted in iterations; '
+                f'got {dict(scheduler)}.'
+            )
 
 
 def stretch(cfg: Config, iterations: int) -> None:
@@ -20,47 +42,78 @@ def stretch(cfg: Config, iterations: int) -> None:
 
     Args:
         cfg: Is changed.
-        iterations: At least 1.
+        iterations: At least as many as the config has validations.
 
     Raises:
-        ConfigError: The training is not counted in iterations.
+        ConfigError: The training is not counted in iterations, or the budget is under one
+            validation.
     """
+    check_counts_iterations(cfg)
     loop = cfg.train_cfg
-    if 'max_iters' not in loop:
-        raise ConfigError(
-            'train_cfg: expected max_iters, as a budget is counted in iterations; got '
-            f'{sorted(loop)}.'
-        )
     factor = iterations / loop.max_iters
+    interval = loop.get('val_interval', 1)
+    if cfg.get('val_cfg') is not None and min(interval, loop.max_iters) * factor < 1:
+        raise ConfigError(
+            f'a budget of {iterations} iterations is under one validation, of which the config has '
+            f'{loop.max_iters // interval} in {loop.max_iters}; expected more, or a larger '
+            'train_cfg.val_interval.'
+        )
     loop.max_iters = iterations
-    if 'val_interval' in loop:
-        loop.val_interval = _scaled(loop.val_interval, factor)
-    schedulers = cfg.get('param_scheduler') or []
-    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-        if scheduler.get('by_epoch', True):
-            raise ConfigError(
-                'param_scheduler: expected by_epoch=False, as the budget is counted in iterations; '
-                f'got {scheduler.to_dict()}.'
-            )
+    # Rounded up, so that the last validation is that at the end, and no other just before it.
+    for key in ('val_interval', 'val_begin'):
+        if key in loop:
+            loop[key] = math.ceil(loop[key] * factor)
+    if loop.get('dynamic_intervals'):
+        loop.dynamic_intervals = [
+            (_scaled(begin, factor), max(math.ceil(every * factor), 1))
+            for begin, every in loop.dynamic_intervals
+        ]
+    for scheduler in _schedulers(cfg):
         _stretch_points(scheduler, factor)
+        if str(scheduler.get('type')).startswith('Exponential') and 'gamma' in scheduler:
+            scheduler.gamma **= 1 / factor  # a factor of each iteration
     checkpoint = cfg.get('default_hooks', {}).get('checkpoint')
     if checkpoint is not None and checkpoint.get('interval', -1) > 0:
-        checkpoint.interval = _scaled(checkpoint.interval, factor)
+        checkpoint.interval = math.ceil(checkpoint.interval * factor)
+    for hook in cfg.get('custom_hooks') or ():
+        if 'begin_iter' in hook:  # of averaged weights
+            hook['begin_iter'] = _scaled(hook['begin_iter'], factor)
     for term in cfg.model.get('distillation') or ():
-        if isinstance(term.get('schedule'), Mapping):
-            _stretch_points(term.schedule, factor)
+        for schedule in _listed(term.get('schedule')):
+            _stretch_points(schedule, factor)
+
+
+def _schedulers(cfg: Config) -> Iterator[Any]:
+    """All of a config; a dict of lists is one by optimiser."""
+    given = cfg.get('param_scheduler')
+    if isinstance(given, Mapping) and 'type' not in given:
+        for one in given.values():
+            yield from _listed(one)
+    else:
+        yield from _listed(given)
+
+
+def _listed(value: Any) -> list[Any]:
+    """Dicts that may stand alone, in a list, or not at all."""
+    found = list(value) if isinstance(value, list | tuple) else [value]
+    return [one for one in found if isinstance(one, Mapping)]
 
 
 def _stretch_points(schedule: Any, factor: float) -> None:
+    """Move what a schedule has its place by; its begin and its end stay apart."""
+    apart = schedule.get('begin', 0) < schedule.get('end', 0)
     for key in _POINTS:
-        if key not in schedule:
-            continue
-        value = schedule[key]
-        if isinstance(value, list | tuple):
-            schedule[key] = [_scaled(one, factor) for one in value]
-        else:
-            schedule[key] = _scaled(value, factor) if value else value
+        if isinstance(schedule.get(key), int):
+            schedule[key] = _scaled(schedule[key], factor)
+    for key in _LISTS:
+        if key in schedule:
+            schedule[key] = [_scaled(one, factor) for one in schedule[key]]
+    if apart:
+        schedule['end'] = max(schedule['end'], schedule.get('begin', 0) + 1)
+    inner = schedule.get('schedule')  # counted in another way
+    if isinstance(inner, Mapping):
+        _stretch_points(inner, factor)
 
 
 def _scaled(count: int, factor: float) -> int:
-    return max(round(count * factor), 1)
+    return max(round(count * factor), 1) if count else 0

@@ -11,19 +11,40 @@ So each method is also trained on its own by `mmseg-kd train PLAN.py::cgd`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmengine.config import Config
 
-from mmseg_kd.checks import is_integer
-from mmseg_kd.comparison.budget import stretch
+from mmseg_kd.checks import is_integer, is_number
+from mmseg_kd.comparison.budget import check_counts_iterations, stretch
 from mmseg_kd.config.experiments import experiments_of
 from mmseg_kd.config.file import read_config_file
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
+from mmseg_kd.runs.comparison import TEACHER
 
-KEYS = ('baseline', 'seeds', 'iterations', 'may_differ')
+KEYS = ('baseline', 'seeds', 'iterations', 'seconds', 'may_differ')
+SEEDS = 3
+# Where these differ, so does more than the method.
+SAME = ('model.student', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'test_evaluator')
+# Beside the methods' folders there is this one, of the measurement of steps.
+STEPS = 'steps'
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each training may take: one of them, or neither for the configs' own lengths.
+
+    Attributes:
+        iterations: How many.
+        seconds: Of training steps, whose time is measured first.
+    """
+
+    iterations: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,18 +56,39 @@ class Plan:
         baseline: The method that the others are measured against.
         methods: The whole config of each, by name, with its schedule at the plan's length.
         seeds: Each method is trained with each.
+        seconds: What each training may take; None: its length is in its config.
     """
 
     file: str
     baseline: str
     methods: Mapping[str, Config]
     seeds: Sequence[int]
+    seconds: float | None = None
+
+    def within(self, step_s: Mapping[str, float]) -> Plan:
+        """The plan with as many iterations of each method as its seconds allow.
+
+        Args:
+            step_s: Seconds of a step, by method.
+
+        Raises:
+            ConfigError: They allow less than one validation.
+        """
+        assert self.seconds is not None
+        problems = Problems()
+        methods = {}
+        for name, config in self.methods.items():
+            methods[name] = deepcopy(config)
+            with problems:
+                _stretch(methods[name], int(self.seconds / step_s[name]), name)
+        problems.raise_if_any()
+        return replace(self, methods=methods)
 
 
 def read_plan(
     file: str,
     seeds: int | None = None,
-    iterations: int | None = None,
+    budget: Budget | None = None,
     only: Sequence[str] | None = None,
 ) -> Plan:
     """The plan in a file.
@@ -54,8 +96,8 @@ def read_plan(
     Args:
         file: A config with experiments, as on the command line.
         seeds: How many; None: as the plan says.
-        iterations: Of each training; None: as the plan or else its config says.
-        only: Methods to leave it at; None: all.
+        budget: Of each training; None: as the plan or else its config says.
+        only: Methods to leave it at, the baseline beside them; None: all.
 
     Raises:
         ConfigError: It is none; `ManyErrors` where more than one thing is wrong with it.
@@ -66,66 +108,107 @@ def read_plan(
             f"{file}: expected comparison = dict(baseline='NAME', ...) beside the experiments, "
             f'got {short_repr(own)}.'
         )
+    where = f'{file}: comparison'
     problems = Problems()
     for key in own:
         if key not in KEYS:
-            problems.add(
-                ConfigError(f'{file}: comparison: unknown key {key!r}; {nearest(key, KEYS)}.')
-            )
+            problems.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, KEYS)}.'))
     methods = {one.key: one.config for one in experiments_of(file) if one.key is not None}
-    baseline = str(own.get('baseline'))
-    if baseline not in methods:
-        problems.add(
-            ConfigError(
-                f'{file}: comparison: baseline: expected one of its experiments, got '
-                f'{short_repr(own.get("baseline"))}; {nearest(baseline, list(methods))}.'
-            )
-        )
-    for name in only or ():
+    baseline = own.get('baseline')
+    for name, wanted in (
+        (baseline, f'{where}: baseline'),
+        *((one, '--only') for one in only or ()),
+    ):
         if name not in methods:
             problems.add(
-                ConfigError(f'{file} has no method {name!r}; {nearest(name, list(methods))}.')
+                ConfigError(
+                    f'{wanted}: expected one of the experiments, got {short_repr(name)}; '
+                    f'{nearest(name, methods)}.'
+                )
             )
+    for name in methods:
+        if not re.fullmatch(r'\w[\w.+-]*', name) or name in (TEACHER, STEPS):
+            problems.add(
+                ConfigError(
+                    f'{file}: experiment {name!r}: expected a name for a folder, of letters, '
+                    f"digits and '._+-', and not {TEACHER!r} or {STEPS!r}, which are others'."
+                )
+            )
+    may_differ = own.get('may_differ', ())
+    for place in may_differ:
+        if place not in SAME:
+            problems.add(ConfigError(f'{where}: may_differ: {place!r}; {nearest(place, SAME)}.'))
+    numbers: Sequence[int] = ()
     with problems:
-        numbers = _seeds(own.get('seeds', 1) if seeds is None else seeds)
-    length = own.get('iterations') if iterations is None else iterations
-    if length is not None and not (is_integer(length) and length > 0):
-        problems.add(ConfigError(f'iterations: expected a whole number > 0, got {length!r}.'))
+        numbers = _seeds(own.get('seeds', SEEDS) if seeds is None else seeds)
+    budget = budget or Budget(own.get('iterations'), own.get('seconds'))
+    with problems:
+        _check_budget(budget)
     problems.raise_if_any()
-    for name, cfg in methods.items():
-        cfg.pop('comparison', None)
+    for name, config in methods.items():
+        config.pop('comparison', None)
         with problems:
-            _check_alike(methods[baseline], cfg, name, own.get('may_differ', ()))
+            _check_alike(methods[str(baseline)], config, name, may_differ)
         with problems:
-            if length is not None:
-                stretch(cfg, length)
+            if budget.iterations is None:
+                check_counts_iterations(config)
+            else:
+                _stretch(config, budget.iterations, name)
     problems.raise_if_any()
-    chosen = {name: cfg for name, cfg in methods.items() if only is None or name in only}
-    return Plan(file, baseline, chosen, numbers)
+    chosen = {
+        name: config
+        for name, config in methods.items()
+        if only is None or name in only or name == baseline
+    }
+    return Plan(file, str(baseline), chosen, numbers, budget.seconds)
 
 
 def _seeds(given: Any) -> Sequence[int]:
     """Seeds from how many there are, or from a list of them."""
     numbers = list(range(given)) if is_integer(given) else given
-    if not (isinstance(numbers, list) and numbers and all(map(is_integer, numbers))):
-        raise ConfigError(f'seeds: expected a number of them, or a list, got {short_repr(given)}.')
+    if not (isinstance(numbers, list | tuple) and numbers and all(map(is_integer, numbers))):
+        raise ConfigError(
+            f'seeds: expected how many, 1 or more, or a list of whole numbers, got '
+            f'{short_repr(given)}.'
+        )
+    if not all(0 <= one < 2**32 for one in numbers):
+        raise ConfigError(f'seeds: expected numbers from 0 to 2**32 - 1, got {list(numbers)}.')
     if len(set(numbers)) < len(numbers):
-        raise ConfigError(f'seeds: expected each once, got {numbers}.')
-    return numbers
+        raise ConfigError(f'seeds: expected each once, got {list(numbers)}.')
+    return list(numbers)
 
 
-# Where these differ, so does more than the method.
-_SAME = ('model.student', 'train_dataloader', 'val_dataloader', 'test_dataloader')
+def _check_budget(budget: Budget) -> None:
+    iterations, seconds = budget.iterations, budget.seconds
+    if iterations is not None and seconds is not None:
+        raise ConfigError('expected a budget of iterations or of seconds, got both.')
+    if iterations is not None and not (is_integer(iterations) and iterations > 0):
+        raise ConfigError(f'iterations: expected a whole number > 0, got {iterations!r}.')
+    if seconds is not None and not (is_number(seconds) and seconds > 0):
+        raise ConfigError(f'seconds: expected a number > 0, got {seconds!r}.')
 
 
-def _check_alike(baseline: Config, cfg: Config, name: str, may_differ: Sequence[str]) -> None:
+def _stretch(config: Config, iterations: int, name: str) -> None:
+    try:
+        stretch(config, iterations)
+    except ConfigError as error:
+        raise ConfigError(f'{name}: {error}') from error
+
+
+def _check_alike(baseline: Config, config: Config, name: str, may_differ: Sequence[str]) -> None:
     """See that a method has the student and the data of the baseline."""
-    for place in _SAME:
-        ours, theirs = cfg, baseline
+    problems = Problems()
+    for place in SAME:
+        ours: Any = config
+        theirs: Any = baseline
         for key in place.split('.'):
             ours, theirs = ours.get(key) or {}, theirs.get(key) or {}
         if ours != theirs and place not in may_differ:
-            raise ConfigError(
-                f'{name}: {place} is another than the baseline has, so that their figures could '
-                f'not be compared; make them alike, or say comparison.may_differ=[{place!r}].'
+            problems.add(
+                ConfigError(
+                    f'{name}: {place} is another than the baseline has, so that their figures '
+                    f'could not be compared; make them alike, or say comparison.may_differ='
+                    f'[{place!r}].'
+                )
             )
+    problems.raise_if_any()

@@ -1,27 +1,18 @@
-"""All runs of a plan, as many at a time as there are places for, one after the other in each."""
+"""All runs of a comparison, as many at a time as there are places, one after the other in each."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from mmengine.config import Config
 
-from mmseg_kd.comparison.plan import Plan
-from mmseg_kd.comparison.run import Run
-
-LOG = 'run.log'
-# How often the processes are looked at.
-_POLL_S = 0.5
+from mmseg_kd.comparison.process import POLL_S, STOPPED, last_words, start, stop_requests
+from mmseg_kd.runs.comparison import FAILED, LOG, METRIC, RUNNING, Run
 
 
 @dataclass
@@ -33,125 +24,99 @@ class _Place:
     process: subprocess.Popen[bytes] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """What became of a comparison's runs.
 
     Attributes:
-        done: With a result.
         failed: Ended with an error; the log in their folder says which.
-        stopped: Whether a signal ended the comparison, which can be resumed.
+        stopped: A signal ended them; they can be resumed.
     """
 
-    done: Sequence[Run]
-    failed: Sequence[Run]
-    stopped: bool
+    failed: list[Run] = field(default_factory=list)
+    stopped: list[Run] = field(default_factory=list)
 
 
-def runs_of(plan: Plan, folder: Path) -> list[Run]:
-    """The teacher's test and the runs: of each seed all methods, so that seeds end one by one."""
-    has_teacher = bool(plan.methods[plan.baseline].model.get('teacher'))
-    teacher = [Run('teacher', None, folder / 'teacher')] if has_teacher else []
-    return teacher + [
-        Run(method, seed, folder / method / f'seed{seed}')
-        for seed in plan.seeds
-        for method in plan.methods
-    ]
+def places(jobs: int | None, runs: int) -> list[dict[str, str]]:
+    """What the processes of each place find in their environment.
 
-
-def places(jobs: int) -> list[dict[str, str]]:
-    """A place for each of `jobs` runs at a time on each GPU, or on the CPU where there is none."""
+    Args:
+        jobs: How many places on each GPU, or on the CPU where there is none; None: one on each
+            GPU, or as many as there are cores.
+        runs: No more places than that.
+    """
     gpus = torch.cuda.device_count()
-    if not gpus:
-        threads = str(max((os.cpu_count() or 1) // jobs, 1))
-        return [dict(OMP_NUM_THREADS=threads)] * jobs
-    return [dict(CUDA_VISIBLE_DEVICES=str(gpu)) for _ in range(jobs) for gpu in range(gpus)]
+    if gpus:
+        named = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
+        names = named if len(named) == gpus and all(named) else list(map(str, range(gpus)))
+        found = [dict(CUDA_VISIBLE_DEVICES=name) for _ in range(jobs or 1) for name in names]
+        return found[: max(runs, 1)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    count = max(min(jobs or cores or 1, runs), 1)
+    return [dict(OMP_NUM_THREADS=str(max((cores or 1) // count, 1)))] * count
 
 
-def run_all(
-    plan: Plan, folder: Path, places: Sequence[Mapping[str, str]], amp: bool = False
-) -> Outcome:
+def run_all(runs: Sequence[Run], places: Sequence[Mapping[str, str]]) -> Outcome:
     """Train and test what has no result yet.
 
     Args:
-        plan: What is compared.
-        folder: For the runs, METHOD/seedN each.
+        runs: With their configs in their folders.
         places: What the processes of each place find in their environment.
-        amp: Mixed precision.
     """
-    runs = runs_of(plan, folder)
-    for run in runs:
-        _write_config(plan.methods[plan.baseline if run.seed is None else run.method], run)
     waiting = [run for run in runs if run.metrics() is None]
-    failed: list[Run] = []
+    outcome = Outcome()
     here = [_Place(environment) for environment in places]
-    with _stop_requests() as stopped:
+    with stop_requests() as asked:
         passed_on = 0
         while waiting or any(place.run for place in here):
-            if len(stopped) > passed_on:
-                passed_on = len(stopped)
+            if len(asked) > passed_on:
+                # The first is a request; one more ends them at once, as in a training alone.
+                number = signal.SIGINT if passed_on else signal.SIGTERM
+                passed_on = len(asked)
+                outcome.stopped += waiting
                 waiting.clear()
                 for place in here:
                     if place.process is not None:
-                        place.process.send_signal(signal.SIGTERM)
+                        place.process.send_signal(number)
             for place in here:
                 if place.process is not None and place.process.poll() is not None:
-                    _end(place, failed, stopped)
-                if place.process is None and waiting:
-                    _begin(place, waiting.pop(0), amp)
-            time.sleep(_POLL_S)
-    done = [run for run in runs if run.metrics() is not None]
-    return Outcome(done, failed, bool(stopped))
+                    _end(place, outcome)
+                if place.process is None and waiting and not asked:
+                    _begin(place, waiting.pop(0))
+            time.sleep(POLL_S)
+    return outcome
 
 
-def _write_config(cfg: Config, run: Run) -> None:
-    run.folder.mkdir(parents=True, exist_ok=True)
-    if not run.config.exists():
-        cfg.dump(run.config)
-
-
-def _begin(place: _Place, run: Run, amp: bool) -> None:
-    command = [sys.executable, '-m', 'mmseg_kd.comparison.run', str(run.folder)]
-    if run.seed is not None:
-        command.append(str(run.seed))
-    if amp:
-        command.append('--amp')
+def _begin(place: _Place, run: Run) -> None:
+    (run.folder / FAILED).unlink(missing_ok=True)
+    (run.folder / RUNNING).touch()
     print(f'{run}: begins', flush=True)
-    with (run.folder / LOG).open('ab') as log:
-        place.process = subprocess.Popen(
-            command,
-            env={**os.environ, **place.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C comes to this process alone, which passes it on.
-            start_new_session=True,
-        )
+    command = ['run', str(run.folder), *([] if run.seed is None else [str(run.seed)])]
+    place.process = start(command, place.environment, run.folder / LOG)
     place.run = run
 
 
-def _end(place: _Place, failed: list[Run], stopped: Sequence[Any]) -> None:
+def _end(place: _Place, outcome: Outcome) -> None:
     assert place.run is not None and place.process is not None
     run, status = place.run, place.process.returncode
     metrics = run.metrics()
+    (run.folder / RUNNING).unlink(missing_ok=True)
     if status == 0 and metrics is not None:
-        print(f'{run}: mIoU {metrics["mIoU"]:.2f}', flush=True)
-    elif stopped and status in (os.EX_TEMPFAIL, -signal.SIGTERM):
+        print(f'{run}: {METRIC} {metrics[METRIC]:.2f}', flush=True)
+    elif status in STOPPED:
         print(f'{run}: stopped, can be resumed', flush=True)
+        outcome.stopped.append(run)
     else:
-        print(f'{run}: failed with exit code {status}; see {run.folder / LOG}', flush=True)
-        failed.append(run)
+        (run.folder / FAILED).touch()
+        log = run.folder / LOG
+        print(f'{run}: failed {_how(status)}: {last_words(log)}\n  {log}', flush=True)
+        outcome.failed.append(run)
+    assert place.process.stdin is not None
+    place.process.stdin.close()
     place.run = place.process = None
 
 
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """A list that is no longer empty once a signal has asked to stop."""
-    asked: list[int] = []
-    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {kind: signal.signal(kind, lambda number, _: asked.append(number)) for kind in kinds}
-    try:
-        yield asked
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+def _how(status: int) -> str:
+    if status == -signal.SIGKILL:
+        return '(killed, as by a machine whose memory is full)'
+    return f'by {signal.Signals(-status).name}' if status < 0 else f'with exit code {status}'

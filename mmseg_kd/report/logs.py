@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmseg_kd.errors import LogError
 from mmseg_kd.runs.log import Curve, read_log, scalar_files
+from mmseg_kd.runs.printed import printed_classes
 
 # Metrics of a validation that are no measure of quality.
 _TIMES = {'time', 'data_time'}
@@ -123,26 +123,3 @@ def environment_of(text: str) -> dict[str, str]:
 def _joined(text: str) -> str:
     """The head of a log, with the list of compile options, which begins at the margin, indented."""
     return re.sub(r'^  - ', '      - ', text[:20_000], flags=re.M)
-
-
-def printed_classes(text: str) -> tuple[float, dict[str, float]] | None:
-    """The mIoU and the IoU by class of the last complete validation in a log's text."""
-    result = None
-    table: dict[str, float] = {}
-    head: list[str] = []
-    for line in text.splitlines():
-        if 'per class results' in line:
-            table, head = {}, []
-        elif line.startswith('|'):
-            cells = [cell.strip() for cell in line.strip().removeprefix('|').split('|')[:-1]]
-            if not head:
-                head = cells
-            elif 'IoU' in head and len(cells) >= len(head):
-                # The name of a class may have the character that parts the columns.
-                numbers = cells[len(cells) - len(head) + 1 :]
-                name = line.strip()[1:].rsplit('|', len(head))[0].strip()
-                with suppress(ValueError):
-                    table[name] = float(numbers[head.index('IoU') - 1])
-        elif table and (match := re.search(r'\(val\) \[ *(\d+)/\1\].*mIoU: ([\d.]+)', line)):
-            result = float(match.group(2)), table
-    return result

@@ -1,4 +1,4 @@
-"""What the runs of a comparison say: means over seeds, and what can be told from the baseline."""
+"""What values over seeds say: a mean with its interval, paired gains, shares of a gap."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 
@@ -18,31 +18,32 @@ class Estimate:
 
     Attributes:
         mean: Over the seeds.
-        low, high: Of the interval; infinite where one seed tells nothing of the others.
+        low, high: Of the interval; None where a single seed tells nothing of others.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
     @property
     def is_distinguishable(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        """Whether there is an interval, and it leaves out 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     def scaled(self, factor: float) -> Estimate:
-        """All three times a factor."""
-        low, high = sorted((self.low * factor, self.high * factor))
-        return Estimate(self.mean * factor, low, high)
+        """All three times a factor > 0."""
+        if self.low is None or self.high is None:
+            return Estimate(self.mean * factor)
+        return Estimate(self.mean * factor, self.low * factor, self.high * factor)
 
 
 def estimate(values: Sequence[float]) -> Estimate:
     """The mean of the values and the 95 % interval of Student's t distribution."""
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return Estimate(mean, -math.inf, math.inf)
+        return Estimate(mean)
     error = statistics.stdev(values) / math.sqrt(len(values))
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
+    reach = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * error
     return Estimate(mean, mean - reach, mean + reach)
 
 

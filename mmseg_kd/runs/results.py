@@ -1,0 +1,271 @@
+"""What a comparison has found, from what its runs left in their folders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmseg_kd.checkpoints.save import atomic_write
+from mmseg_kd.errors import LogError
+from mmseg_kd.runs.comparison import METRIC, Comparison, Run
+from mmseg_kd.runs.log import RunLog, read_log
+from mmseg_kd.runs.markdown import markdown_table
+from mmseg_kd.runs.statistics import CONFIDENCE, Estimate, estimate, paired_gain, share_of_gap
+
+# By class: values by seed.
+_BySeed = Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method over its seeds.
+
+    Attributes:
+        method: Its name.
+        values: Its metric on the test split, in percent, by seed.
+        gain: Above the baseline; None of the baseline itself, and before that has a seed too.
+        share: Of the gap to the teacher that the gain closes; None where there is none.
+        iterations: That a training made.
+        step_s: Median seconds of a step; None where none was logged.
+        peak_mib: The most memory of the GPU; None on a CPU.
+        classes: Mean IoU by class, in percent.
+        class_gains: The gain of each class.
+        is_baseline: Whether it is what the others are measured against.
+        logs: Of its trainings.
+    """
+
+    method: str
+    values: dict[int, float]
+    gain: Estimate | None
+    share: Estimate | None
+    iterations: int
+    step_s: float | None
+    peak_mib: float | None
+    classes: dict[str, float]
+    class_gains: dict[str, Estimate]
+    is_baseline: bool
+    logs: Sequence[RunLog] = field(repr=False)
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.fmean(self.values.values())
+
+    @property
+    def deviation(self) -> float | None:
+        """Of a sample; None of a single seed."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+
+    @property
+    def verdict(self) -> str:
+        """In words, what the interval allows to say."""
+        if self.is_baseline:
+            return 'baseline'
+        if self.gain is None:
+            return 'no seed in common with the baseline yet'
+        if self.gain.low is None:
+            return 'a single seed, which has no interval'
+        if not self.gain.is_distinguishable:
+            return 'not distinguishable from the baseline'
+        return 'better than the baseline' if self.gain.mean > 0 else 'worse than the baseline'
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that a comparison has measured until now.
+
+    Attributes:
+        teacher: The teacher's metric in percent; None where there is no teacher, or not yet.
+        rows: The baseline first, then the others, the best first.
+    """
+
+    teacher: float | None
+    rows: Sequence[Row]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the figures must not be read without."""
+        found = []
+        base = next((row for row in self.rows if row.is_baseline), None)
+        if base is not None and self.teacher is not None and self.teacher <= base.mean:
+            found.append(
+                f'The teacher ({self.teacher:.2f}) is no better than the baseline '
+                f'({base.mean:.2f}): there is no gap to close, and it should be another teacher.'
+            )
+        return found
+
+
+def collect(comparison: Comparison) -> Results:
+    """The results of the runs that have come to their end."""
+    done: dict[str, list[Run]] = {}
+    values: dict[str, dict[int, float]] = {}
+    teacher = None
+    for run in comparison.runs():
+        metrics = run.metrics()
+        if metrics is None:
+            continue
+        if run.seed is None:
+            teacher = metrics[METRIC]
+        else:
+            done.setdefault(run.method, []).append(run)
+            values.setdefault(run.method, {})[run.seed] = metrics[METRIC]
+    classes = {method: _classes(runs) for method, runs in done.items()}
+    base = comparison.baseline
+    rows = []
+    for method, runs in done.items():
+        ours, is_baseline = values[method], method == base
+        gain = None if is_baseline else paired_gain(ours, values.get(base, {}))
+        share = None
+        if gain is not None and teacher is not None:
+            share = share_of_gap(gain, statistics.fmean(values[base].values()), teacher)
+        of_classes = {
+            name: found
+            for name, by_seed in classes[method].items()
+            if not is_baseline
+            and (found := paired_gain(by_seed, classes.get(base, {}).get(name, {}))) is not None
+        }
+        logs = _logs(runs)
+        rows.append(
+            Row(
+                method,
+                ours,
+                gain,
+                share,
+                comparison.methods[method],
+                _step_s(logs),
+                _peak_mib(logs),
+                {name: estimate([*v.values()]).mean for name, v in classes[method].items()},
+                of_classes,
+                is_baseline,
+                logs,
+            )
+        )
+    rows.sort(key=lambda row: (not row.is_baseline, -row.mean))
+    return Results(teacher, rows)
+
+
+def _classes(runs: Sequence[Run]) -> dict[str, dict[int, float]]:
+    """IoU by class and seed; of a class that a split lacks it is not finite."""
+    found: dict[str, dict[int, float]] = {}
+    for run in runs:
+        for name, value in run.classes().items():
+            if run.seed is not None and math.isfinite(value):
+                found.setdefault(name, {})[run.seed] = value
+    return found
+
+
+def _logs(runs: Sequence[Run]) -> list[RunLog]:
+    found = []
+    for run in runs:
+        try:
+            found.append(read_log(run.folder))
+        except LogError:  # its figure counts without its curves
+            continue
+    return found
+
+
+def _step_s(logs: Sequence[RunLog]) -> float | None:
+    times = [log.train['time'].values for log in logs if 'time' in log.train]
+    return statistics.median(float(statistics.median(one)) for one in times) if times else None
+
+
+def _peak_mib(logs: Sequence[RunLog]) -> float | None:
+    return max(
+        (float(log.train['memory'].values.max()) for log in logs if 'memory' in log.train),
+        default=None,
+    )
+
+
+HEAD = ('method', METRIC, 'gain', '95 %', 'of the gap', 'ms / step', 'MiB', 'iterations', '')
+
+
+def as_markdown(results: Results) -> str:
+    """The table, and what is to be said of it."""
+    lines = [markdown_table(HEAD, [cells(row) for row in results.rows])]
+    if results.teacher is not None:
+        lines.append(f'\nTeacher: {results.teacher:.2f}.')
+    lines += [f'\n**{warning}**' for warning in results.warnings]
+    seeds = max((len(row.values) for row in results.rows), default=0)
+    if seeds > 1:
+        lines.append(
+            f'\nMean ± standard deviation over the seeds ({seeds}). Gains are of pairs of a seed, '
+            f'with the {CONFIDENCE:.0%} interval of their mean (Student).'
+        )
+    elif seeds:
+        lines.append('\nOf a single seed: nothing says what another one would give.')
+    return '\n'.join(lines)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as the table has it, a text for each of `HEAD`."""
+    spread = '' if row.deviation is None else f' ± {row.deviation:.2f}'
+    gain = interval = share = ''
+    if row.gain is not None:
+        gain, interval = f'{row.gain.mean:+.2f}', _interval(row.gain, '+.2f')
+    if row.share is not None:
+        share = f'{row.share.mean:.0%}'
+        if row.share.low is not None:
+            share += f' ({_interval(row.share, ".0%")})'
+    step = '' if row.step_s is None else f'{row.step_s * 1e3:.0f}'
+    peak = '' if row.peak_mib is None else f'{row.peak_mib:.0f}'
+    cost = (step, peak, str(row.iterations))
+    return (row.method, f'{row.mean:.2f}{spread}', gain, interval, share, *cost, row.verdict)
+
+
+def _interval(one: Estimate, form: str) -> str:
+    if one.low is None or one.high is None:
+        return ''
+    return f'{one.low:{form}} to {one.high:{form}}'
+
+
+def _as_dict(row: Row) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in ('method', 'values', 'mean', 'deviation')}
+    for name in ('gain', 'share'):
+        one: Estimate | None = getattr(row, name)
+        values[name] = None if one is None else asdict(one)
+    for name in ('verdict', 'iterations', 'step_s', 'peak_mib', 'classes'):
+        values[name] = getattr(row, name)
+    values['class_gains'] = {name: asdict(one) for name, one in row.class_gains.items()}
+    return values
+
+
+def as_json(results: Results) -> str:
+    """All figures, in percent and seconds; null where there is none."""
+    whole = dict(
+        teacher=results.teacher,
+        warnings=results.warnings,
+        methods=[_as_dict(row) for row in results.rows],
+    )
+    return json.dumps(whole, indent=2)
+
+
+def as_csv(results: Results) -> str:
+    """A line for each method; empty where there is no figure."""
+    lines = []
+    for row in results.rows:
+        line: dict[str, Any] = {'method': row.method, 'seeds': len(row.values)}
+        line |= {METRIC: row.mean, 'deviation': row.deviation}
+        for name, one in (('gain', row.gain), ('share_of_gap', row.share)):
+            mean, low, high = (one.mean, one.low, one.high) if one else (None, None, None)
+            line |= {name: mean, f'{name}_low': low, f'{name}_high': high}
+        line |= {'step_s': row.step_s, 'peak_mib': row.peak_mib, 'iterations': row.iterations}
+        lines.append({**line, 'verdict': row.verdict})
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(lines[0]) if lines else [], lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(lines)
+    return table.getvalue().rstrip('\n')
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write `results.json`, `results.csv` and `results.md`."""
+    for form, make in {'json': as_json, 'csv': as_csv, 'md': as_markdown}.items():
+        with atomic_write(folder / f'results.{form}') as unfinished:
+            unfinished.write_text(f'{make(results)}\n', encoding='utf-8')
