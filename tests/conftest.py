@@ -21,7 +21,7 @@ from mmseg_kd.losses import LogitMaps
 from mmseg_kd.registry import KD_LOSSES
 
 # Fixtures; tests import this file by its name, so there is no second one.
-pytest_plugins = ['browser', 'report_project']
+pytest_plugins = ['browser', 'report_project', 'comparison_project']
 
 # Data, weights and published vectors that a checkout may have beside it.
 SHARED = Path(__file__).resolve().parents[2] / 'shared'

@@ -71,6 +71,7 @@ class Training:
         environment: More variables.
         prepare: Called in the process before the training, to put traps into it.
         program: Run this instead, in a new Python or shell.
+        main: Or this, with the command as its arguments.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Training:
         environment: Mapping[str, str] | None = None,
         prepare: Callable[[], Any] = lambda: None,
         program: Sequence[str] = (),
+        main: Callable[[list[str]], int] = train.main,
     ) -> None:
         self.log = log
+        self.main = main
         log.touch()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -102,8 +105,9 @@ class Training:
             with self.log.open('ab') as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-            sys.stdout = os.fdopen(1, 'w', buffering=1)
-            sys.stderr = os.fdopen(2, 'w', buffering=1)
+            # In a fork of a fork, what they were before would close them when it goes.
+            sys.stdout = os.fdopen(1, 'w', buffering=1, closefd=False)
+            sys.stderr = os.fdopen(2, 'w', buffering=1, closefd=False)
             os.environ.update(environment)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 signal.signal(number, signal.SIG_DFL)
@@ -120,7 +124,7 @@ class Training:
             gc.freeze()  # collections take most of the time, over what the test's process has
             Config.pretty_text = ''  # its formatting takes most of the time of runs this short
             prepare()
-            code = train.main(list(command))
+            code = self.main(list(command))
         except SystemExit as stopped:
             code = stopped.code
         except BaseException:

@@ -35,16 +35,16 @@ def begin(plan: Plan, folder: Path) -> Comparison:
     comparison = _joined(new, folder)
     texts = {name: str(cfg.pretty_text) for name, cfg in plan.methods.items()}
     problems = Problems()
-    for run in new.runs():
-        if run.seed is not None and run.config.exists():
+    configs = {run.config: run.method for run in new.runs()}
+    for file, method in configs.items():
+        if method in texts and file.exists():
             with problems:
-                _check_same(run.config, texts[run.method], run.method)
+                _check_same(file, texts[method], method)
     problems.raise_if_any()
-    for run in new.runs():
-        text = texts[run.method] if run.seed is not None else str(taught[0].pretty_text)
-        if not run.config.exists():
-            run.folder.mkdir(parents=True, exist_ok=True)
-            run.config.write_text(text, encoding='utf-8')
+    for file, method in configs.items():
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(texts.get(method) or str(taught[0].pretty_text), encoding='utf-8')
     comparison.write()
     return comparison
 
@@ -84,7 +84,7 @@ def _check_same(file: Path, text: str, method: str) -> None:
     if places:
         named = ', '.join(places[:MOST_NAMED]) + (', ...' if len(places) > MOST_NAMED else '')
         raise ConfigError(
-            f'{method}: {file} was begun by another plan: {named} differ'
+            f'{method}: {file} is of another plan: {named} differ'
             f'{"s" if len(places) == 1 else ""}. Give another --work-dir, or remove this folder.'
         )
 

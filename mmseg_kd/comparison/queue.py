@@ -88,10 +88,12 @@ def run_all(runs: Sequence[Run], places: Sequence[Mapping[str, str]]) -> Outcome
 
 
 def _begin(place: _Place, run: Run) -> None:
+    run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / FAILED).unlink(missing_ok=True)
     (run.folder / RUNNING).touch()
     print(f'{run}: begins', flush=True)
-    command = ['run', str(run.folder), *([] if run.seed is None else [str(run.seed)])]
+    seed = [] if run.seed is None else [str(run.seed)]
+    command = ['run', str(run.config), str(run.folder), *seed]
     place.process = start(command, place.environment, run.folder / LOG)
     place.run = run
 

@@ -1,9 +1,9 @@
 """One run of a comparison: an ordinary training, resumed where it stopped, and its test.
 
-    python -m mmseg_kd.comparison.run FOLDER [SEED]
+    python -m mmseg_kd.comparison.run CONFIG FOLDER [SEED]
 
-FOLDER has the config, as `config.py`; it becomes the work dir of the training, and FOLDER/test that
-of the test. Without a seed the config's teacher is tested.
+FOLDER becomes the work dir of the training, and FOLDER/test that of the test. Without a seed the
+config's teacher is tested.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from mmseg_kd.errors import KDError, message_of
 
 
-def train_and_test(folder: Path, seed: int | None) -> None:
+def train_and_test(config: str, folder: Path, seed: int | None) -> None:
     """Train to the end, from where it stopped, then test the last checkpoint.
 
     Raises:
@@ -31,7 +31,6 @@ def train_and_test(folder: Path, seed: int | None) -> None:
     from mmseg_kd.engine.testing import MeasuringOptions, prepare_test, run_test
     from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
 
-    config = str(folder / 'config.py')
     checkpoint = None
     if seed is not None:
         cfg = load_config(config, None)
@@ -41,6 +40,8 @@ def train_and_test(folder: Path, seed: int | None) -> None:
             run_training(prepare_training(cfg, TrainingOptions(resume=True, seed=seed)))
     cfg = load_config(config, None)
     cfg.work_dir = str(folder / 'test')
+    # Names are made of the time: a training of less than a second would share its log.
+    cfg.experiment_name = 'test'
     teacher = '' if seed is None else None
     run_test(prepare_test(cfg, checkpoint, MeasuringOptions(teacher=teacher)))
 
@@ -59,6 +60,7 @@ def end_with_parent() -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and run; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config')
     parser.add_argument('folder', type=Path)
     parser.add_argument('seed', type=int, nargs='?')
     parsed = parser.parse_args(args)
@@ -66,7 +68,7 @@ def main(args: Sequence[str] | None = None) -> int:
     import mmseg_kd.register  # noqa: F401
 
     try:
-        train_and_test(parsed.folder, parsed.seed)
+        train_and_test(parsed.config, parsed.folder, parsed.seed)
     except KDError as error:
         print(f'error: {message_of(error)}', file=sys.stderr)
         return 1

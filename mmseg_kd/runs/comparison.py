@@ -1,7 +1,8 @@
 """The folder of a comparison: which runs it has, and how far each of them is.
 
-Beside `comparison.json`, which `mmseg-kd compare` writes, each run has a work dir of its own,
-METHOD/seedN, with its config, its log as a whole (`run.log`) and its test (`test`).
+Beside `comparison.json`, which `mmseg-kd compare` writes, each method has a folder with its config,
+METHOD/config.py, and each run a work dir of its own in it, METHOD/seedN, with its log as a whole
+(`run.log`) and its test (`test`).
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Run:
 
     @property
     def config(self) -> Path:
-        """What is trained."""
-        return self.folder / 'config.py'
+        """What is trained; a runner writes what it makes of it into its own folder."""
+        return (self.folder if self.seed is None else self.folder.parent) / 'config.py'
 
     @property
     def checkpoint(self) -> Path:

@@ -1,0 +1,235 @@
+"""Comparisons that run: to their end, stopped and resumed, within seconds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import ROOT, same_tensors
+from comparison_project import comparing, write_plan
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from PIL import Image
+from report_project import quick_text
+from training_runs import tensors
+
+from mmseg_kd.cli.compare import main
+from mmseg_kd.comparison.plan import read_plan
+from mmseg_kd.engine.isolation import isolated
+from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
+from mmseg_kd.runs.comparison import at_work, read_comparison, state_of
+from mmseg_kd.runs.results import collect
+
+Compared = tuple[str, Path, str]
+
+
+def test_all_runs_but_the_one_that_fails_have_results(compared: Compared) -> None:
+    _, work, out = compared
+    results = json.loads((work / 'results.json').read_text(encoding='utf-8'))
+    assert [row['method'] for row in results['methods']] == ['alone', 'kl']
+    alone, kl = results['methods']
+    for row in (alone, kl):
+        assert set(row['values']) == {'0', '1'}
+        assert row['mean'] == pytest.approx(sum(row['values'].values()) / 2)
+        assert row['iterations'] == 8
+        assert row['step_s'] > 0
+        assert list(row['classes']) == ['a', 'b', 'c', 'd', 'e']
+    gains = [kl['values'][seed] - alone['values'][seed] for seed in '01']
+    assert kl['gain']['mean'] == pytest.approx(sum(gains) / 2)
+    # Student's quantile for one degree of freedom is 12.706; of two values a and b the standard
+    # error is |a - b| / 2.
+    reach = kl['gain']['high'] - kl['gain']['mean']
+    assert reach == pytest.approx(12.7062 * abs(gains[0] - gains[1]) / 2, rel=1e-4)
+    assert alone['gain'] is None
+    assert 0 < results['teacher'] < 100
+    assert (work / 'results.md').read_text(encoding='utf-8') in out + '\n'
+    assert re.search(r'lost, seed 0: failed with exit code 1: nowhere.pth: there is no such', out)
+    assert 'Failed: lost, seed 1; the same command tries again.' in out
+    with (work / 'results.csv').open(encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row['mIoU']) for row in rows] == [alone['mean'], kl['mean']]
+    for name in ('curves.png', 'classes.png'):
+        with Image.open(work / name) as picture:
+            assert picture.width > 1000
+
+
+def test_status_is_a_table(compared: Compared, capsys: pytest.CaptureFixture[str]) -> None:
+    plan, work, _ = compared
+    assert main([plan, '--work-dir', str(work), '--status']) == 0
+    lines = [
+        [cell.strip() for cell in line.split('|')[1:-1]]
+        for line in capsys.readouterr().out.splitlines()
+    ]
+    found = {line[0]: line[1:] for line in lines[2:]}
+    assert list(found) == ['teacher'] + [
+        f'{method}, seed {seed}' for seed in (0, 1) for method in ('alone', 'kl', 'lost')
+    ]
+    assert found['kl, seed 1'][:2] == ['done', '8/8']
+    assert 0 < float(found['kl, seed 1'][2]) < 100
+    assert found['lost, seed 0'] == ['failed', '0/8', '']
+
+
+def test_what_is_done_is_kept(compared: Compared) -> None:
+    plan, work, _ = compared
+    files = {path: path.stat().st_mtime_ns for path in work.glob('*/seed*/iter_8.pth')}
+    assert len(files) == 4
+    process = comparing(plan, work, '--only', 'kl')
+    assert process.wait() == 0, process.output()
+    assert 'begins' not in process.output()
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    # A third seed is a run more for each method that is asked for; the others stay in the table.
+    comparison = read_comparison(work)
+    assert set(comparison.methods) == {'alone', 'kl', 'lost'}
+
+
+def test_another_plan_in_the_folder_is_refused(
+    compared: Compared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, work, _ = compared
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, 'pretty_text', property(quick_text))
+        assert main([plan, '--work-dir', str(work), '--budget', 'iterations=6']) == 1
+    err = capsys.readouterr().err
+    assert re.search(r'kl: .*kl/config.py is of another plan: ', err)
+    assert 'train_cfg.max_iters, train_cfg.val_interval' in err
+    other = Path(plan).with_name('other.py')
+    text = Path(plan).read_text(encoding='utf-8').replace("baseline='alone'", "baseline='kl'")
+    other.write_text(text, encoding='utf-8')
+    assert main([str(other), '--work-dir', str(work)]) == 1
+    assert "with the baseline 'alone', not 'kl'" in capsys.readouterr().err
+
+
+def test_two_at_once_are_refused(compared: Compared, capsys: pytest.CaptureFixture[str]) -> None:
+    plan, work, _ = compared
+    with at_work(work):
+        assert main([plan, '--work-dir', str(work)]) == 1
+    assert 'another process is at work there' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_stopped_and_resumed(compared: Compared, tmp_path: Path, number: int) -> None:
+    plan, whole, _ = compared
+    work = tmp_path / 'work'
+    options = ('--only', 'kl', '--seeds', '1', '--jobs', '1')
+    process = comparing(plan, work, *options)
+    deadline = time.monotonic() + 60
+    kept = work / 'kl' / 'seed0'
+    while not list(kept.glob('iter_*.pth')):
+        assert time.monotonic() < deadline, process.output()
+        time.sleep(0.002)
+    os.kill(process.pid, number)
+    assert process.wait() == 75, process.output()
+    assert 'Stopped; the same command goes on.' in process.output()
+    assert 'failed' not in process.output()
+    comparison = read_comparison(work)
+    states = {str(run): state_of(run, False).name for run in comparison.runs()}
+    assert states == {'teacher': 'done', 'alone, seed 0': 'done', 'kl, seed 0': 'waiting'}
+    process = comparing(plan, work, *options)
+    assert process.wait() == 0, process.output()
+    assert re.findall('(.*): begins', process.output())[-1:] == ['kl, seed 0']
+    ends = [folder / 'kl' / 'seed0' / 'iter_8.pth' for folder in (work, whole)]
+    assert same_tensors(*map(tensors, ends))
+    assert (
+        collect(comparison).rows[1].values[0] == collect(read_comparison(whole)).rows[1].values[0]
+    )
+
+
+def test_a_run_ends_with_the_comparison_that_started_it() -> None:
+    code = (
+        'import time; from mmseg_kd.comparison.run import end_with_parent; '
+        'end_with_parent(); print(flush=True); time.sleep(60)'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdin is not None and process.stdout is not None
+    process.stdout.readline()
+    process.stdin.close()
+    assert process.wait(20) == -signal.SIGTERM
+    process.stdout.close()
+
+
+def test_within_seconds_a_dearer_method_makes_fewer_steps(tmp_path: Path) -> None:
+    # Larger images: several times as dear, whatever else the machine does.
+    dear = "experiments['kl']['options']['model.student.data_preprocessor.size'] = (192, 192)\n"
+    extra = dear + "comparison.update(seeds=1, may_differ=['model.student'])\n"
+    plan, work = write_plan(tmp_path, extra), tmp_path / 'work'
+    process = comparing(plan, work, '--budget', 'seconds=0.6')
+    assert process.wait() == 1, process.output()
+    out = process.output()
+    assert 'lost: left out, its steps cannot be measured: nowhere.pth' in out
+    measured = json.loads((work / 'steps' / 'measured.json').read_text(encoding='utf-8'))
+    comparison = read_comparison(work)
+    assert comparison.seconds == 0.6
+    assert dict(comparison.methods) == {
+        name: math.floor(0.6 / seconds) for name, seconds in measured.items()
+    }
+    assert comparison.methods['kl'] < comparison.methods['alone']
+    config = Config.fromfile(work / 'kl' / 'config.py')
+    assert config.train_cfg.val_interval == math.ceil(comparison.methods['kl'] / 2)
+    # The same lengths when it goes on, and nothing is measured again.
+    process = comparing(plan, work, '--budget', 'seconds=0.6', '--only', 'kl')
+    assert process.wait() == 0, process.output()
+    assert 'Measuring' not in process.output()
+    assert read_comparison(work).methods == comparison.methods
+
+
+class Watch(Hook):
+    """Keeps what a training starts from, and its batches."""
+
+    def __init__(self) -> None:
+        self.start: dict[str, Any] = {}
+        self.batches: list[Any] = []
+
+    def before_train(self, runner: Any) -> None:
+        student = runner.model.student
+        self.start = {key: value.clone() for key, value in student.state_dict().items()}
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        images = [image.clone() for image in data_batch['inputs']]
+        labels = [sample.gt_sem_seg.data.clone() for sample in data_batch['data_samples']]
+        self.batches.append((images, labels))
+
+
+def watched(config: Config, seed: int, folder: Path) -> Watch:
+    config = config.copy()
+    config.work_dir = str(folder / f'{time.monotonic_ns()}')
+    watch = Watch()
+    with isolated():
+        runner = prepare_training(config, TrainingOptions(seed=seed))
+        runner.register_hook(watch)
+        run_training(runner)
+    return watch
+
+
+def same_batches(one: Watch, other: Watch) -> bool:
+    assert len(one.batches) == len(other.batches) == 8
+    return all(
+        (a == b).all()
+        for ours, theirs in zip(one.batches, other.batches, strict=True)
+        for kind in (0, 1)
+        for a, b in zip(ours[kind], theirs[kind], strict=True)
+    )
+
+
+def test_methods_of_a_seed_start_alike_and_see_the_same(
+    compared: Compared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Config, 'pretty_text', property(quick_text))
+    methods = read_plan(compared[0]).methods
+    alone, kl = (watched(methods[name], 1, tmp_path) for name in ('alone', 'kl'))
+    assert same_tensors(alone.start, kl.start)
+    assert same_batches(alone, kl)
+    other = watched(methods['alone'], 2, tmp_path)
+    assert not same_tensors(alone.start, other.start)
+    assert not same_batches(alone, other)
