@@ -1,4 +1,4 @@
-"""A small comparison whose processes are forks of the test's: a start takes a tenth of a new one's."""
+"""A small comparison whose processes are forks of the test's, which start sooner."""
 
 from __future__ import annotations
 

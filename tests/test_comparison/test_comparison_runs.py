@@ -25,6 +25,7 @@ from training_runs import tensors
 
 from mmseg_kd.cli.compare import main
 from mmseg_kd.comparison.plan import read_plan
+from mmseg_kd.comparison.process import last_words, start
 from mmseg_kd.engine.isolation import isolated
 from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
 from mmseg_kd.runs.comparison import at_work, read_comparison, state_of
@@ -142,6 +143,44 @@ def test_stopped_and_resumed(compared: Compared, tmp_path: Path, number: int) ->
     assert (
         collect(comparison).rows[1].values[0] == collect(read_comparison(whole)).rows[1].values[0]
     )
+
+
+@pytest.mark.parametrize(
+    ('number', 'whom', 'code', 'words'),
+    [
+        (signal.SIGTERM, 'all', 75, 'teacher: stopped, can be resumed'),
+        (signal.SIGTERM, 'child', 75, 'teacher: stopped, can be resumed'),
+        (signal.SIGKILL, 'child', 1, 'teacher: failed (killed, as by a machine whose memory'),
+    ],
+)
+def test_ended_while_nothing_is_trained(
+    tmp_path: Path, number: int, whom: str, code: int, words: str
+) -> None:
+    extra = "comparison['seeds'] = 1\nexperiments = {'alone': {}}\n"
+    process = comparing(write_plan(tmp_path, extra), tmp_path / 'work', '--jobs', '1')
+    begun = tmp_path / 'work' / 'teacher' / 'test'
+    deadline = time.monotonic() + 60
+    while not begun.exists() or not (children := children_of(process.pid)):
+        assert time.monotonic() < deadline, process.output()
+        time.sleep(0.002)
+    os.kill(process.pid if whom == 'all' else children[0], number)
+    assert process.wait() == code, process.output()
+    assert words in process.output()
+    assert ('alone, seed 0: begins' in process.output()) == (whom == 'child')
+
+
+def children_of(pid: int) -> list[int]:
+    return [*map(int, Path(f'/proc/{pid}/task/{pid}/children').read_text().split())]
+
+
+def test_a_process_ends_with_its_last_words(tmp_path: Path) -> None:
+    log = tmp_path / 'run.log'
+    log.write_text('error: of another time\n', encoding='utf-8')
+    process = start(['run', str(tmp_path / 'absent.py'), str(tmp_path)], {}, log)
+    assert process.wait(120) == 1
+    assert process.stdin is not None
+    process.stdin.close()
+    assert re.match(r'there is no config file .*absent\.py', last_words(log))
 
 
 def test_a_run_ends_with_the_comparison_that_started_it() -> None:

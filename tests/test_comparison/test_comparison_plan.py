@@ -1,0 +1,168 @@
+"""What a plan says, and what is wrong with one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mmseg_kd.cli.compare import main
+from mmseg_kd.comparison.folder import differing
+from mmseg_kd.comparison.plan import Budget, read_plan
+from mmseg_kd.comparison.queue import places
+from mmseg_kd.config.experiments import read_config
+from mmseg_kd.errors import ConfigError, ManyErrors
+
+PLAN = """
+model = dict(type='DistillationWrapper', student=dict(type='A'), distillation=[])
+train_dataloader = dict(batch_size=2)
+val_dataloader = test_dataloader = dict(batch_size=1)
+test_evaluator = dict(type='IoUMetric')
+train_cfg = dict(max_iters=100, val_interval=50)
+val_cfg = dict()
+param_scheduler = [dict(type='PolyLR', by_epoch=False, end=100)]
+experiments = {'alone': dict(), 'kl': dict(options={'model.distillation': [dict(weight=1)]})}
+comparison = dict(baseline='alone')
+"""
+
+
+def plan(folder: Path, extra: str = '') -> str:
+    path = folder / 'plan.py'
+    path.write_text(PLAN + extra, encoding='utf-8')
+    return str(path)
+
+
+def test_a_plan(tmp_path: Path) -> None:
+    found = read_plan(plan(tmp_path))
+    assert (found.baseline, list(found.methods), found.seeds) == (
+        'alone',
+        ['alone', 'kl'],
+        [0, 1, 2],
+    )
+    assert found.methods['kl'].model.distillation == [dict(weight=1)]
+    assert all('comparison' not in cfg for cfg in found.methods.values())
+    assert found.methods['kl'].train_cfg.max_iters == 100
+    # Each method is an experiment like any other.
+    assert read_config(f'{tmp_path}/plan.py::kl').model.distillation == [dict(weight=1)]
+
+
+def test_seeds_and_budget_of_the_command_come_first(tmp_path: Path) -> None:
+    path = plan(tmp_path, 'comparison.update(seeds=[3, 5], iterations=10)\n')
+    found = read_plan(path)
+    assert found.seeds == [3, 5]
+    assert [cfg.train_cfg.max_iters for cfg in found.methods.values()] == [10, 10]
+    found = read_plan(path, 1, Budget(iterations=20))
+    assert found.seeds == [0]
+    assert found.methods['kl'].param_scheduler[0].end == 20
+    found = read_plan(path, 1, Budget(seconds=2.0))
+    assert found.methods['kl'].train_cfg.max_iters == 100
+    shares = {
+        name: cfg.train_cfg for name, cfg in found.within(dict(alone=0.1, kl=0.3)).methods.items()
+    }
+    assert (shares['alone'].max_iters, shares['alone'].val_interval) == (20, 10)
+    assert (shares['kl'].max_iters, shares['kl'].val_interval) == (6, 3)
+    assert found.methods['kl'].train_cfg.max_iters == 100
+
+
+def test_only_keeps_the_baseline(tmp_path: Path) -> None:
+    path = plan(tmp_path, "experiments['cgd'] = dict()\n")
+    assert list(read_plan(path, only=['cgd']).methods) == ['alone', 'cgd']
+
+
+@pytest.mark.parametrize(
+    ('extra', 'message'),
+    [
+        ('del comparison', r"expected comparison = dict\(baseline='NAME', ...\) beside the exper"),
+        ("comparison = 'alone'", 'expected comparison = dict'),
+        ('comparison = dict()', 'baseline: expected one of the experiments, got None; nearest: '),
+        ("comparison['baseline'] = 'aone'", "got 'aone'; nearest: alone"),
+        ('del experiments', "baseline: expected one of the experiments, got 'alone'; there is non"),
+        ('comparison["seed"] = 3', "unknown key 'seed'; nearest: seeds"),
+        ('comparison["seeds"] = 0', 'seeds: expected how many, 1 or more, or a list of whole numb'),
+        ('comparison["seeds"] = True', 'seeds: expected how many, 1 or more'),
+        ('comparison["seeds"] = [1, 2, 1]', r'seeds: expected each once, got \[1, 2, 1\]'),
+        ('comparison["seeds"] = [1, -2]', r'seeds: expected numbers from 0 to .*, got \[1, -2\]'),
+        ('comparison["iterations"] = 1.5', 'iterations: expected a whole number > 0, got 1.5'),
+        ('comparison["iterations"] = 1', 'kl: a budget of 1 iterations is under one validation'),
+        ('comparison["seconds"] = -1', 'seconds: expected a number > 0, got -1'),
+        ('comparison.update(seconds=1, iterations=1)', 'of iterations or of seconds, got both'),
+        ('comparison["may_differ"] = ["student"]', "may_differ: 'student'; nearest: model.student"),
+        ('experiments["teacher"] = dict()', "experiment 'teacher': expected a name for a folder"),
+        ('experiments["a/b"] = dict()', "experiment 'a/b': expected a name for a folder"),
+        (
+            "experiments['kl']['options']['model.student.type'] = 'B'",
+            'kl: model.student is another than the baseline has, so that .* could not be compared',
+        ),
+        (
+            "experiments['kl']['options']['train_dataloader.batch_size'] = 4",
+            r"kl: train_dataloader is another .* say comparison.may_differ=\['train_dataloader'\]",
+        ),
+        ('train_cfg = dict(by_epoch=True, max_epochs=3)', 'train_cfg: expected max_iters'),
+        ("param_scheduler = dict(type='PolyLR')", 'param_scheduler: expected by_epoch=False'),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, extra: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_plan(plan(tmp_path, f'{extra}\n'))
+
+
+def test_all_that_is_wrong_is_said_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = plan(tmp_path, 'comparison.update(seeds=[1, 1], baseline="kd", what=1)\n')
+    with pytest.raises(ManyErrors) as caught:
+        read_plan(path, only=['cd'])
+    assert len(caught.value.errors) == 4
+    assert main([path]) == 1
+    assert capsys.readouterr().err.startswith('error: 3 problems:')
+
+
+def test_what_may_differ_may(tmp_path: Path) -> None:
+    options = "experiments['kl']['options']['model.student.type'] = 'B'\n"
+    read_plan(plan(tmp_path, options + "comparison['may_differ'] = ['model.student']\n"))
+
+
+@pytest.mark.parametrize('budget', ['iterations', 'iterations=1.5', 'hours=3', 'seconds=soon'])
+def test_budgets_that_are_none(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(['plan.py', '--budget', budget])
+    assert ended.value.code == 2
+    assert f'expected iterations=N or seconds=S, got {budget!r}' in capsys.readouterr().err
+
+
+def test_budgets_out_of_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = plan(tmp_path)
+    assert main([path, '--budget', 'seconds=nan']) == 1
+    assert 'seconds: expected a number > 0, got nan' in capsys.readouterr().err
+    with pytest.raises(ConfigError, match='alone: a budget of 1 iterations is under one valida'):
+        read_plan(path, budget=Budget(seconds=1.0)).within(dict(alone=0.9, kl=0.1))
+
+
+def test_status_without_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([plan(tmp_path), '--work-dir', str(tmp_path), '--status']) == 1
+    assert f'{tmp_path}: there is no comparison (comparison.json)' in capsys.readouterr().err
+    (tmp_path / 'comparison.json').write_text('{"plan": 1', encoding='utf-8')
+    assert main([plan(tmp_path), '--work-dir', str(tmp_path), '--status']) == 1
+    assert re.search('comparison.json cannot be read', capsys.readouterr().err)
+
+
+def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 0)
+    monkeypatch.setattr('os.sched_getaffinity', lambda _: set(range(8)))
+    assert places(None, 100) == [dict(OMP_NUM_THREADS='1')] * 8
+    assert places(None, 3) == [dict(OMP_NUM_THREADS='2')] * 3
+    assert places(2, 100) == [dict(OMP_NUM_THREADS='4')] * 2
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    assert places(None, 9) == [dict(CUDA_VISIBLE_DEVICES=name) for name in '01']
+    assert places(2, 3) == [dict(CUDA_VISIBLE_DEVICES=name) for name in '010']
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '5,GPU-7')
+    assert places(None, 9) == [dict(CUDA_VISIBLE_DEVICES=name) for name in ('5', 'GPU-7')]
+
+
+def test_what_configs_differ_in() -> None:
+    ours = dict(a=dict(b=[1, dict(c=2)]), d=(1, 2), e=1)
+    theirs = dict(a=dict(b=[1, dict(c=3)]), d=[1, 2], f=1)
+    assert list(differing(ours, theirs)) == ['a.b.1.c', 'e', 'f']
+    assert list(differing(ours, ours)) == []

@@ -1,0 +1,180 @@
+"""What a comparison has found, from folders as its runs leave them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from run_logs import train_line, val_line, write_start
+
+from mmseg_kd.cli.compare import show_results
+from mmseg_kd.runs.comparison import Comparison, at_work, is_at_work, read_comparison, state_of
+from mmseg_kd.runs.results import Results, as_csv, as_json, as_markdown, collect
+from mmseg_kd.runs.results_figures import draw_results
+
+TABLE = """
+2026/11/26 17:52:55 - mmengine - INFO - per class results:
++-------+------+-------+
+| Class | IoU  |  Acc  |
++-------+------+-------+
+|  sky  | {}   |  0.0  |
+|  road | nan  | 100.0 |
++-------+------+-------+
+2026/11/26 17:52:56 - mmengine - INFO - Iter(test) [4/4]    aAcc: 7.1300  mIoU: 0.5900
+"""
+
+
+def write_test(folder: Path, miou: float) -> None:
+    test = folder / 'test' / '20260101_000000'
+    test.mkdir(parents=True)
+    (test / f'{test.name}.json').write_text(json.dumps(dict(mIoU=miou)), encoding='utf-8')
+    (test / f'{test.name}.log').write_text(TABLE.format(miou + 1), encoding='utf-8')
+
+
+def write_comparison(
+    folder: Path, values: Mapping[str, Sequence[float]], teacher: float | None = None
+) -> Comparison:
+    """Values of each method by seed; the first is the baseline."""
+    methods = dict.fromkeys(values, 200)
+    seeds = range(max(map(len, values.values())))
+    comparison = Comparison(
+        folder, 'plan.py', next(iter(values)), methods, list(seeds), teacher is not None
+    )
+    for run in comparison.runs():
+        if run.seed is None:
+            write_test(run.folder, teacher or 0.0)
+        elif run.seed < len(values[run.method]):
+            miou = values[run.method][run.seed]
+            lines = [
+                line
+                for i in (100, 200)
+                for line in (train_line(i, 1.0, memory=50 + i), val_line(i, miou - 200 / i))
+            ]
+            write_start(run.folder, '20260101_000000', lines)
+            write_test(run.folder, miou)
+    comparison.write()
+    return comparison
+
+
+def results_of(folder: Path, teacher: float | None = None, **values: Sequence[float]) -> Results:
+    return collect(write_comparison(folder, values, teacher))
+
+
+def test_a_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, dict(alone=[50.0]), 60.0)
+    assert read_comparison(tmp_path) == comparison
+
+
+def test_figures_and_words(tmp_path: Path) -> None:
+    results = results_of(
+        tmp_path,
+        60.0,
+        alone=[50.0, 51.0, 52.0],
+        better=[52.0, 53.5, 54.0],
+        worse=[48.0, 49.0, 49.9],
+        same=[50.5, 50.9, 52.2],
+    )
+    assert [row.method for row in results.rows] == ['alone', 'better', 'same', 'worse']
+    assert [row.verdict for row in results.rows] == [
+        'baseline',
+        'better than the baseline',
+        'not distinguishable from the baseline',
+        'worse than the baseline',
+    ]
+    better = results.rows[1]
+    assert better.mean == pytest.approx(53.1667, abs=1e-4)
+    assert better.gain is not None and better.share is not None
+    assert better.gain.mean == pytest.approx(6.5 / 3)
+    assert better.share.mean == pytest.approx(6.5 / 3 / 9)
+    assert (better.step_s, better.peak_mib, better.iterations) == (0.5, 250.0, 200)
+    assert better.classes == {'sky': pytest.approx(better.mean + 1)}
+    assert better.class_gains['sky'].mean == pytest.approx(6.5 / 3)
+    text = as_markdown(results)
+    [line] = [line for line in text.splitlines() if line.startswith('| better')]
+    assert [cell.strip() for cell in line.split('|')[2:9]] == [
+        '53.17 ± 1.04',
+        '+2.17',
+        '+1.45 to +2.88',
+        '24% (16% to 32%)',
+        '500',
+        '250',
+        '200',
+    ]
+    assert 'Teacher: 60.00.' in text
+    assert '**' not in text
+    assert 'inf' not in text + as_csv(results) + as_json(results)
+
+
+def test_a_single_seed_is_said(tmp_path: Path) -> None:
+    results = results_of(tmp_path, 60.0, alone=[50.0], kl=[52.0])
+    text = as_markdown(results)
+    assert 'a single seed, which has no interval' in text
+    assert 'Of a single seed: nothing says what another one would give.' in text
+    assert '±' not in text and ' to ' not in text
+    for written in (text, as_csv(results), as_json(results)):
+        assert 'inf' not in written.lower() and 'nan' not in written.lower()
+    methods = json.loads(as_json(results))['methods']
+    assert methods[1]['gain'] == dict(mean=2.0, low=None, high=None)
+
+
+def test_a_teacher_worse_than_the_baseline_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = results_of(tmp_path, 49.0, alone=[50.0, 51.0], kl=[52.0, 53.0])
+    assert results.rows[1].share is None
+    [warning] = results.warnings
+    assert warning.startswith('The teacher (49.00) is no better than the baseline (50.50)')
+    assert f'**{warning}**' in as_markdown(results)
+    show_results(tmp_path)
+    assert f'**{warning}**' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'results.json').read_text())['warnings'] == [warning]
+
+
+def test_what_is_not_done_yet_is_left_out(tmp_path: Path) -> None:
+    results = results_of(tmp_path, alone=[50.0, 51.0], kl=[52.0], cgd=[])
+    assert [row.method for row in results.rows] == ['alone', 'kl']
+    assert results.rows[1].gain is not None and results.rows[1].gain.mean == 2.0
+    assert results.teacher is None
+    (tmp_path / 'kl' / 'seed0' / 'test' / '20260101_000000' / '20260101_000000.json').write_text(
+        '{'
+    )
+    assert [row.method for row in collect(read_comparison(tmp_path)).rows] == ['alone']
+
+
+def test_a_method_before_its_baseline(tmp_path: Path) -> None:
+    results = results_of(tmp_path, 60.0, alone=[], kl=[52.0, 53.0])
+    [row] = results.rows
+    assert (row.gain, row.share, row.class_gains) == (None, None, {})
+    assert row.verdict == 'no seed in common with the baseline yet'
+    assert [path.name for path in draw_results(results, tmp_path)] == ['curves.png']
+
+
+def test_nothing_is_written_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_comparison(tmp_path, dict(alone=[], kl=[]))
+    show_results(tmp_path)
+    assert capsys.readouterr().out == ''
+    assert as_csv(Results(None, [])) == ''
+
+
+def test_states(tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, dict(alone=[50.0, 51.0], kl=[52.0]))
+    runs = {str(run): run for run in comparison.runs()}
+    assert state_of(runs['alone, seed 0'], True) == state_of(runs['alone, seed 0'], False)
+    late = runs['kl, seed 1']
+    assert (state_of(late, True).name, state_of(late, True).iteration) == ('waiting', 0)
+    write_start(late.folder, '20260101_000000', [train_line(100, 1.0), val_line(100, 40.0)])
+    (late.folder / '.running').touch()
+    state = state_of(late, True)
+    assert (state.name, state.iteration, state.miou) == ('running', 100, 40.0)
+    assert state_of(late, False).name == 'broken off'
+    (late.folder / '.failed').touch()
+    assert state_of(late, False).name == 'failed'
+
+
+def test_who_works_at_it(tmp_path: Path) -> None:
+    assert not is_at_work(tmp_path)
+    with at_work(tmp_path):
+        assert is_at_work(tmp_path)
+    assert not is_at_work(tmp_path)
