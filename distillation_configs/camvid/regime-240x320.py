@@ -43,5 +43,6 @@ experiments = {
 }
 comparison = dict(
     baseline='mobilenetv2_8x',
+    seeds=1,
     may_differ=['model.student', 'train_dataloader', 'val_dataloader', 'test_dataloader'],
 )

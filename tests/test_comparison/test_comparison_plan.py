@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from builders import ROOT
 
 from mmseg_kd.cli.compare import main
 from mmseg_kd.comparison.folder import differing
@@ -45,6 +46,27 @@ def test_a_plan(tmp_path: Path) -> None:
     assert found.methods['kl'].train_cfg.max_iters == 100
     # Each method is an experiment like any other.
     assert read_config(f'{tmp_path}/plan.py::kl').model.distillation == [dict(weight=1)]
+
+
+def test_the_plan_of_the_documentation(tmp_path: Path) -> None:
+    page = (ROOT / 'docs' / 'compare.md').read_text(encoding='utf-8')
+    [code] = re.findall(r'```python\n(.*?)```', page, re.S)
+    base = ROOT / 'distillation_configs' / '_base_'
+    path = tmp_path / 'plan.py'
+    path.write_text(code.replace('../_base_', base.as_posix()), encoding='utf-8')
+    found = read_plan(str(path))
+    assert list(found.methods) == ['alone', 'kl', 'cgd']
+    [term] = found.methods['cgd'].model.distillation
+    assert term.loss == dict(type='CGDLoss', group_size=2, tau=4.0)
+    assert found.methods['cgd'].train_cfg.max_iters == 4800
+
+
+def test_shipped_plans() -> None:
+    configs = [*(ROOT / 'distillation_configs').rglob('*.py')]
+    plans = [one for one in configs if '\ncomparison = ' in one.read_text(encoding='utf-8')]
+    assert plans
+    for one in plans:
+        assert len(read_plan(str(one)).methods) > 1
 
 
 def test_seeds_and_budget_of_the_command_come_first(tmp_path: Path) -> None:
