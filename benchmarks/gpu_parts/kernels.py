@@ -759,12 +759,12 @@ TF32_WAYS: dict[str, Callable[[], None]] = {
 @contextmanager
 def small_pieces() -> Iterator[None]:
     """Maps are cut into several pieces, however small they are."""
-    before = piecewise.PIECE_CPU, piecewise.PIECE_CUDA, piecewise.ROWS
-    piecewise.PIECE_CPU, piecewise.PIECE_CUDA, piecewise.ROWS = 2**9, 2**9, 4
+    before = piecewise.PIECE_CPU, piecewise.PIECE_CUDA, piecewise.COLUMNS
+    piecewise.PIECE_CPU, piecewise.PIECE_CUDA, piecewise.COLUMNS = 2**9, 2**9, 4
     try:
         yield
     finally:
-        piecewise.PIECE_CPU, piecewise.PIECE_CUDA, piecewise.ROWS = before
+        piecewise.PIECE_CPU, piecewise.PIECE_CUDA, piecewise.COLUMNS = before
 
 
 def pieces(part: Part) -> None:
