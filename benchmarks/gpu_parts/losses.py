@@ -53,8 +53,10 @@ class Ceilings:
             # Scores and labels are read, and the gradient is written.
             needed, exponentials = 4 * 2 * native + 8 * pixels, case.classes * pixels
         else:
-            # Both maps are read in either pass, and the gradient is written.
-            needed, exponentials = 4 * 5 * native, 4 * case.classes * pixels
+            # Both maps are read in each pass, and the gradient is written.
+            passes = 2 if case.loss == 'KL' else 1
+            needed = 4 * (2 * passes + 1) * native
+            exponentials = 2 * passes * case.classes * pixels
         told['MB to move'] = needed / 1e6
         if self.bytes_s is not None:
             told['of the rate of copies'] = needed / seconds / self.bytes_s

@@ -101,10 +101,11 @@ class _Divergence(torch.autograd.Function):
         to = [size] if size == teacher_size else [size, teacher_size]
         s_NChw, s_log_sum, (gradient_NChw,) = softmax(student_NChw, [size])
         t_NChw, t_log_sum, p_NChw = softmax(teacher_NChw, to)
+        # The product of the softmax and the difference of the maps, in place of these.
         if len(to) == 1:
-            product = _product(p_NChw[0], t_NChw - s_NChw)
+            product = _product(t_NChw.sub_(s_NChw), p_NChw[0])
         else:
-            product = _product(p_NChw[1], t_NChw) - _product(p_NChw[0], s_NChw)
+            product = _product(t_NChw, p_NChw[1]) - _product(s_NChw, p_NChw[0])
         if ctx.needs_input_grad[0]:
             gradient_NChw -= p_NChw[0]
             ctx.save_for_backward(gradient_NChw, student_NChw)
@@ -121,7 +122,7 @@ class _Divergence(torch.autograd.Function):
 
 
 def _product(x_NChw: Tensor, y_NChw: Tensor) -> Tensor:
-    return (x_NChw * y_NChw).sum(3).sum(dtype=torch.float64)
+    return x_NChw.mul_(y_NChw).sum(3).sum(dtype=torch.float64)
 
 
 class OnceDifferentiable(torch.autograd.Function):

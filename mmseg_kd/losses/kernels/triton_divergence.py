@@ -123,11 +123,14 @@ class Kernels:
             num_warps=4,
             enable_fp_fusion=True,
         )
-        log_sum_NHW = largest_NHW - share_NHW.log()
+        log_sum_NHW = share_NHW.log().neg_().add_(largest_NHW)
         if self.mask_NHW is not None:
             log_sum_NHW.masked_fill_(~self.mask_NHW, 0.0)
-        parts = [self._brought_back(x_NChw, size, 'pixels', largest_NHW, share_NHW) for size in to]
-        return log_sum_NHW.sum(dtype=torch.float64), parts
+        log_sum = log_sum_NHW.sum(dtype=torch.float64)
+        del log_sum_NHW
+        return log_sum, [
+            self._brought_back(x_NChw, size, 'pixels', largest_NHW, share_NHW) for size in to
+        ]
 
     def exponentials(
         self, x_NChw: Tensor, to: Sequence[Size], shift_NC: Tensor | None = None
