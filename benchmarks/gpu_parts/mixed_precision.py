@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from builders import resnet, save_weights, term, wrapper_config, write_config, write_dataset
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.optim.optimizer import amp_optimizer_wrapper
@@ -115,9 +114,9 @@ def _train(
         cfg.work_dir = str(config.parent / name)
         cfg.log_level = 'WARNING'
         if dtype is not None:
-            cfg.optim_wrapper.update(dtype=dtype, loss_scale=loss_scale)
+            cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=dtype, loss_scale=loss_scale)
             if part.rehearse:
-                _allow_on_cpu(cfg)
+                _allow_on_cpu()
         is_amp = dtype is not None and not part.rehearse
         options = TrainingOptions(amp=is_amp, device=part.device)
         runner = prepare_training(cfg, options)
@@ -127,9 +126,8 @@ def _train(
     return runner
 
 
-def _allow_on_cpu(cfg: Config) -> None:
+def _allow_on_cpu() -> None:
     """mmengine's wrapper asks for CUDA, torch's autocast and scaler do not."""
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
     amp_optimizer_wrapper.GradScaler = functools.partial(torch.amp.GradScaler, device='cpu')
     amp_optimizer_wrapper.is_cuda_available = lambda: True
     amp.autocast = functools.partial(torch.autocast, 'cpu')

@@ -136,7 +136,7 @@ def _end(place: _Place, failed: list[Run], stopped: Sequence[Any]) -> None:
     metrics = run.metrics()
     if status == 0 and metrics is not None:
         print(f'{run}: mIoU {metrics["mIoU"]:.2f}', flush=True)
-    elif status == os.EX_TEMPFAIL and stopped:
+    elif stopped and status in (os.EX_TEMPFAIL, -signal.SIGTERM):
         print(f'{run}: stopped, can be resumed', flush=True)
     else:
         print(f'{run}: failed with exit code {status}; see {run.folder / LOG}', flush=True)
