@@ -19,6 +19,7 @@ from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import BadDataHook
 from mmseg_kd.hooks.find import get_or_add_hook
+from mmseg_kd.host.loaders import end_workers
 from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.networks.build import student_of, without_initialisation
 from mmseg_kd.teacher.fused_attention import use_fused_attention
@@ -108,8 +109,11 @@ def run_test(runner: Runner) -> None:
     Raises:
         KDError: What is wrong with the data and shows only now.
     """
-    with as_config_error('test data'):
-        runner.test()
+    try:
+        with as_config_error('test data'):
+            runner.test()
+    finally:
+        end_workers(runner)
 
 
 def _apply_options(cfg: Config, options: MeasuringOptions) -> None:
