@@ -1,4 +1,4 @@
-"""Divergences at a size above the maps' own, in pieces that fit the cache.
+"""Losses at a size above the maps' own, in pieces that fit the cache.
 
 The plain formulas upsample both maps and hold six to ten copies of them at that size. Here a piece
 of a map is interpolated, its exponentials are taken, and these go back to the map's own size before

@@ -94,7 +94,7 @@ def _places(
 
 @dataclass(frozen=True)
 class Kernels:
-    """The backend of `divergence` by Triton, for maps brought to `size`."""
+    """The backend of the losses by Triton, for maps brought to `size`."""
 
     size: Size
     mask_NHW: Tensor | None

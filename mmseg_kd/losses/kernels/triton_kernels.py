@@ -1,7 +1,7 @@
 """The kernels of `triton_divergence`: maps interpolated in the registers of a GPU.
 
 No interpolated value is written to memory: what is held beside the maps is twice the result at the
-size it is brought back to, and for the loss of pixels two numbers a pixel.
+size it is brought back to, and for the losses of pixels two numbers a pixel.
 
 How the work is cut: neighbouring rows and columns of a map bound cells, and a value of the result
 comes from the four corners of the cell it lies in. A lane owns a column of cells. It loads the
@@ -16,6 +16,8 @@ at each native value from all results around it there would be 4 exponentials, s
 has four such values.
 As matrix products, which are 16 values wide at least and need three of tf32 for the precision of
 float32, an interpolation would take some 50 multiplications a side instead of one.
+A cross-entropy is half a divergence of pixels: one map's passes, with one-hot labels taken off its
+softmax.
 In bytes: a pass reads a map, with margins of up to a quarter that caches hold, and writes twice
 that. With two maps of 2x150x128x128 in float32 at 512x512 that is 0.2 GB and 0.16 G exponentials,
 where one map at that size has 0.3 GB.
