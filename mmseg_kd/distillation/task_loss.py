@@ -136,8 +136,9 @@ def check_class_weights(network: nn.Module, side: str) -> None:
 def fuse_task_loss(network: nn.Module) -> list[str]:
     """Let the heads of `network` compute their losses without scores at the labels' size.
 
-    These are cross-entropy and accuracy. Heads with a loss of another kind, with a sampler of pixels, or with a way of their own to
-    compute their losses stay as they are. What they log is the same.
+    These are cross-entropy and accuracy. Heads with a loss of another kind, with a sampler of
+    pixels, or with a way of their own to compute their losses stay as they are. What they log is
+    the same.
 
     Returns:
         The names of the heads that were changed.
