@@ -50,8 +50,8 @@ class Ceilings:
         pixels = case.batch * case.output**2
         told: dict[str, float] = {}
         if case.loss == 'CE':
-            # Scores and labels are read, and the gradient is written.
-            needed, exponentials = 4 * 2 * native + 8 * pixels, case.classes * pixels
+            # Scores and labels are read in each of two passes, and the gradient is written.
+            needed, exponentials = 4 * 3 * native + 16 * pixels, 2 * case.classes * pixels
         else:
             # Both maps are read in each pass, and the gradient is written.
             passes = 2 if case.loss == 'KL' else 1
@@ -131,10 +131,8 @@ def time_cases(part: Part, cases: Iterable[Case], ceilings: Ceilings) -> None:
         if not has_time(part, 6, str(case)):
             continue
         with part.check(f'time of {case}'):
-            # Cross-entropy has no kernels: ours are the pieces.
-            ways = [way for way in WAYS if way != 'pieces' or case.loss != 'CE']
-            found = measured(part, {way: make(case, way) for way in ways}, CASE_S)
-            told = case_figures(case) | figures(found, ways, 'ours')
+            found = measured(part, {way: make(case, way) for way in WAYS}, CASE_S)
+            told = case_figures(case) | figures(found, WAYS, 'ours')
             if 'ours' in found:
                 told |= ceilings.shares(case, found['ours'].seconds)
             part.row('losses, forward and backward', **told)

@@ -214,7 +214,9 @@ class _Softmax:
         """Values of channels by their groups, (N, G, K); the last group is filled up."""
         assert self.group_size is not None
         padding = -x_NC.shape[1] % self.group_size
-        return F.pad(x_NC, (0, padding), value=fill).unflatten(1, (-1, self.group_size))
+        x_NC = F.pad(x_NC, (0, padding), value=fill)
+        x_NGK: Tensor = x_NC.unflatten(1, (-1, self.group_size))
+        return x_NGK
 
     def _of_channels(self, x_NG: Tensor, like_NChw: Tensor) -> Tensor:
         """Values of groups for each channel (N, C) of a map, in its dtype."""
