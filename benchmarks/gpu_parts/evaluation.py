@@ -8,9 +8,15 @@ from turns import free_memory
 from gpu_parts.part import Part
 from gpu_parts.timing import NO_MEMORY, has_time, measured, prepare
 
-# The most important first: with a network, then what follows the head, from small to large.
+# The most important first: what follows the head in three sizes, then with a network, then others.
+FIRST = (
+    Row('-', 'scene', 150, 512, 512),
+    Row('-', 'scene', 19, 1024, 2048),
+    Row('-', 'scene', 847, 512, 512),
+)
 ORDER = sorted(
-    ROWS, key=lambda row: (row.network == '-', row.scores != 'scene', row.classes * row.width)
+    ROWS,
+    key=lambda row: (row not in FIRST, row.network == '-', row.scores, row.classes * row.width),
 )
 TINY = (
     Row('-', 'scene', 19, 64, 80),
