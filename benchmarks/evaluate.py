@@ -153,6 +153,9 @@ def make_evaluation(
     if row.network == '-':
         # What comes before is no part of such a row.
         image, label = image.to(device), label.to(device)
+    elif way == 'fast' and row.classes < 256:
+        # As `PackByteLabels` leaves them.
+        label = label.to(torch.uint8)
 
     @torch.no_grad()
     def run() -> None:
