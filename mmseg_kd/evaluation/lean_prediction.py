@@ -6,7 +6,8 @@ own, so a few classes at a time and a running maximum give the same result to th
 the same kernel, in the memory of a few maps.
 
 A CPU looks first for the classes that can win at all, and scales those one by one. A GPU would have
-to be waited for to know them: it scales all classes, as many at a time as keep it busy.
+to be waited for to know them: it scales all, in the registers of a kernel of `triton_arg_max`, or
+else as many at a time as keep it busy.
 
 Shapes: h x w the size that the head gives its scores in, H x W any later size.
 """
@@ -22,9 +23,9 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
-from mmseg.models.utils import resize
 from torch import Tensor
 
+from mmseg_kd.evaluation.scaling import Scaling
 from mmseg_kd.networks.build import student_of
 
 # Pixels of all scaled maps that a GPU works on at a time: 256 MiB of float32.
@@ -106,16 +107,17 @@ def original_labels(
         input_size: Height and width of the network's input, padding included.
         meta: Of the image, as mmseg's transforms leave it: padding, flip and original size.
     """
-    size, original_size = _size(scores_1Chw), tuple(meta['ori_shape'])
-
-    def scaled(part_1Khw: Tensor) -> Tensor:
-        maps = _resized(part_1Khw, input_size, network.align_corners)
-        maps = _without_padding_and_flip(maps, meta)
-        return _resized(maps, original_size, network.align_corners)
-
+    size = _size(scores_1Chw)
+    scaling = Scaling.of(size, input_size, meta, network.align_corners)
+    original_size = scaling.original_size
     pixels = max(math.prod(input_size), math.prod(original_size))
     if scores_1Chw.is_cuda:
-        return arg_max_in_pieces(scores_1Chw, scaled, max(1, PIECE // pixels))
+        # Triton takes long to import, and is of use on a GPU alone.
+        from mmseg_kd.evaluation import triton_arg_max
+
+        if triton_arg_max.can_take(scores_1Chw, scaling):
+            return triton_arg_max.arg_max(scores_1Chw, scaling)[0]
+        return arg_max_in_pieces(scores_1Chw, scaling, max(1, PIECE // pixels))
     classes: Sequence[int] = range(scores_1Chw.shape[1])
     if pixels >= MANY_PIXELS * math.prod(size):
         # Each interpolation reaches one row and one column further, the second no more than
@@ -123,7 +125,7 @@ def original_labels(
         reach = (size != input_size) + (input_size != original_size)
         if reach == 1 or (size[0] <= input_size[0] and size[1] <= input_size[1]):
             classes = possible_classes(scores_1Chw[0], reach)
-    return arg_max_one_by_one(scores_1Chw, scaled, classes)
+    return arg_max_one_by_one(scores_1Chw, scaling, classes)
 
 
 def arg_max_in_pieces(
@@ -201,33 +203,6 @@ def _pooled(x_Chw: Tensor, extreme: Callable[[Tensor, Tensor], Tensor], reach: i
         x_Chw = extreme(x_Chw[:, 1:], x_Chw[:, :-1])
         x_Chw = extreme(x_Chw[:, :, 1:], x_Chw[:, :, :-1])
     return x_Chw
-
-
-def _resized(maps_NCHW: Tensor, size: tuple[int, ...], align_corners: bool) -> Tensor:
-    """mmseg's bilinear scaling, left out where it changes nothing.
-
-    To the same size, a GPU copies. Its deterministic algorithm does not: infinity turns into NaN.
-    """
-    is_copied = not (maps_NCHW.is_cuda and torch.are_deterministic_algorithms_enabled())
-    if _size(maps_NCHW) == size and is_copied:
-        return maps_NCHW
-    resized: Tensor = resize(
-        maps_NCHW, size, mode='bilinear', align_corners=align_corners, warning=False
-    )
-    return resized
-
-
-def _without_padding_and_flip(maps_NCHW: Tensor, meta: Mapping[str, Any]) -> Tensor:
-    """As `BaseSegmentor.postprocess_result` undoes them."""
-    padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
-    left, right, top, bottom = padding
-    height, width = maps_NCHW.shape[-2:]
-    maps_NCHW = maps_NCHW[:, :, top : height - bottom, left : width - right]
-    if not meta.get('flip'):
-        return maps_NCHW
-    direction = meta.get('flip_direction')
-    assert direction in ('horizontal', 'vertical'), direction
-    return maps_NCHW.flip(dims=(3 if direction == 'horizontal' else 2,))
 
 
 def _has_plain_head(network: Any) -> bool:
