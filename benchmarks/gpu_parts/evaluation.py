@@ -1,7 +1,8 @@
-"""Images a second of an evaluation: mmseg's prediction and metric against the fast ones."""
+"""An evaluation: its arg max to the last bit, and images a second against mmseg's."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,27 +24,35 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 from turns import free_memory
 
-from gpu_parts.part import Part
+from gpu_parts.part import NotHereError, Part
 from gpu_parts.timing import NO_MEMORY, has_time, measured, prepare
-from mmseg_kd.evaluation import FastIoUMetric, lean_prediction
+from mmseg_kd.evaluation import FastIoUMetric, lean_prediction, triton_arg_max
+from mmseg_kd.evaluation.scaling import Scaling
 
 Way = Callable[[], Any]
 
-# The most important first: what follows the head in three sizes, then with a network, then others.
+# Of what follows the head, the most important.
 FIRST = (
     Row('-', 'scene', 150, 512, 512),
     Row('-', 'scene', 19, 1024, 2048),
     Row('-', 'scene', 847, 512, 512),
 )
-ORDER = sorted(
-    ROWS,
-    key=lambda row: (row not in FIRST, row.network == '-', row.scores, row.classes * row.width),
-)
+ORDER = (*FIRST, *(row for row in ROWS if row not in FIRST))
 TINY = (
     Row('-', 'scene', 19, 64, 80),
     Row('-', 'noise', 150, 32, 64),
     Row('SegFormer-B0', 'scene', 19, 64, 64),
 )
+
+# Of scores, of the network's input and of the image; not all are made twice as large in a row.
+SHAPES = (
+    ((16, 13), (64, 52), (64, 52)),
+    ((16, 13), (61, 49), (44, 51)),
+    ((128, 171), (512, 683), (683, 911)),
+    ((65, 129), (513, 1025), (513, 1025)),
+    ((97, 90), (31, 77), (500, 375)),
+)
+EXTREMES = (torch.nan, torch.inf, -torch.inf)
 
 # How long a row may be timed.
 ROW_S = 1.2
@@ -52,15 +61,63 @@ PIECE_S = 0.5
 
 def run(part: Part) -> None:
     prepare(part)
+    compare_bits(part)
     rows = TINY if part.rehearse else ORDER
+    first = [row for row in rows if row.network == '-'][: len(FIRST)]
+    first += [row for row in rows if row.network != '-']
+    time_rows(part, first)
+    time_pieces(part, first[:2])
+    time_rows(part, [row for row in rows if row not in first])
+
+
+@torch.no_grad()
+def compare_bits(part: Part) -> None:
+    """The kernel's scores have the bits of torch's, whatever the scores and the sizes."""
+    for align_corners in (False, True):
+        name = f'scores scaled in a kernel, to the last bit, align_corners={align_corners}'
+        with part.check(name) as told:
+            if triton_arg_max.triton is None:
+                raise NotHereError('Triton')
+            try:
+                told['pixels'] = compared_pixels(part, align_corners)
+            except Exception as error:
+                if 'only 0-dimensional arrays can be converted' in str(error):
+                    raise NotHereError('a Triton whose interpreter knows this NumPy') from error
+                raise
+
+
+def compared_pixels(part: Part, align_corners: bool) -> int:
+    """How many pixels were compared; raises where one differs."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = 0
+    flips = (None,) if part.rehearse else (None, 'horizontal', 'vertical')
+    paddings = ((0, 0, 0, 0), (1, 2, 3, 4))
+    shapes = SHAPES[:2] if part.rehearse else SHAPES
+    for shape, padding, flip in itertools.product(shapes, paddings, flips):
+        size, input_size, original_size = shape
+        scaling = Scaling(size, input_size, padding, flip, original_size, align_corners)
+        scores = torch.randn(1, 7, *size, generator=generator)
+        scores[0, 1, 2, 2], scores[0, 3, 4, 4], scores[0, 5, 6, 6] = EXTREMES
+        scores = scores.to(part.device)
+        expected = scaling(scores)[0].max(0)
+        label, best = triton_arg_max.arg_max(scores, scaling)
+        # A CPU rounds in another way.
+        rtol = 1e-4 if part.rehearse else 0.0
+        torch.testing.assert_close(best, expected.values, rtol=rtol, atol=rtol, equal_nan=True)
+        if not part.rehearse:
+            assert torch.equal(label, expected.indices), scaling
+            assert triton_arg_max.can_take(scores, scaling)
+        pixels += label.numel()
+    return pixels
+
+
+def time_rows(part: Part, rows: Sequence[Row]) -> None:
     for row in rows:
         name = f'{row.network}, {row.scores}, {row.classes}x{row.height}x{row.width}'
         if has_time(part, 8, name):
             with part.check(f'equal counts of {name}'):
                 time_row(part, row)
             free_memory()
-        if row == rows[min(2, len(rows) - 1)]:
-            time_pieces(part, rows[:2])
 
 
 def time_row(part: Part, row: Row) -> None:

@@ -75,6 +75,7 @@ def arg_max(scores_1Chw: Tensor, scaling: Scaling) -> tuple[Tensor, Tensor]:
     best_HW = scores_1Chw.new_empty(scaling.original_size)
     left, _, top, _ = scaling.padding
     cut_size, corners = scaling.cut_size, scaling.align_corners
+    is_upside_down, is_mirrored = scaling.flip == 'vertical', scaling.flip == 'horizontal'
     # Triton launches on the current device, wherever the tensors are.
     with torch.cuda.device_of(scores_1Chw):
         _arg_max[(triton.cdiv(label_HW.numel(), BLOCK),)](
@@ -84,14 +85,14 @@ def arg_max(scores_1Chw: Tensor, scaling: Scaling) -> tuple[Tensor, Tensor]:
             classes,
             height,
             width,
-            top,
-            left,
+            top + (cut_size[0] - 1 if is_upside_down else 0),
+            left + (cut_size[1] - 1 if is_mirrored else 0),
+            -1 if is_upside_down else 1,
+            -1 if is_mirrored else 1,
             *cut_size,
             *scaling.original_size,
             *_scales((height, width), scaling.input_size, corners),
             *_scales(cut_size, scaling.original_size, corners),
-            IS_MIRRORED=scaling.flip == 'horizontal',
-            IS_UPSIDE_DOWN=scaling.flip == 'vertical',
             ALIGN_CORNERS=corners,
             TWICE=cut_size != scaling.original_size,
             P=BLOCK,
@@ -150,14 +151,6 @@ def _source(position, scale, side, ALIGN_CORNERS: tl.constexpr):
 
 
 @_jit
-def _uncut(position, before, side, IS_FLIPPED: tl.constexpr):
-    """A row, or column, of the network's input for one of what was cut out of it and flipped."""
-    if IS_FLIPPED:
-        position = side - 1 - position
-    return position + before
-
-
-@_jit
 def _between(low, high, fraction):
     return tl.fma(1.0 - fraction, low, fraction * high)
 
@@ -176,8 +169,10 @@ def _value(ptr, above, below, left, right, row_fraction, column_fraction):
         'classes',
         'height',
         'width',
-        'top',
-        'left',
+        'first_row',
+        'first_column',
+        'row_step',
+        'column_step',
         'cut_height',
         'cut_width',
         'out_height',
@@ -191,8 +186,10 @@ def _arg_max(
     classes,
     height,
     width,
-    top,
-    left,
+    first_row,
+    first_column,
+    row_step,
+    column_step,
     cut_height,
     cut_width,
     out_height,
@@ -201,8 +198,6 @@ def _arg_max(
     column_scale,
     out_row_scale,
     out_column_scale,
-    IS_MIRRORED: tl.constexpr,
-    IS_UPSIDE_DOWN: tl.constexpr,
     ALIGN_CORNERS: tl.constexpr,
     TWICE: tl.constexpr,
     P: tl.constexpr,
@@ -216,8 +211,8 @@ def _arg_max(
         x_P, next_x_P, out_column_fraction_P = _source(
             x_P, out_column_scale, cut_width, ALIGN_CORNERS
         )
-        next_y_P = _uncut(next_y_P, top, cut_height, IS_UPSIDE_DOWN)
-        next_x_P = _uncut(next_x_P, left, cut_width, IS_MIRRORED)
+        next_y_P = first_row + row_step * next_y_P
+        next_x_P = first_column + column_step * next_x_P
         next_above_P, next_below_P, next_row_fraction_P = _source(
             next_y_P, row_scale, height, ALIGN_CORNERS
         )
@@ -225,8 +220,9 @@ def _arg_max(
             next_x_P, column_scale, width, ALIGN_CORNERS
         )
         next_above_P, next_below_P = next_above_P * width, next_below_P * width
-    y_P = _uncut(y_P, top, cut_height, IS_UPSIDE_DOWN)
-    x_P = _uncut(x_P, left, cut_width, IS_MIRRORED)
+    # Of the network's input, for what was cut out of it and flipped.
+    y_P = first_row + row_step * y_P
+    x_P = first_column + column_step * x_P
     above_P, below_P, row_fraction_P = _source(y_P, row_scale, height, ALIGN_CORNERS)
     left_P, right_P, column_fraction_P = _source(x_P, column_scale, width, ALIGN_CORNERS)
     above_P, below_P = above_P * width, below_P * width
