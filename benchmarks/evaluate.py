@@ -8,8 +8,9 @@
 | noise | noise alone: every class wins somewhere, the worst case |
 
 Rows without a network measure what follows the head: scaling to the size of the image, arg max and
-counts, from scores in memory. Rows with SegFormer-B0 run all of it (with random weights, and the
-scores put in the place of its own). Both ways run in turns, each in a process of its own; a third
+counts, from scores and labels on the device. Rows with SegFormer-B0 run all of it, from the image
+and the labels as a loader gives them (with random weights, and the scores put in the place of its
+own). Both ways run in turns, each in a process of its own; a third
 process compares their counts. Memory is the peak above what the network and the scores need.
 """
 
@@ -149,6 +150,12 @@ def make_evaluation(
     evaluator.dataset_meta = dict(classes=[str(index) for index in range(row.classes)])
     image = torch.randint(0, 256, (3, row.height, row.width), dtype=torch.uint8)
     size = (row.height, row.width)
+    if row.network == '-':
+        # What comes before is no part of such a row.
+        image, label = image.to(device), label.to(device)
+    elif way == 'fast' and row.classes < 256:
+        # As `PackByteLabels` leaves them.
+        label = label.to(torch.uint8)
 
     @torch.no_grad()
     def run() -> None:
@@ -156,8 +163,7 @@ def make_evaluation(
         sample.gt_sem_seg = PixelData(data=label)
         batch = dict(inputs=[image], data_samples=[sample])
         if row.network == '-':
-            image_N = image[None].to(device)
-            outputs = network.predict(image_N, [sample.to(device)])
+            outputs = network.predict(image[None], [sample])
         else:
             outputs = network.test_step(batch)
         evaluator.process(data_samples=outputs, data_batch=batch)
@@ -169,7 +175,7 @@ def have_equal_counts(slow: Any, fast: Any) -> bool:
     """Whether mmseg's metric and the fast one counted the same pixels in their first image."""
     intersect, _, predicted, annotated = slow.results[0]
     found = torch.stack([intersect, predicted, annotated]).long()
-    return torch.equal(found, torch.tensor(fast.results[0]))
+    return torch.equal(found, fast.results[0].long().cpu())
 
 
 def check_counts(row: Row) -> bool:

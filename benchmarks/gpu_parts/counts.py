@@ -63,7 +63,7 @@ def _check_network(part: Part, test_cfg: dict[str, Any], side: int) -> int:
     plain, fast = counts
     for (intersect, _, predicted, annotated), ours in zip(plain, fast, strict=True):
         theirs = torch.stack([intersect, predicted, annotated]).long()
-        assert torch.equal(theirs, torch.tensor(ours).long()), (theirs, ours)
+        assert torch.equal(theirs, ours.long().cpu()), (theirs, ours)
         # More than one class is predicted: the comparison says something.
         assert (theirs[1] > 0).sum() > 1, theirs
     return int(sum(annotated.sum() for *_, annotated in plain))

@@ -5,6 +5,10 @@ image as it was, and takes the arg max over the classes. Interpolation treats ev
 own, so a few classes at a time and a running maximum give the same result to the last bit, from
 the same kernel, in the memory of a few maps.
 
+A CPU looks first for the classes that can win at all, and scales those one by one. A GPU would have
+to be waited for to know them: it scales all, in the registers of a kernel of `triton_arg_max`, or
+else as many at a time as keep it busy.
+
 Shapes: h x w the size that the head gives its scores in, H x W any later size.
 """
 
@@ -19,15 +23,15 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
-from mmseg.models.utils import resize
 from torch import Tensor
 
+from mmseg_kd.evaluation.scaling import Scaling
 from mmseg_kd.networks.build import student_of
 
-# Pixels of all maps that a GPU works on at a time. On a CPU caches count: one class of the scaled
-# maps at a time, and a few of the head's.
-PIECE_CUDA = 2**23
-POOLED_CPU = 16
+# Pixels of all scaled maps that a GPU works on at a time: 256 MiB of float32.
+PIECE = 2**26
+# Classes that a CPU finds the bounds of at a time, for its caches.
+POOLED = 16
 # Height + width of maps that mmseg's own way is taken for; torch's other kernel ends at 128.
 SMALL = 256
 # From this many pixels for each of the head's, finding the classes that can win costs about a
@@ -99,31 +103,57 @@ def original_labels(
 
     Args:
         network: The segmentor.
-        scores_1Chw: Of the head, all finite.
+        scores_1Chw: Of the head; on a CPU all finite.
         input_size: Height and width of the network's input, padding included.
         meta: Of the image, as mmseg's transforms leave it: padding, flip and original size.
     """
-    size, original_size = _size(scores_1Chw), tuple(meta['ori_shape'])
-
-    def scaled(part_1Khw: Tensor) -> Tensor:
-        maps = _resized(part_1Khw, input_size, network.align_corners)
-        maps = _without_padding_and_flip(maps, meta)
-        return _resized(maps, original_size, network.align_corners)
-
-    classes: Sequence[int] = range(scores_1Chw.shape[1])
+    size = _size(scores_1Chw)
+    scaling = Scaling.of(size, input_size, meta, network.align_corners)
+    original_size = scaling.original_size
     pixels = max(math.prod(input_size), math.prod(original_size))
+    if scores_1Chw.is_cuda:
+        # Triton takes long to import, and is of use on a GPU alone.
+        from mmseg_kd.evaluation import triton_arg_max
+
+        if triton_arg_max.can_take(scores_1Chw, scaling):
+            return triton_arg_max.arg_max(scores_1Chw, scaling)[0]
+        return arg_max_in_pieces(scores_1Chw, scaling, max(1, PIECE // pixels))
+    classes: Sequence[int] = range(scores_1Chw.shape[1])
     if pixels >= MANY_PIXELS * math.prod(size):
         # Each interpolation reaches one row and one column further, the second no more than
         # that if the first does not shrink.
         reach = (size != input_size) + (input_size != original_size)
         if reach == 1 or (size[0] <= input_size[0] and size[1] <= input_size[1]):
             classes = possible_classes(scores_1Chw[0], reach)
-    at_once = max(1, PIECE_CUDA // pixels) if scores_1Chw.is_cuda else 1
-    return arg_max(scores_1Chw, scaled, classes, at_once)
+    return arg_max_one_by_one(scores_1Chw, scaling, classes)
 
 
-def arg_max(
-    scores_1Chw: Tensor, scaled: Callable[[Tensor], Tensor], classes: Sequence[int], at_once: int
+def arg_max_in_pieces(
+    scores_1Chw: Tensor, scaled: Callable[[Tensor], Tensor], at_once: int
+) -> Tensor:
+    """The class (H, W) with the highest scaled score; of equal ones the first, int64.
+
+    NaN is above all, as for torch's `argmax`. Nothing waits for a GPU.
+
+    Args:
+        scores_1Chw: The scores.
+        scaled: Brings maps (1, K, h, w) to (1, K, H, W).
+        at_once: How many classes to scale at a time.
+    """
+    first_1Khw, *others = scores_1Chw.split(at_once, dim=1)
+    if not others:
+        return scaled(first_1Khw)[0].argmax(0)
+    best_HW, label_HW = scaled(first_1Khw)[0].max(0)
+    for index, part_1Khw in enumerate(others, start=1):
+        value_HW, position_HW = scaled(part_1Khw)[0].max(0)
+        stays_HW = (value_HW <= best_HW).logical_or_(best_HW.isnan())
+        label_HW = torch.where(stays_HW, label_HW, position_HW.add_(index * at_once))
+        best_HW = torch.maximum(best_HW, value_HW)
+    return label_HW
+
+
+def arg_max_one_by_one(
+    scores_1Chw: Tensor, scaled: Callable[[Tensor], Tensor], classes: Sequence[int]
 ) -> Tensor:
     """The class (H, W) with the highest scaled score; of equal ones the first, int64.
 
@@ -131,29 +161,17 @@ def arg_max(
         scores_1Chw: The scores, all finite.
         scaled: Brings maps (1, K, h, w) to (1, K, H, W).
         classes: Those that may win, ascending.
-        at_once: How many of them to scale at a time.
     """
-    # A narrow type: on a CPU, writing the winner is a good part of the work.
+    # Copies: without scaling the maps are a part of the scores.
+    first, *others = classes
+    best_HW = scaled(scores_1Chw[:, first : first + 1])[0, 0].clone()
+    # A narrow type: writing the winner is a good part of the work.
     dtype = torch.uint8 if classes[-1] < 256 else torch.int32
-    ids = torch.tensor(list(classes), dtype=dtype, device=scores_1Chw.device)
-    best_HW = label_HW = ids
-    for begin in range(0, len(classes), at_once):
-        maps_KHW = scaled(_channels(scores_1Chw, classes[begin : begin + at_once]))[0]
-        if at_once == 1:
-            value_HW, winner = maps_KHW[0], ids[begin]
-        else:
-            value_HW, position_HW = maps_KHW.max(0)
-            winner = ids[begin:][position_HW]
-        if begin == 0:
-            # Copies: without scaling the maps are a part of the scores.
-            best_HW, label_HW = value_HW.clone(), winner.expand_as(value_HW).clone()
-            continue
-        is_better_HW = value_HW > best_HW
+    label_HW = torch.full_like(best_HW, first, dtype=dtype)
+    for one in others:
+        value_HW = scaled(scores_1Chw[:, one : one + 1])[0, 0]
+        label_HW.masked_fill_(value_HW > best_HW, one)
         torch.maximum(best_HW, value_HW, out=best_HW)
-        if at_once == 1:
-            label_HW.masked_fill_(is_better_HW, winner)
-        else:
-            label_HW = torch.where(is_better_HW, winner, label_HW)
     return label_HW.long()
 
 
@@ -172,8 +190,7 @@ def possible_classes(scores_Chw: Tensor, reach: int) -> list[int]:
         return list(range(len(scores_Chw)))
     # More than all roundings of two interpolations.
     slack = 16 * torch.finfo(scores_Chw.dtype).eps * _bound(scores_Chw)
-    at_once = max(1, PIECE_CUDA // math.prod(size)) if scores_Chw.is_cuda else POOLED_CPU
-    parts = scores_Chw.split(at_once)
+    parts = scores_Chw.split(POOLED)
     sure_hw = torch.stack([_pooled(x, torch.minimum, reach).amax(0) for x in parts]).amax(0) - slack
     hopeless = [(_pooled(x, torch.maximum, reach) < sure_hw).flatten(1).all(1) for x in parts]
     found: list[int] = torch.cat(hopeless).logical_not().nonzero().flatten().tolist()
@@ -186,35 +203,6 @@ def _pooled(x_Chw: Tensor, extreme: Callable[[Tensor, Tensor], Tensor], reach: i
         x_Chw = extreme(x_Chw[:, 1:], x_Chw[:, :-1])
         x_Chw = extreme(x_Chw[:, :, 1:], x_Chw[:, :, :-1])
     return x_Chw
-
-
-def _channels(scores_1Chw: Tensor, classes: Sequence[int]) -> Tensor:
-    if isinstance(classes, range) or len(classes) == 1:
-        return scores_1Chw[:, classes[0] : classes[-1] + 1]
-    return scores_1Chw[:, classes]
-
-
-def _resized(maps_NCHW: Tensor, size: tuple[int, ...], align_corners: bool) -> Tensor:
-    """mmseg's bilinear scaling, left out where it changes nothing."""
-    if _size(maps_NCHW) == size:
-        return maps_NCHW
-    resized: Tensor = resize(
-        maps_NCHW, size, mode='bilinear', align_corners=align_corners, warning=False
-    )
-    return resized
-
-
-def _without_padding_and_flip(maps_NCHW: Tensor, meta: Mapping[str, Any]) -> Tensor:
-    """As `BaseSegmentor.postprocess_result` undoes them."""
-    padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
-    left, right, top, bottom = padding
-    height, width = maps_NCHW.shape[-2:]
-    maps_NCHW = maps_NCHW[:, :, top : height - bottom, left : width - right]
-    if not meta.get('flip'):
-        return maps_NCHW
-    direction = meta.get('flip_direction')
-    assert direction in ('horizontal', 'vertical'), direction
-    return maps_NCHW.flip(dims=(3 if direction == 'horizontal' else 2,))
 
 
 def _has_plain_head(network: Any) -> bool:
@@ -241,17 +229,19 @@ def _input_size(meta: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _is_exact(scores_NChw: Tensor, sizes: Sequence[Sequence[int]]) -> bool:
-    """Whether scaling single classes to `sizes` gives what scaling all at once does.
+    """Whether scaling some classes to `sizes` gives what scaling all at once does.
 
-    torch has two kernels. The one for channels last, and for all of the smallest maps, rounds
-    by how many channels there are. With NaN and infinity even scaling to the same size counts.
+    torch has two kernels. The one for channels last, and on a CPU for all of the smallest maps,
+    rounds by how many channels there are. With NaN and infinity a CPU changes maps that it scales
+    to the same size, which is left out here.
     """
-    return (
-        min(map(sum, sizes)) > SMALL
-        and scores_NChw.is_contiguous()
-        and not scores_NChw.is_contiguous(memory_format=torch.channels_last)
-        and bool(_bound(scores_NChw).isfinite())
-    )
+    if not scores_NChw.is_contiguous() or scores_NChw.is_contiguous(
+        memory_format=torch.channels_last
+    ):
+        return False
+    if scores_NChw.is_cuda:
+        return True
+    return min(map(sum, sizes)) > SMALL and bool(_bound(scores_NChw).isfinite())
 
 
 def _bound(x: Tensor) -> Tensor:

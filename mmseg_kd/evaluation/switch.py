@@ -9,11 +9,13 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner, TestLoop, ValLoop
+from mmseg.datasets.transforms import PackSegInputs
 from mmseg.evaluation.metrics import CityscapesMetric, IoUMetric
-from mmseg.registry import LOOPS, METRICS
+from mmseg.registry import LOOPS, METRICS, TRANSFORMS
 
 from mmseg_kd.evaluation.fast_iou_metric import FastIoUMetric
 from mmseg_kd.evaluation.lean_prediction import use_lean_prediction
+from mmseg_kd.evaluation.pack_byte_labels import PackByteLabels
 
 # What is known to read the predicted classes alone.
 METRICS_OF_LABELS = (IoUMetric, FastIoUMetric, CityscapesMetric)
@@ -38,6 +40,29 @@ def use_lean_prediction_in(runner: Runner) -> None:
         )
     elif use_lean_prediction(runner.model):
         print_log('Predictions keep no scores; --plain-eval keeps them.', logger='current')
+        # What does not read scores compares labels or paints them, and any integers do.
+        for name in ('_val_dataloader', '_test_dataloader'):
+            loader = getattr(runner, name)
+            if isinstance(loader, dict):
+                setattr(runner, name, with_byte_labels(loader))
+
+
+def with_byte_labels(cfg: Any) -> Any:
+    """A copy of a loader's config whose pipelines have `PackByteLabels` for `PackSegInputs`."""
+    if isinstance(cfg, dict):
+        # `type(cfg)()`: a ConfigDict stays one.
+        found = type(cfg)()
+        for key, value in cfg.items():
+            found[key] = with_byte_labels(value)
+        kind = cfg.get('type')
+        # Of the names, only this one is looked up: most others are in other registries.
+        is_named = isinstance(kind, str) and kind.split('.')[-1] == PackSegInputs.__name__
+        if (TRANSFORMS.get(kind) if is_named else kind) is PackSegInputs:
+            found['type'] = PackByteLabels
+        return found
+    if isinstance(cfg, (list, tuple)):
+        return type(cfg)(with_byte_labels(one) for one in cfg)
+    return cfg
 
 
 def readers_of_scores(runner: Runner) -> list[str]:

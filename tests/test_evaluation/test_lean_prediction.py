@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmseg_kd.evaluation import lean_prediction as prediction
-from mmseg_kd.evaluation import use_lean_prediction
+from mmseg_kd.evaluation import triton_arg_max, use_lean_prediction
 
 # Above `prediction.SMALL`, where mmseg's own way ends.
 SIZE = (144, 176)
@@ -357,14 +357,52 @@ def test_any_layout(layout: Any) -> None:
     assert stub.has_scores
 
 
-@pytest.mark.parametrize('at_once', [1, 2, 7, 1000])
-def test_any_number_of_classes_at_once(at_once: int) -> None:
+@pytest.mark.parametrize('classes', [range(19), [3, 5, 15, 16, 18]])
+def test_any_classes_one_by_one(classes: Sequence[int]) -> None:
     scores = blobs(19, (20, 30)).mul(2).round()
-    for classes in (range(19), [3, 5, 15, 16, 18]):
-        chosen = torch.full_like(scores, -torch.inf)
-        chosen[:, list(classes)] = scores[:, list(classes)]
-        found = prediction.arg_max(scores, lambda x: x, classes, at_once)
-        assert torch.equal(found, chosen[0].argmax(0))
+    chosen = torch.full_like(scores, -torch.inf)
+    chosen[:, list(classes)] = scores[:, list(classes)]
+    found = prediction.arg_max_one_by_one(scores, lambda x: x, classes)
+    assert torch.equal(found, chosen[0].argmax(0))
+
+
+@pytest.mark.parametrize('at_once', [1, 2, 7, 19, 1000])
+@pytest.mark.parametrize('what', [0.0, torch.nan, torch.inf, -torch.inf])
+def test_any_pieces(at_once: int, what: float) -> None:
+    scores = blobs(19, (20, 30)).mul(2).round()
+    scores[torch.rand(scores.shape, generator=torch.Generator().manual_seed(0)) < 0.1] = what
+    found = prediction.arg_max_in_pieces(scores, lambda x: x, at_once)
+    assert torch.equal(found, scores[0].argmax(0))
+    assert found.dtype == torch.int64
+
+
+@pytest.mark.parametrize('piece', [1, 7 * 211 * 190, 2**26])
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('original', [(148, 163), (211, 190)])
+@pytest.mark.parametrize('is_deterministic', [False, True])
+def test_the_way_of_a_gpu(
+    piece: int,
+    align_corners: bool,
+    original: tuple[int, int],
+    is_deterministic: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All classes in pieces, by both of torch's algorithms for a GPU."""
+    monkeypatch.setattr(Tensor, 'is_cuda', True, raising=False)
+    monkeypatch.setattr(Tensor, 'is_cpu', False, raising=False)
+    monkeypatch.setattr(torch, 'are_deterministic_algorithms_enabled', lambda: is_deterministic)
+    monkeypatch.setattr(prediction, 'PIECE', piece)
+    monkeypatch.setattr(prediction, 'possible_classes', None)
+    monkeypatch.setattr(triton_arg_max, 'can_take', lambda *args: False)
+    scores = blobs(19, (37, 41), images=2)
+    # Only another size: to the same, this CPU does not copy as a GPU does.
+    if original != (148, 163) or is_deterministic:
+        scores[0, 2, 3, 3], scores[1, 4, 9, 9] = torch.nan, torch.inf
+    stub = Scores(align_corners)
+    expected, found = stub.labels(scores, (148, 163), original)
+    assert torch.equal(expected, found)
+    assert found.dtype == torch.int64
+    assert not stub.has_scores
 
 
 def test_scores_stay_as_they_are() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from builders import preprocessor, resnet, save_weights, write_config, write_dataset
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import loops
@@ -20,6 +22,7 @@ from mmseg_kd.cli import test as test_command
 from mmseg_kd.cli import train as train_command
 from mmseg_kd.evaluation import FastIoUMetric, switch, use_fast_metrics
 from mmseg_kd.evaluation import lean_prediction as prediction
+from mmseg_kd.evaluation.pack_byte_labels import PackByteLabels
 
 SIZE = (144, 176)
 
@@ -38,6 +41,7 @@ class Run:
         self.checkpoint = save_weights(self.model, folder / 'weights.pth')
         self.data = write_dataset(folder / 'data', train=2, val=2, size=SIZE)
         self.metrics: list[type] = []
+        self.labels: set[torch.dtype] = set()
         self.lean = 0
         self._spy(patch)
 
@@ -52,6 +56,8 @@ class Run:
 
         def processed(metric: IoUMetric, *args: Any) -> None:
             self.metrics.append(type(metric))
+            [sample] = args[1]
+            self.labels.add(sample['gt_sem_seg']['data'].dtype)
             process(metric, *args)
 
         patch.setattr(prediction, 'original_labels', labels)
@@ -62,6 +68,7 @@ class Run:
         path.write_text(path.read_text(encoding='utf-8') + extra, encoding='utf-8')
         files = [self.checkpoint] if command is test_command else []
         self.metrics.clear()
+        self.labels.clear()
         self.lean = 0
         assert command.main([str(path), *files, *args]) == 0
 
@@ -83,9 +90,11 @@ def test_both_ways_measure_the_same(run: Run) -> None:
     fast = run.test('fast', '--out', str(run.folder / 'masks'))
     assert run.metrics == [FastIoUMetric] * 2
     assert run.lean == 2
+    assert run.labels == {torch.uint8}
     plain = run.test('plain', '--plain-eval', '--out', str(run.folder / 'plain_masks'))
     assert run.metrics == [IoUMetric] * 2
     assert run.lean == 0
+    assert run.labels == {torch.int64}
     assert fast == plain
     assert 0 < fast['mIoU'] < 100
     for name in ('0.png', '1.png'):
@@ -104,6 +113,7 @@ def test_validation_is_fast(run: Run) -> None:
     run(train_command, '--cfg-options', 'train_cfg.max_iters=1', 'train_cfg.val_interval=1')
     assert run.lean == 2
     assert run.metrics == [FastIoUMetric] * 2
+    assert run.labels == {torch.uint8}
 
 
 def test_plain_validation(run: Run) -> None:
@@ -119,6 +129,27 @@ def test_painted_images(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run.test('painted', '--show-dir', str(run.folder / 'painted'))
     assert run.lean == 2
     assert len(painted) == 2
+
+
+def test_loaders_with_byte_labels() -> None:
+    pack = dict(type='PackSegInputs', meta_keys=('img_path',))
+    other = dict(type='PackSegInputsOfMine')
+    pipeline = [dict(type='LoadAnnotations'), pack, other, dict(transforms=[[dict(pack)]])]
+    cfg = ConfigDict(
+        dataset=dict(type='RepeatDataset', dataset=dict(pipeline=pipeline, indices=(1, 2))),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        batch_size=1,
+    )
+    before = copy.deepcopy(cfg)
+    found = switch.with_byte_labels(cfg)
+    assert cfg == before
+    assert isinstance(found.dataset.dataset, ConfigDict)
+    loading, packing, mine, augmenting = found.dataset.dataset.pipeline
+    assert packing == dict(type=PackByteLabels, meta_keys=('img_path',))
+    assert augmenting.transforms[0][0].type is PackByteLabels
+    found.dataset.dataset.pipeline = before.dataset.dataset.pipeline
+    assert (loading, mine) == (pipeline[0], other)
+    assert found == before
 
 
 # What may read the scores.
