@@ -20,7 +20,8 @@ def _parser() -> argparse.ArgumentParser:
         'work_dirs',
         nargs='+',
         metavar='WORK_DIR',
-        help='work dir of a training, or TITLE=WORK_DIR; several are compared',
+        help='work dir of a training, or TITLE=WORK_DIR; several are compared; or that of '
+        'mmseg-kd compare',
     )
     parser.add_argument(
         '--out', metavar='FILE', help='the page; default: report.html in the first work dir'
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from mmengine.registry import init_default_scope
 
     from mmseg_kd.checkpoints.durable import write_durably
+    from mmseg_kd.report.comparison import read_compared
     from mmseg_kd.report.measuring import measure_runs
     from mmseg_kd.report.page import render
     from mmseg_kd.report.run import read_runs
@@ -58,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if out.suffix.lower() not in ('.html', '.htm'):
         raise ConfigError(f'--out: expected a name that ends in .html, got {args.out!r}.')
     subjects = {} if args.no_measure else measure_runs(runs)
-    page = render(runs, subjects, args.pictures, args.title)
+    comparisons = read_compared(args.work_dirs, runs)
+    page = render(runs, subjects, args.pictures, args.title, comparisons=comparisons)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_durably(out, page.encode())

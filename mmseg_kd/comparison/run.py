@@ -28,6 +28,7 @@ def train_and_test(config: str, folder: Path, seed: int | None) -> None:
         SystemExit: A signal ended it; it can be resumed.
     """
     from mmseg_kd.config.load import load_config
+    from mmseg_kd.engine.isolation import isolated
     from mmseg_kd.engine.testing import MeasuringOptions, prepare_test, run_test
     from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
 
@@ -37,13 +38,14 @@ def train_and_test(config: str, folder: Path, seed: int | None) -> None:
         cfg.work_dir = str(folder)
         checkpoint = str(folder / f'iter_{cfg.train_cfg.max_iters}.pth')
         if not Path(checkpoint).exists():
-            run_training(prepare_training(cfg, TrainingOptions(resume=True, seed=seed)))
+            # Of visualisers and logs a process has one: the test would write into the training's.
+            with isolated():
+                run_training(prepare_training(cfg, TrainingOptions(resume=True, seed=seed)))
     cfg = load_config(config, None)
     cfg.work_dir = str(folder / 'test')
-    # Names are made of the time: a training of less than a second would share its log.
-    cfg.experiment_name = 'test'
     teacher = '' if seed is None else None
-    run_test(prepare_test(cfg, checkpoint, MeasuringOptions(teacher=teacher)))
+    with isolated():
+        run_test(prepare_test(cfg, checkpoint, MeasuringOptions(teacher=teacher)))
 
 
 def end_with_parent() -> None:

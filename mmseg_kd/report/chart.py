@@ -36,6 +36,7 @@ class Series:
         points: (iteration, value), in ascending order.
         dash: Which pattern, 0 for none.
         markers: Whether its points are marked.
+        band: (iteration, lower, upper value) of an area around it.
     """
 
     label: str
@@ -43,6 +44,7 @@ class Series:
     points: Points
     dash: int = 0
     markers: bool = False
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Chart:
         name: Its identifier on the page.
         title, unit: Above the plot.
         x_ticks, y_ticks: (percent, text).
-        curves: Colour, dash, path in percent, and marked points, of each series.
+        curves: Colour, dash, path in percent, marked points and band, of each series.
         references: Label, colour and percent.
         labels: Label, colour and percent, spread so that none lies on another.
         data: What the readout shows: names, colours, iterations, values, positions.
@@ -70,6 +72,7 @@ class Chart:
         thinned: Whether the table leaves points of the plot out.
         logarithmic: The y axis.
         mean_of: How many logged values a point stands for, at most.
+        x_name: What the x axis counts.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Chart:
     thinned: bool = False
     logarithmic: bool = False
     mean_of: int = 1
+    x_name: str = 'iteration'
 
     @property
     def summary(self) -> str:
@@ -102,6 +106,7 @@ def line_chart(
     references: Sequence[Reference] = (),
     end: float = 0,
     from_zero: bool = False,
+    x_name: str = 'iteration',
 ) -> Chart | None:
     """A chart of some curves over the iterations; None where there is no point to draw.
 
@@ -112,6 +117,7 @@ def line_chart(
         references: Horizontal lines.
         end: The last iteration that the axis shows at least.
         from_zero: Whether the y axis begins at 0.
+        x_name: What the x axis counts.
     """
     series = _merged([one for one in series if one.points])
     if not series:
@@ -120,6 +126,7 @@ def line_chart(
     values = [y for points in thin for _, y in points] + [
         reference.value for reference in references
     ]
+    values += [y for one in series for _, *ends in one.band for y in ends]
     x_end = max(end, *(points[-1][0] for points in thin), 1)
     logarithmic = not from_zero and min(values) > 0 and max(values) / min(values) > LOGARITHMIC
     low, high, ticks = _axis(min(values), max(values), logarithmic, from_zero)
@@ -135,7 +142,7 @@ def line_chart(
         return round(100 - 100 * (y - a) / (b - a), 2)
 
     mean_of = max(math.ceil(len(one.points) / MOST_POINTS) for one in series)
-    chart = Chart(name, title, unit, logarithmic=logarithmic, mean_of=mean_of)
+    chart = Chart(name, title, unit, logarithmic=logarithmic, mean_of=mean_of, x_name=x_name)
     step = nice_step(x_end / 6)
     chart.x_ticks = [
         (x_of(i * step), iterations(i * step)) for i in range(int(x_end / step + 1e-9) + 1)
@@ -145,7 +152,12 @@ def line_chart(
         placed = [(x_of(x), y_of(y)) for x, y in points]
         path = 'M' + 'L'.join(f'{x:g} {y:g}' for x, y in placed)
         marked = placed if (one.markers and len(placed) <= MOST_MARKS) or len(placed) == 1 else []
-        chart.curves.append(dict(colour=one.colour, dash=one.dash, path=path, markers=marked))
+        edge = [(x, high) for x, _, high in one.band]
+        edge += [(x, low) for x, low, _ in reversed(one.band)]
+        band = 'L'.join(f'{x_of(x):g} {y_of(y):g}' for x, y in edge)
+        chart.curves.append(
+            dict(colour=one.colour, dash=one.dash, path=path, markers=marked, band=band)
+        )
     for reference in references:
         chart.references.append(
             dict(label=reference.label, colour=reference.colour, y=y_of(reference.value))
@@ -248,13 +260,14 @@ def _fill_table(
         + [[brief(reference.value)] * len(xs) for reference in references],
         top=[[y_of(points[x]) if x in points else None for x in xs] for points in by_x],
         ends={
-            one.label: f'{brief(points[0][1])} at iteration {points[0][0]:g}, '
+            one.label: f'{brief(points[0][1])} at {chart.x_name} {points[0][0]:g}, '
             f'{brief(points[-1][1])} at {points[-1][0]:g}'
             for one, points in zip(series, thin, strict=True)
         }
         | {reference.label: brief(reference.value) for reference in references},
     )
-    chart.head = ['iteration', *(one.label for one in series)]
+    chart.data['x_name'] = chart.x_name
+    chart.head = [chart.x_name, *(one.label for one in series)]
     stride = math.ceil(len(xs) / MOST_ROWS)
     rows = xs[::stride] if not xs or xs[-1] in xs[::stride] else [*xs[::stride], xs[-1]]
     chart.thinned = stride > 1

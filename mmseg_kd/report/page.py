@@ -12,6 +12,7 @@ from markupsafe import Markup
 from mmseg_kd.errors import KDError, message_of
 from mmseg_kd.report import text
 from mmseg_kd.report.classes import MOST_CELLS, class_table, confused_pairs, confusions, css_colour
+from mmseg_kd.report.comparison import Compared
 from mmseg_kd.report.configuration import TERM_COLUMNS, differences, term_rows, whole_config
 from mmseg_kd.report.curves import colours_of, curve_charts, schedule_charts
 from mmseg_kd.report.environment import commands, costs, environments
@@ -32,6 +33,7 @@ def render(
     pictures: int,
     title: str | None = None,
     made: datetime | None = None,
+    comparisons: Sequence[Compared] = (),
 ) -> str:
     """The page.
 
@@ -41,9 +43,10 @@ def render(
         pictures: How many images to show.
         title: What it is called; None: what the best student reached.
         made: When; None: now.
+        comparisons: That runs are of.
     """
     lines = summarise(runs)
-    head, lead = headline(lines)
+    head, lead = comparisons[0].headline() if comparisons else headline(lines)
     classes = class_table(runs)
     confusion = confusions(runs)
     schedules = schedule_charts(runs)
@@ -72,6 +75,7 @@ def render(
         lead=lead,
         made=made or datetime.now(),
         runs=runs,
+        comparisons=comparisons,
         lines=lines,
         colours=colours_of(runs),
         terms=term_rows(runs),

@@ -18,6 +18,7 @@ from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
 from mmseg_kd.errors import CheckpointError, ConfigError, KDError, Problems, message_of
 from mmseg_kd.report.logs import Logged, read_logs
 from mmseg_kd.report.measurement import Measurement
+from mmseg_kd.runs.comparison import is_comparison, read_comparison
 from mmseg_kd.runs.work_dir import find_checkpoint, find_config, split_title, title_of
 
 STUDENT, BASELINE, TEACHER, NETWORK = 'student', 'baseline', 'teacher', 'network'
@@ -97,7 +98,7 @@ def read_runs(names: Sequence[str]) -> list[Run]:
     runs = []
     for name in names:
         with problems:
-            runs.append(read_run(name))
+            runs += read_comparison_runs(name) if is_comparison(name) else [read_run(name)]
     problems.raise_if_any()
     return with_teachers(runs)
 
@@ -132,6 +133,32 @@ def read_run(name: str) -> Run:
     if run.config is not None:
         _read_model(run, run.config.model)
     return run
+
+
+def read_comparison_runs(folder: str) -> list[Run]:
+    """The runs of a comparison with its first seed, in which its baseline is the baseline.
+
+    Raises:
+        ConfigError: None has begun.
+    """
+    comparison = read_comparison(folder)
+    found = []
+    for one in comparison.runs():
+        if one.seed != comparison.seeds[0] or not one.folder.is_dir():
+            continue
+        try:
+            run = read_run(str(one.folder))
+        except ConfigError:  # it has not come to its first entry
+            continue
+        run.title = one.method
+        if one.checkpoint.is_file():
+            run.checkpoint = str(one.checkpoint)  # what was tested, and not the best one
+        if one.method == comparison.baseline:
+            run.role = BASELINE
+        found.append(run)
+    if not found:
+        raise ConfigError(f'{folder}: none of the runs of the comparison has begun.')
+    return found
 
 
 def _read_model(run: Run, model: ConfigDict) -> None:

@@ -12,6 +12,20 @@ from mmseg_kd.report.chart import Reference, Series, line_chart, nice_step, thin
 from mmseg_kd.report.text import brief, number, signed
 
 
+def test_a_band_is_around_its_curve() -> None:
+    band = [(0, 1.0, 3.0), (10, 2.0, 4.0)]
+    series = [Series('a', 'c0', [(0, 2.0), (10, 3.0)], band=band)]
+    chart = line_chart('x', 'X', series, x_name='minute')
+    assert chart is not None
+    # The axis, from 1 to 4, has room for it; along its upper edge and back along the lower one.
+    assert [text for _, text in chart.y_ticks] == ['1', '2', '3', '4']
+    points = [tuple(map(float, one.split())) for one in chart.curves[0]['band'].split('L')]
+    expected = [(0, 100 / 3), (100, 0), (100, 200 / 3), (0, 100)]
+    assert points == [pytest.approx(point, abs=0.01) for point in expected]
+    assert (chart.head[0], chart.data['x_name']) == ('minute', 'minute')
+    assert chart.summary == 'X. a: 2 at minute 0, 3 at 10.'
+
+
 def test_points_are_where_they_belong() -> None:
     series = [Series('a', 'c0', [(0, 0.0), (50, 5.0), (100, 10.0)], markers=True)]
     chart = line_chart('x', 'X', series, references=[Reference('t', 'ct', 7.5)], from_zero=True)

@@ -50,7 +50,7 @@
       at = clamp(index, 0, data.x.length - 1);
       const shown = data.names.map((name, i) => [name, data.values[i][at], data.colours[i]]).filter((s) => s[1] !== null);
       plot.setAttribute('aria-valuenow', data.x[at]);
-      plot.setAttribute('aria-valuetext', `iteration ${data.x[at]}: ${shown.map((s) => `${s[0]} ${s[1]}`).join(', ')}`);
+      plot.setAttribute('aria-valuetext', `${data.x_name} ${data.x[at]}: ${shown.map((s) => `${s[0]} ${s[1]}`).join(', ')}`);
       if (!visible) return;
       cursor.hidden = false;
       cursor.style.left = `${data.left[at]}%`;
