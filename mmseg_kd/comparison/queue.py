@@ -103,7 +103,7 @@ def _end(place: _Place, outcome: Outcome) -> None:
     run, status = place.run, place.process.returncode
     metrics = run.metrics()
     (run.folder / RUNNING).unlink(missing_ok=True)
-    if status == 0 and metrics is not None:
+    if metrics is not None:
         print(f'{run}: {METRIC} {metrics[METRIC]:.2f}', flush=True)
     elif status in STOPPED:
         print(f'{run}: stopped, can be resumed', flush=True)

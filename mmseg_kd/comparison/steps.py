@@ -56,6 +56,7 @@ class Method:
         self.optimiser = runner.build_optim_wrapper(cfg.optim_wrapper)
         self.iterations = int(cfg.train_cfg.max_iters)
         self.optimiser.initialize_count_status(self.model, 0, self.iterations)
+        runner._maybe_compile('train_step')
         key = repr(cfg.train_dataloader)
         if key not in loaders:
             loaders[key] = Loader(runner.build_dataloader(cfg.train_dataloader, seed=0))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from run_logs import train_line, val_line, write_start
 
-from mmseg_kd.cli.compare import show_results
+from mmseg_kd.cli.compare import show_results, show_status
 from mmseg_kd.runs.comparison import Comparison, at_work, is_at_work, read_comparison, state_of
 from mmseg_kd.runs.results import Results, as_csv, as_json, as_markdown, collect
 from mmseg_kd.runs.results_figures import draw_results
@@ -130,6 +132,30 @@ def test_a_teacher_worse_than_the_baseline_is_said(
     show_results(tmp_path)
     assert f'**{warning}**' in capsys.readouterr().out
     assert json.loads((tmp_path / 'results.json').read_text())['warnings'] == [warning]
+
+
+def test_on_a_terminal_there_are_colours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_comparison(tmp_path, dict(alone=[50.0, 51.0], kl=[52.0]), 49.0)
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
+    monkeypatch.setenv('TERM', 'xterm')
+    monkeypatch.delenv('NO_COLOR', raising=False)
+    show_results(tmp_path)
+    assert '\x1b[1;31m**The teacher (49.00) is no better' in capsys.readouterr().out
+    show_status(tmp_path)
+    rows = [
+        re.sub(r'\x1b\[[^A-Za-z]*[A-Za-z]', '', line).split('│')
+        for line in capsys.readouterr().out.splitlines()
+        if 'seed' in line
+    ]
+    found = {row[1].strip(): row[2].strip() for row in rows}
+    assert found == {
+        'alone, seed 0': 'done',
+        'kl, seed 0': 'done',
+        'alone, seed 1': 'done',
+        'kl, seed 1': 'waiting',
+    }
 
 
 def test_what_is_not_done_yet_is_left_out(tmp_path: Path) -> None:
