@@ -46,8 +46,8 @@ def _divergences(pixel: Any, group: Any) -> dict[str, Loss]:
     }
 
 
-def _cross_entropy(s: Tensor, t: Tensor, label: Tensor, size: tuple[int, int]) -> Tensor:
-    return cross_entropy_sums(s, label)[0]
+def _cross_entropy(sums: Any) -> Loss:
+    return lambda s, t, label, size: sums(s, label)[0]
 
 
 # On a CPU ours are the pieces.
@@ -58,9 +58,12 @@ WAYS: dict[str, dict[str, Loss]] = {
     },
     'pieces': {
         **_divergences(piecewise.pixel_divergence, piecewise.group_divergence),
-        'CE': _cross_entropy,
+        'CE': _cross_entropy(piecewise.cross_entropy_sums),
     },
-    'ours': {**_divergences(pixel_divergence_at, group_divergence_at), 'CE': _cross_entropy},
+    'ours': {
+        **_divergences(pixel_divergence_at, group_divergence_at),
+        'CE': _cross_entropy(cross_entropy_sums),
+    },
 }
 
 

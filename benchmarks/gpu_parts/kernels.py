@@ -23,8 +23,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from torch import Tensor
 
 from gpu_parts.part import NotHereError, Part
 from mmseg_kd.losses import CDLoss, CGDLoss, KLLoss, LogitLoss, functional
+from mmseg_kd.losses import cross_entropy as losses_entropy
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
 from mmseg_kd.losses.kernels import dispatch, piecewise, triton_divergence, triton_kernels
 
@@ -568,6 +570,39 @@ def not_finite(part: Part) -> None:
                         figures['cases'] += 1
 
 
+def vanishing(part: Part) -> None:
+    """Peaks that no result has, far above all that are: exponentials less the peak are 0."""
+    size = (8, 8) if part.rehearse else (64, 64)
+    groups = (3,) if part.rehearse else (None, 1, 3)
+    for name, height, to_size in (
+        ('a mask leaves out', 200.0, (2 * size[0], 2 * size[1])),
+        ('interpolation leaves out', 500.0, (size[0] // 4, size[1] // 4)),
+    ):
+        with part.check(f'peaks that {name}') as figures:
+            found = []
+            for group_size in groups:
+                case = Case(size, size, to_size, group_size, images=1, tau=1.0)
+                student_NChw, teacher_NChw = case.maps(part.device)
+                student_NChw[:, :3, 2, 2] += height
+                teacher_NChw[:, 1, 0, 0] += height
+                mask_NHW = torch.ones(1, *to_size, dtype=torch.bool, device=part.device)
+                if to_size > size:
+                    mask_NHW[:, :2, :2] = mask_NHW[:, 3:7, 3:7] = False
+                    # One of the pixels with some of the student's peak is left.
+                    mask_NHW[:, 6, 6] = True
+                found.append(
+                    errors(
+                        in_kernels(case, teacher_NChw, mask_NHW),
+                        plainly(case, teacher_NChw.cpu().double(), mask_NHW.cpu()),
+                        student_NChw,
+                        student_NChw.cpu().double(),
+                        height,
+                    )
+                )
+            figures['errors'] = [f'{e.value:.1e} and {e.gradient:.1e}' for e in found]
+            assert all(e.share <= 1 for e in found), found
+
+
 def large_offsets(part: Part) -> None:
     """Addresses that need more than 32 bits."""
     far = 2**9 if part.rehearse else 2**31
@@ -585,11 +620,14 @@ def large_offsets(part: Part) -> None:
             needs(14)
             figures['cases'] = far_strides(part, name, far)
     with part.check(f'maps of more than {far} elements') as figures:
-        needs(50)
+        needs(56)
         far_maps(part, far)
     with part.check(f'a result of more than {far} pixels') as figures:
-        needs(30)
+        needs(36)
         far_pixels(part, far)
+    with part.check(f'cross-entropy: scores and labels beyond {far} elements') as figures:
+        needs(62)
+        far_labels(part, far)
     if not part.rehearse:
         torch.cuda.empty_cache()
 
@@ -671,58 +709,192 @@ def far_pixels(part: Part, far: int) -> None:
             must_be_close(found, expected, f'image {image}, {case}')
 
 
+def far_labels(part: Part, far: int) -> None:
+    """Three times the same image with many labels; and scores with wide strides."""
+    side, native = math.isqrt(far // 3) + 1, 3 if part.rehearse else 257
+    assert 3 * side**2 > far
+    one = Entropy(((native, native), (side, side)), images=1, channels=2)
+    score_1Chw, label_1HW = one.score_NChw(part.device), one.label_NHW(part.device)
+    expected = one.sums_and_gradient(score_1Chw, label_1HW, triton_divergence)
+    value, gradient_NChw, correct = one.sums_and_gradient(
+        score_1Chw.expand(3, -1, -1, -1), label_1HW.expand(3, -1, -1), triton_divergence
+    )
+    assert correct == 3 * expected[2]
+    for image in range(3):
+        must_be_close((value / 3, gradient_NChw[image, None]), expected[:2], f'image {image}')
+    del label_1HW
+    few = Entropy(((3, 5), (5, 7)), dtype=FP16, channels=4)
+    near_NChw, label_NHW = few.score_NChw(part.device), few.label_NHW(part.device)
+    memory = torch.empty(far + 11 + near_NChw.numel(), dtype=FP16, device=part.device)
+    wide_NChw = memory.as_strided(near_NChw.shape, [far + 11, *near_NChw.stride()[1:]])
+    wide_NChw.copy_(near_NChw)
+    found, expected = (
+        few.sums_and_gradient(x, label_NHW, triton_divergence) for x in (wide_NChw, near_NChw)
+    )
+    must_be_close(found[:2], expected[:2], 'wide strides')
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """Scores and labels of a cross-entropy.
+
+    Attributes:
+        sizes: Of the scores and of the labels.
+        is_weighted: There are weights of classes, one of them 0.
+        ignored: The share of the pixels that are.
+    """
+
+    sizes: tuple[Size, Size]
+    dtype: torch.dtype = FP32
+    is_weighted: bool = True
+    ignored: float = 0.3
+    align_corners: bool = False
+    layout: str = 'plain'
+    spread: float = 4.0
+    images: int = 2
+    channels: int = 19
+
+    def score_NChw(self, device: str) -> Tensor:
+        """The scores."""
+        shape = (self.images, self.channels, *self.sizes[0])
+        generator = torch.Generator(device).manual_seed(0)
+        score_NChw = torch.randn(shape, generator=generator, device=device) * self.spread
+        return LAYOUTS[self.layout](score_NChw.to(self.dtype))
+
+    def label_NHW(self, device: str) -> Tensor:
+        """The labels."""
+        generator = torch.Generator(device).manual_seed(1)
+        shape = (self.images, *self.sizes[1])
+        label_NHW = torch.randint(self.channels, shape, generator=generator, device=device)
+        is_ignored_NHW = torch.rand(shape, generator=generator, device=device) < self.ignored
+        return label_NHW.masked_fill(is_ignored_NHW, 255)
+
+    def sums(self, label_NHW: Tensor, module: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """What the module makes of scores."""
+        weight_C = self._weight_C(label_NHW.device)
+        return lambda x: module.cross_entropy_sums(x, label_NHW, weight_C, 255, self.align_corners)
+
+    def sums_and_gradient(
+        self, score_NChw: Tensor, label_NHW: Tensor, module: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, its gradient, and the pixels as labelled."""
+        sums = self.sums(label_NHW, module)
+        return *result(lambda x: sums(x)[0], score_NChw), sums(score_NChw)[1]
+
+    def plainly(self, label_NHW: Tensor) -> Loss:
+        """The loss by PyTorch."""
+        weight_C = self._weight_C(label_NHW.device)
+
+        def loss(x: Tensor) -> Tensor:
+            weight = None if weight_C is None else weight_C.to(x)
+            x = self.resized(x)
+            return F.cross_entropy(x, label_NHW, weight, ignore_index=255, reduction='sum')
+
+        return loss
+
+    def resized(self, x_NChw: Tensor) -> Tensor:
+        """Scores at the size of the labels."""
+        if self.sizes[0] == self.sizes[1]:
+            return x_NChw
+        return F.interpolate(
+            x_NChw, self.sizes[1], mode='bilinear', align_corners=self.align_corners
+        )
+
+    def _weight_C(self, device: torch.device) -> Tensor | None:
+        return torch.linspace(0, 2, self.channels, device=device) if self.is_weighted else None
+
+
+def entropy_module(part: Part, score_NChw: Tensor) -> Any:
+    """What takes cross-entropy in these checks: the choice of the dispatch, on a GPU."""
+    if part.rehearse:
+        return triton_divergence if runs_interpreted() else piecewise
+    return dispatch.backend_of(score_NChw)
+
+
 def cross_entropy(part: Part) -> None:
     """The fused cross-entropy and its accuracy."""
-    small: tuple[Size, Size] = ((5, 7), (13, 17)) if part.rehearse else ((17, 33), (49, 97))
+    small: tuple[Size, Size] = ((2, 3), (3, 5)) if part.rehearse else ((17, 33), (49, 97))
+    plain = Entropy(small, images=1, channels=3) if part.rehearse else Entropy(small)
     # Of more than one piece on a GPU.
-    real: tuple[Size, Size] = ((6, 8), (24, 32)) if part.rehearse else ((128, 256), (1024, 2048))
-    for name, dtype, sizes, is_weighted, ignored in (
-        ('float32', FP32, small, False, 0.0),
-        ('float32, weights, ignored pixels', FP32, small, True, 0.3),
-        ('float16, weights, ignored pixels', FP16, small, True, 0.3),
-        ('bfloat16, ignored pixels', BF16, small, False, 0.3),
-        ('of one size', FP32, (small[1], small[1]), True, 0.3),
-        ('all pixels ignored', FP32, small, True, 1.1),
-        ('real size, weights, ignored pixels', FP32, real, True, 0.1),
+    real = Entropy(((128, 128), (512, 512)), channels=150)
+    streets = Entropy(((128, 256), (1024, 2048)), ignored=0.1)
+    for name, entropy in (
+        ('float32', replace(plain, is_weighted=False, ignored=0.0)),
+        ('float32, weights, ignored pixels', plain),
+        ('float16, weights, ignored pixels', replace(plain, dtype=FP16)),
+        ('bfloat16, ignored pixels', replace(plain, dtype=BF16, is_weighted=False)),
+        (
+            'corners aligned, channels last',
+            replace(plain, align_corners=True, layout='channels last'),
+        ),
+        ('a slice', replace(plain, layout='sliced')),
+        ('of one size', replace(plain, sizes=(small[1], small[1]))),
+        ('of larger scores', replace(plain, sizes=(small[1], small[0]))),
+        ('multiples of 16', replace(plain, sizes=((16, 32), (64, 128)), channels=16)),
+        ('one pixel', replace(plain, sizes=((1, 1), (1, 1)), is_weighted=False, ignored=0.0)),
+        ('huge scores', replace(plain, spread=1e3)),
+        ('all pixels ignored', replace(plain, ignored=1.1)),
+        ('real size, weights, ignored pixels', real),
+        ('real size, bfloat16', replace(real, dtype=BF16, is_weighted=False)),
+        ('real size, 19 classes', streets),
     ):
+        # The interpreter is slow.
+        if part.rehearse and math.prod(entropy.sizes[1]) > 64:
+            continue
         with part.check(f'cross-entropy: {name}') as figures:
-            at = part.device if sizes is real else 'cpu'
-            compare_cross_entropy(figures, part.device, at, dtype, sizes, is_weighted, ignored)
+            module = entropy_module(part, entropy.score_NChw(part.device))
+            figures['taken'] = module.__name__.rpartition('.')[2]
+            # On a GPU the way of the losses, through the dispatch.
+            ours = module if part.rehearse else losses_entropy
+            compare_cross_entropy(figures, part, entropy, ours)
+            assert part.rehearse or module is triton_divergence, 'the kernels are not taken'
+    with part.check('cross-entropy: the same bits each time, from memory full of NaN') as figures:
+        found = []
+        for is_poisoned in (False, True, False):
+            with deterministic(warn_only=True) if is_poisoned else nullcontext():
+                score_NChw, label_NHW = plain.score_NChw(part.device), plain.label_NHW(part.device)
+                module = entropy_module(part, score_NChw)
+                found.append(plain.sums_and_gradient(score_NChw, label_NHW, module))
+        for again in found[1:]:
+            torch.testing.assert_close(again, found[0], rtol=0.0, atol=0.0)
+        figures['times'] = len(found)
+    with part.check('cross-entropy: ignored pixels may hold anything') as figures:
+        entropy = replace(plain, sizes=((3, 3), (3, 3)), ignored=0.5)
+        score_NChw, label_NHW = entropy.score_NChw(part.device), entropy.label_NHW(part.device)
+        module = entropy_module(part, score_NChw)
+
+        def after(score_NChw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return entropy.sums_and_gradient(score_NChw, label_NHW, module)
+
+        expected = after(score_NChw)
+        is_ignored_N1HW = (label_NHW == 255)[:, None]
+        for fill in (torch.nan, torch.inf, -torch.inf, -1e30):
+            found_there = after(score_NChw.masked_fill(is_ignored_N1HW, fill))
+            torch.testing.assert_close(found_there, expected, rtol=0.0, atol=0.0)
+        for fill in (torch.nan, torch.inf):
+            value, *_ = after(torch.full_like(score_NChw, fill))
+            assert not value.isfinite(), (fill, value)
+        figures['ignored'] = is_ignored_N1HW.sum().item()
+        assert figures['ignored'] > 0, 'none is ignored'
 
 
 def compare_cross_entropy(
-    figures: dict[str, Any],
-    device: str,
-    at: str,
-    dtype: torch.dtype,
-    sizes: tuple[Size, Size],
-    is_weighted: bool,
-    ignored: float,
+    figures: dict[str, Any], part: Part, entropy: Entropy, module: Any
 ) -> None:
-    """Value, gradient and accuracy against float64 on the device `at`."""
-    c, size = 19, sizes[1]
-    generator = torch.Generator().manual_seed(0)
-    score_NChw = (torch.randn(2, c, *sizes[0], generator=generator) * 4).to(device, dtype)
-    label_NHW = torch.randint(c, (2, *size), generator=generator)
-    label_NHW[torch.rand(label_NHW.shape, generator=generator) < ignored] = 255
-    weight_C = torch.rand(c, generator=generator) + 0.5 if is_weighted else None
-    there_NHW, label_NHW = label_NHW.to(at), label_NHW.to(device)
-
-    def sums(x: Tensor) -> tuple[Tensor, Tensor]:
-        return cross_entropy_sums(x, label_NHW, None if weight_C is None else weight_C.to(device))
-
-    def plain(x: Tensor) -> Tensor:
-        x = F.interpolate(x, size, mode='bilinear')
-        weight = None if weight_C is None else weight_C.to(x)
-        return F.cross_entropy(x, there_NHW, weight, ignore_index=255, reduction='sum')
-
-    exact_NChw, magnitude = score_NChw.to(at).double(), score_NChw.abs().max().item()
-    found = errors(lambda x: sums(x)[0], plain, score_NChw, exact_NChw, magnitude)
+    """Value, gradient and accuracy against float64: on the CPU, of real sizes on the GPU."""
+    at = part.device if math.prod(entropy.sizes[1]) > 2**16 else 'cpu'
+    score_NChw, label_NHW = entropy.score_NChw(part.device), entropy.label_NHW(part.device)
+    exact_NChw, there_NHW = score_NChw.to(at).double(), label_NHW.to(at)
+    magnitude = score_NChw.abs().max().item()
+    sums = entropy.sums(label_NHW, module)
+    found = errors(
+        lambda x: sums(x)[0], entropy.plainly(there_NHW), score_NChw, exact_NChw, magnitude
+    )
     figures['error of the value'] = f'{found.value:.1e}'
     figures['of the gradient'] = f'{found.gradient:.1e}'
     figures['of what is allowed'] = f'{found.share:.0%}'
     correct = sums(score_NChw)[1].item()
-    best_N2HW, class_N2HW = F.interpolate(exact_NChw, size, mode='bilinear').topk(2, dim=1)
+    best_N2HW, class_N2HW = entropy.resized(exact_NChw).topk(2, dim=1)
     hits = (class_N2HW[:, 0] == there_NHW).sum().item()
     # Where two classes are all but equal either may be the larger one in float32.
     is_near_NHW = best_N2HW[:, 0] - best_N2HW[:, 1] < magnitude * 2**-21
@@ -789,6 +961,11 @@ def pieces(part: Part) -> None:
             [real, replace(real, group_size=None)],
             lambda case: case_errors(case, part.device, at=part.device, module=piecewise),
         )
+    small = Entropy(((5, 7), (13, 17)), channels=5)
+    with part.check('cross-entropy in pieces') as figures:
+        compare_cross_entropy(figures, part, small, piecewise)
+        with small_pieces():
+            compare_cross_entropy(figures, part, replace(small, dtype=FP16), piecewise)
     for name, allow in TF32_WAYS.items():
         with part.check(f'pieces with TF32 allowed by {name}') as figures, precision_as_before():
             x = torch.randn(64, 64, device=part.device)
@@ -913,6 +1090,9 @@ def sanitized() -> None:
                 case = Case((9, 33), teacher, (19, 67), group_size, mask=mask)
                 student_NChw, teacher_NChw = case.maps('cuda')
                 result(in_kernels(case, teacher_NChw, case.mask_NHW('cuda')), student_NChw)
+    entropy = Entropy(((9, 33), (19, 67)))
+    sums = entropy.sums(entropy.label_NHW('cuda'), triton_divergence)
+    result(lambda x: sums(x)[0], entropy.score_NChw('cuda'))
     torch.cuda.synchronize()
     print('all kernels ran', flush=True)
 
@@ -960,6 +1140,7 @@ SECTIONS = (
     real_maps,
     bits,
     not_finite,
+    vanishing,
     large_offsets,
     # What follows runs without Triton.
     cross_entropy,
@@ -976,15 +1157,18 @@ def run(part: Part) -> None:
             if not triton_kernels.HAS_TRITON:
                 raise NotHereError('Triton is not installed')
             figures['version'] = version('triton')
-            if not interpreter_works():
+            if not runs_interpreted():
                 raise NotHereError(f'it does not work with NumPy {version("numpy")}')
             begin = 0
     with sanitizer(part):
         run_sections(part, begin)
 
 
-def interpreter_works() -> bool:
-    """Whether NumPy is not too new for Triton's interpreter, as it is for that of Triton 3.6."""
+@cache
+def runs_interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels: to that of Triton 3.6 NumPy may be too new."""
+    if not triton_kernels.HAS_TRITON:
+        return False
     case = Case((2, 2), (2, 2), (2, 2))
     student_NChw, teacher_NChw = case.maps('cpu')
     try:

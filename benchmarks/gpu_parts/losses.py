@@ -50,11 +50,13 @@ class Ceilings:
         pixels = case.batch * case.output**2
         told: dict[str, float] = {}
         if case.loss == 'CE':
-            # Scores and labels are read, and the gradient is written.
-            needed, exponentials = 4 * 2 * native + 8 * pixels, case.classes * pixels
+            # Scores and labels are read in each of two passes, and the gradient is written.
+            needed, exponentials = 4 * 3 * native + 16 * pixels, 2 * case.classes * pixels
         else:
-            # Both maps are read in either pass, and the gradient is written.
-            needed, exponentials = 4 * 5 * native, 4 * case.classes * pixels
+            # Both maps are read in each pass, and the gradient is written.
+            passes = 2 if case.loss == 'KL' else 1
+            needed = 4 * (2 * passes + 1) * native
+            exponentials = 2 * passes * case.classes * pixels
         told['MB to move'] = needed / 1e6
         if self.bytes_s is not None:
             told['of the rate of copies'] = needed / seconds / self.bytes_s
@@ -129,10 +131,8 @@ def time_cases(part: Part, cases: Iterable[Case], ceilings: Ceilings) -> None:
         if not has_time(part, 6, str(case)):
             continue
         with part.check(f'time of {case}'):
-            # Cross-entropy has no kernels: ours are the pieces.
-            ways = [way for way in WAYS if way != 'pieces' or case.loss != 'CE']
-            found = measured(part, {way: make(case, way) for way in ways}, CASE_S)
-            told = case_figures(case) | figures(found, ways, 'ours')
+            found = measured(part, {way: make(case, way) for way in WAYS}, CASE_S)
+            told = case_figures(case) | figures(found, WAYS, 'ours')
             if 'ours' in found:
                 told |= ceilings.shares(case, found['ours'].seconds)
             part.row('losses, forward and backward', **told)

@@ -7,6 +7,7 @@ and in any working directory, it is found under that name.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import mmseg
@@ -49,13 +50,20 @@ def _shipped_root() -> Path:
 
 
 def take_over_bases() -> None:
-    """Have mmengine find a `_base_` that is called `mmseg_kd::...`: it knows its own packages."""
+    """Have mmengine find a `_base_` that is called `mmseg_kd::...`: it knows its own packages.
+
+    What is in a package it looks up once: for each name it reads all index files of the package.
+    """
     own = Config._get_cfg_path
+    of_package = cache(own)
 
     def get_cfg_path(name: str, filename: str) -> tuple[str, str | None]:
         if name.startswith(SHIPPED):
             # Without a scope of its own: what it names is registered with mmseg's.
             return str(packaged_path(name)), None
+        if '::' in name:
+            # Wherever it is named.
+            return of_package(name, '')
         path: tuple[str, str | None] = own(name, filename)
         return path
 

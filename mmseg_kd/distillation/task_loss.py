@@ -1,4 +1,4 @@
-"""The student's own losses, its cross-entropy computed in pieces."""
+"""The student's own losses, its cross-entropy without scores at the size of the labels."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mmseg_kd.losses.functional import at_least_float32
 
 @MODELS.register_module()
 class FusedCrossEntropyLoss(CrossEntropyLoss):
-    """mmseg's `CrossEntropyLoss` over classes in pieces, with the same value and gradient.
+    """mmseg's `CrossEntropyLoss` over classes in less memory, with the same value and gradient.
 
-    The scores may come at any size: they are interpolated piece by piece, so that none of the
-    copies at the labels' size that the formula makes is ever held.
+    The scores may come at any size: none of the copies at the labels' size that the formula makes
+    is ever held.
 
     Args:
         class_weight, loss_weight, loss_name, avg_non_ignore: As in `CrossEntropyLoss`.
@@ -63,7 +63,7 @@ class FusedCrossEntropyLoss(CrossEntropyLoss):
         ignore_index: int = -100,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss; what it cannot compute in pieces is left to mmseg.
+        """The loss; what it cannot compute so is left to mmseg.
 
         Shape:
             - cls_score: (N, C, h, w).
@@ -96,7 +96,9 @@ def _mean_with_correct(
     if avg_factor is None:
         counted_NHW = label_NHW != ignore_index
         if class_weight_C is not None:
-            avg_factor = class_weight_C[label_NHW[counted_NHW]].sum()
+            # Not the counted ones alone: on a GPU the host would wait for their number.
+            weight_NHW = class_weight_C[label_NHW.masked_fill(~counted_NHW, 0)]
+            avg_factor = weight_NHW.masked_fill_(~counted_NHW, 0.0).sum()
         else:
             avg_factor = counted_NHW.sum() if loss.avg_non_ignore else label_NHW.numel()
     # As mmseg, whose labels may all be ignored.
@@ -132,10 +134,11 @@ def check_class_weights(network: nn.Module, side: str) -> None:
 
 
 def fuse_task_loss(network: nn.Module) -> list[str]:
-    """Let the heads of `network` compute cross-entropy and accuracy in pieces.
+    """Let the heads of `network` compute their losses without scores at the labels' size.
 
-    Heads with a loss of another kind, with a sampler of pixels, or with a way of their own to
-    compute their losses stay as they are. What they log is the same.
+    These are cross-entropy and accuracy. Heads with a loss of another kind, with a sampler of
+    pixels, or with a way of their own to compute their losses stay as they are. What they log is
+    the same.
 
     Returns:
         The names of the heads that were changed.

@@ -47,8 +47,8 @@ class DistillationWrapper(BaseSegmentor):
             teachers, `teacher` (a name or index, or a list), `reduction` ('sum', 'mean' or
             'random') and `teacher_weights`.
         data_preprocessor: As in mmseg; None: the student's own.
-        fused_task_loss: Compute the student's cross-entropy and accuracy in pieces, without
-            scores at the size of the labels; heads with other losses stay as they are.
+        fused_task_loss: Compute the student's cross-entropy and accuracy without scores at the
+            size of the labels; heads with other losses stay as they are.
         init_cfg: As in mmengine.
 
     Raises:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.runner import Runner
+from torch import Tensor
 
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.network_spec import teacher_of, trained_network_of
@@ -17,6 +19,7 @@ from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import BadDataHook
 from mmseg_kd.hooks.find import get_or_add_hook
+from mmseg_kd.host.loaders import end_workers
 from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.networks.build import student_of, without_initialisation
 from mmseg_kd.teacher.fused_attention import use_fused_attention
@@ -78,6 +81,8 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
     if report.missing or report.mismatched:
         raise CheckpointError(f'{report}\nGive the checkpoint of this very network.')
     runner.logger.info(str(report))
+    if is_teacher and spec.input_size is not None:
+        _scale_images(network, spec.input_size)
     if options.fused_attention and not use_fused_attention(network):
         raise ConfigError('--fused-attention: the network has no attention that this is for.')
     if not options.plain_eval:
@@ -88,14 +93,27 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
     return runner
 
 
+def _scale_images(network: Any, size: tuple[int, int]) -> None:
+    """Let a network see its images at `size`, as the teacher of a distillation does."""
+
+    def scale(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        images_NCHW, *rest = args
+        return F.interpolate(images_NCHW, size, mode='bilinear', align_corners=False), *rest
+
+    network.backbone.register_forward_pre_hook(scale)
+
+
 def run_test(runner: Runner) -> None:
     """Measure.
 
     Raises:
         KDError: What is wrong with the data and shows only now.
     """
-    with as_config_error('test data'):
-        runner.test()
+    try:
+        with as_config_error('test data'):
+            runner.test()
+    finally:
+        end_workers(runner)
 
 
 def _apply_options(cfg: Config, options: MeasuringOptions) -> None:

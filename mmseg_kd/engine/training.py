@@ -42,6 +42,7 @@ from mmseg_kd.hooks import (
 )
 from mmseg_kd.hooks.find import find_hooks, get_or_add_hook
 from mmseg_kd.host.device import find_device
+from mmseg_kd.host.loaders import end_workers
 from mmseg_kd.host.log_names import MEAN_PATTERN
 from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.networks.build import student_of, unwrapped
@@ -194,6 +195,7 @@ def run_training(runner: Runner) -> None:
             hook.restore()
         for display in find_hooks(runner, ProgressHook):
             display.close()
+        end_workers(runner)
 
 
 def check_config(cfg: Config) -> None:

@@ -231,6 +231,9 @@ def test_teacher_is_measured(project: Project) -> None:
     other = save_weights(project.teacher, project.folder / 'other.pth', seed=8)
     assert of_teacher != measure(project, 'of_other', other, '--teacher')
     assert of_teacher == measure(project, 'of_file', project.checkpoint, '--teacher')
+    # At the size that it sees in the distillation.
+    size = '--cfg-options', 'model.teacher.input_size=(64,96)'
+    assert of_teacher != measure(project, 'of_larger', '--teacher', *size)
 
 
 # What is refused, before the first iteration.

@@ -1,1 +1,1 @@
-"""Divergences of interpolated maps without the maps: in pieces, or by Triton."""
+"""Losses of interpolated maps without the maps: in pieces, or by Triton."""

@@ -63,18 +63,23 @@ def _chosen(
         )
         return functional, teachers_NChw
     (teacher_NChw,) = teachers_NChw
-    if not student_NChw.is_cuda:
-        return piecewise, teacher_NChw
+    return backend_of(student_NChw, teacher_NChw), teacher_NChw
+
+
+def backend_of(*maps_NChw: Tensor) -> ModuleType:
+    """The module whose losses take single maps in the least time."""
+    if not maps_NChw[0].is_cuda:
+        return piecewise
     # Triton takes long to import, and is of use on a GPU alone.
     from mmseg_kd.losses.kernels import triton_divergence
 
-    if triton_divergence.can_take(student_NChw, teacher_NChw):
-        return triton_divergence, teacher_NChw
+    if triton_divergence.can_take(*maps_NChw):
+        return triton_divergence
     _say_once(
-        f'Maps of {student_NChw.dtype} on {student_NChw.device} are not for the kernels of the '
-        'distillation losses: they are compared in pieces, by plain operations.'
+        f'Maps of {maps_NChw[0].dtype} on {maps_NChw[0].device} are not for the kernels of the '
+        'losses: these are computed in pieces, by plain operations.'
     )
-    return piecewise, teacher_NChw
+    return piecewise
 
 
 @cache

@@ -99,12 +99,18 @@ class _Divergence(torch.autograd.Function):
         softmax = _Softmax(backend, group_size, tau, mask_NHW)
         size, teacher_size = ((x.shape[2], x.shape[3]) for x in (student_NChw, teacher_NChw))
         to = [size] if size == teacher_size else [size, teacher_size]
-        s_NChw, s_log_sum, (gradient_NChw,) = softmax(student_NChw, [size])
-        t_NChw, t_log_sum, p_NChw = softmax(teacher_NChw, to)
+        s_NChw, t_NChw = softmax.logits(student_NChw), softmax.logits(teacher_NChw)
+        for is_exact in (False, True):
+            s_log_sum, (gradient_NChw,), is_fine_s = softmax(s_NChw, [size], is_exact)
+            t_log_sum, p_NChw, is_fine_t = softmax(t_NChw, to, is_exact)
+            # One look at both: on a GPU it waits for all before it.
+            if bool(is_fine_s & is_fine_t):
+                break
+        # The product of the softmax and the difference of the maps, in place of these.
         if len(to) == 1:
-            product = _product(p_NChw[0], t_NChw - s_NChw)
+            product = _product(t_NChw.sub_(s_NChw), p_NChw[0])
         else:
-            product = _product(p_NChw[1], t_NChw) - _product(p_NChw[0], s_NChw)
+            product = _product(t_NChw, p_NChw[1]) - _product(s_NChw, p_NChw[0])
         if ctx.needs_input_grad[0]:
             gradient_NChw -= p_NChw[0]
             ctx.save_for_backward(gradient_NChw, student_NChw)
@@ -121,7 +127,7 @@ class _Divergence(torch.autograd.Function):
 
 
 def _product(x_NChw: Tensor, y_NChw: Tensor) -> Tensor:
-    return (x_NChw * y_NChw).sum(3).sum(dtype=torch.float64)
+    return x_NChw.mul_(y_NChw).sum(3).sum(dtype=torch.float64)
 
 
 class OnceDifferentiable(torch.autograd.Function):
@@ -148,8 +154,8 @@ class _Softmax:
     tau: float
     mask_NHW: Tensor | None
 
-    def __call__(self, x_NChw: Tensor, to: Sequence[Size]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The map less its largest values; what `Backend.pixel_softmax` returns, or the like."""
+    def logits(self, x_NChw: Tensor) -> Tensor:
+        """The map divided by tau, less the largest value of each pixel, or group."""
         x_NChw = self.backend.divided(x_NChw, self.tau)
         hidden_N1hw = None
         if self.mask_NHW is not None:
@@ -163,35 +169,39 @@ class _Softmax:
         else:
             largest_NG = self._largest_NG(x_NChw.amax((2, 3)))
             x_NChw -= self._of_channels(largest_NG, x_NChw)[..., None, None]
-        if hidden_N1hw is not None:
-            x_NChw.masked_fill_(hidden_N1hw, 0.0)
-        softmax = self.backend.pixel_softmax if self.group_size is None else self._group_softmax
-        return x_NChw, *softmax(x_NChw, to)
+        return x_NChw if hidden_N1hw is None else x_NChw.masked_fill_(hidden_N1hw, 0.0)
 
-    def _group_softmax(self, x_NChw: Tensor, to: Sequence[Size]) -> tuple[Tensor, list[Tensor]]:
-        sum_NC, parts = self.backend.exponentials(x_NChw, to)
-        sum_NG = self._sum_NG(sum_NC)
-        log_sum = sum_NG.log().sum()
-        if not bool(((sum_NG >= FLOOR) & (sum_NG < torch.inf)).all()):
+    def __call__(
+        self, x_NChw: Tensor, to: Sequence[Size], is_exact: bool
+    ) -> tuple[Tensor, list[Tensor], Tensor | bool]:
+        """What `Backend.pixel_softmax` returns, or the same of groups; and whether it is right.
+
+        Args:
+            x_NChw: Logits.
+            to: As there.
+            is_exact: It must be, for which maxima of groups are computed.
+        """
+        if self.group_size is None:
+            return *self.backend.pixel_softmax(x_NChw, to), True
+        largest_NG = shift_NC = None
+        if is_exact:
             # Not taken off the map itself: what interpolation rounds may be more than exponents
             # hold.
             largest_NG = self._largest_NG(self.backend.largest(x_NChw))
             if self.mask_NHW is not None:
                 largest_NG.masked_fill_(self._is_empty_N1(), 0.0)
             shift_NC = self._of_channels(largest_NG, x_NChw)
-            sum_NC, parts = self.backend.exponentials(x_NChw, to, shift_NC)
-            sum_NG = self._sum_NG(sum_NC)
-            log_sum = (sum_NG.log() + largest_NG).sum()
-        for part_NChw in parts:
-            part_NChw /= self._of_channels(sum_NG, x_NChw)[..., None, None]
-        return log_sum, parts
-
-    def _sum_NG(self, sum_NC: Tensor) -> Tensor:
+        sum_NC, parts = self.backend.exponentials(x_NChw, to, shift_NC)
         sum_NG = self._by_group(sum_NC, 0.0).sum(2)
         if self.mask_NHW is not None:
             # Where nothing takes part, there is nothing to divide by zero.
             sum_NG.masked_fill_(self._is_empty_N1(), 1.0)
-        return sum_NG
+        for part_NChw in parts:
+            part_NChw /= self._of_channels(sum_NG, x_NChw)[..., None, None]
+        log_sum = sum_NG.log().sum()
+        if largest_NG is not None:
+            log_sum += largest_NG.sum(dtype=torch.float64)
+        return log_sum, parts, ((sum_NG >= FLOOR) & (sum_NG < torch.inf)).all()
 
     def _is_empty_N1(self) -> Tensor:
         assert self.mask_NHW is not None
@@ -204,13 +214,15 @@ class _Softmax:
         """Values of channels by their groups, (N, G, K); the last group is filled up."""
         assert self.group_size is not None
         padding = -x_NC.shape[1] % self.group_size
-        return F.pad(x_NC, (0, padding), value=fill).unflatten(1, (-1, self.group_size))
+        x_NC = F.pad(x_NC, (0, padding), value=fill)
+        x_NGK: Tensor = x_NC.unflatten(1, (-1, self.group_size))
+        return x_NGK
 
     def _of_channels(self, x_NG: Tensor, like_NChw: Tensor) -> Tensor:
         """Values of groups for each channel (N, C) of a map, in its dtype."""
         assert self.group_size is not None
-        x_NC = x_NG.repeat_interleave(self.group_size, 1)[:, : like_NChw.shape[1]]
-        return x_NC.to(like_NChw.dtype)
+        x_NC = x_NG[..., None].expand(-1, -1, self.group_size).flatten(1)
+        return x_NC[:, : like_NChw.shape[1]].to(like_NChw.dtype)
 
 
 def divergence(

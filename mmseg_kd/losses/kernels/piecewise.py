@@ -1,4 +1,4 @@
-"""Divergences at a size above the maps' own, in pieces that fit the cache.
+"""Losses at a size above the maps' own, in pieces that fit the cache.
 
 The plain formulas upsample both maps and hold six to ten copies of them at that size. Here a piece
 of a map is interpolated, its exponentials are taken, and these go back to the map's own size before
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.losses.functional import at_least_float32
+from mmseg_kd.losses.kernels.cross_entropy import cross_entropy
 from mmseg_kd.losses.kernels.divergence import FLOOR, Size, divergence
 from mmseg_kd.losses.kernels.interpolation import TILE, Resizing
 
@@ -49,18 +50,13 @@ def pieces(channels: int, size: Size, values: int) -> Iterator[tuple[slice, slic
             )
 
 
-def to_hCw(x_NChw: Tensor) -> Tensor:
-    """The map with its rows first, as `Resizing` takes it."""
-    return x_NChw.transpose(1, 2).contiguous()
-
-
 # Image, rows and columns.
 Place = tuple[int, slice, slice]
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """The backend of `divergence` by plain operations, for maps brought to `size` in pieces."""
+    """The backend of the losses by plain operations, for maps brought to `size` in pieces."""
 
     size: Size
     mask_NHW: Tensor | None
@@ -107,6 +103,43 @@ class Pieces:
             largest_C = self._masked(x_RCV, place, -torch.inf).amax((0, 2))
             torch.maximum(largest_NC[place[0]], largest_C, out=largest_NC[place[0]])
         return largest_NC
+
+    def cross_entropy(
+        self,
+        score_NChw: Tensor,
+        label_NHW: Tensor,
+        class_weight_C: Tensor | None,
+        ignore_index: int,
+        to: Sequence[Size],
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        x_NChw = self.divided(score_NChw, 1.0)
+        parts = self._zeros(x_NChw, to)
+        total = x_NChw.new_zeros((), dtype=torch.float64)
+        correct = torch.zeros((), dtype=torch.long, device=x_NChw.device)
+        for place, x_RCV in self._pieces(x_NChw):
+            label_R1V = label_NHW[place][:, None]
+            is_ignored_R1V = label_R1V == ignore_index
+            label_R1V = label_R1V.masked_fill(is_ignored_R1V, 0)
+            largest_R1V, class_R1V = x_RCV.max(1, keepdim=True)
+            correct += ((class_R1V == label_R1V) & ~is_ignored_R1V).sum()
+            x_RCV -= largest_R1V
+            own_R1V = x_RCV.gather(1, label_R1V)
+            p_RCV = x_RCV.exp_()
+            sum_R1V = p_RCV.sum(1, keepdim=True)
+            loss_R1V = sum_R1V.log() - own_R1V
+            weight_R1V = torch.ones_like(loss_R1V)
+            if class_weight_C is not None:
+                weight_R1V = class_weight_C[label_R1V]
+            weight_R1V.masked_fill_(is_ignored_R1V, 0.0)
+            # Where a pixel is ignored its loss may be anything, NaN times 0 included.
+            loss_R1V.masked_fill_(is_ignored_R1V, 0.0)
+            total += (loss_R1V * weight_R1V).sum(dtype=torch.float64)
+            if parts:
+                p_RCV *= weight_R1V / sum_R1V
+                p_RCV.scatter_add_(1, label_R1V, -weight_R1V)
+                p_RCV.masked_fill_(is_ignored_R1V, 0.0)
+                self._bring_back(p_RCV, place, parts)
+        return total, correct, list(parts.values())
 
     def _resizing(self, x_NChw: Tensor, size: Sequence[int]) -> Resizing:
         return Resizing((size[0], size[1]), self.size, x_NChw, self.align_corners)
@@ -200,4 +233,25 @@ def group_divergence(
         group_size=group_size,
         tau=tau,
         mask_NHW=mask_NHW,
+    )
+
+
+def cross_entropy_sums(
+    score_NChw: Tensor,
+    label_NHW: Tensor,
+    class_weight_C: Tensor | None = None,
+    ignore_index: int = 255,
+    align_corners: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The sum of the cross-entropy, and how many pixels have their label's score largest.
+
+    See `losses.cross_entropy.cross_entropy_sums` for the arguments.
+    """
+    size = (label_NHW.shape[1], label_NHW.shape[2])
+    return cross_entropy(
+        score_NChw,
+        label_NHW,
+        Pieces(size, None, align_corners),
+        class_weight_C=class_weight_C,
+        ignore_index=ignore_index,
     )

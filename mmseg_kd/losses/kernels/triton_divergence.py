@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.losses.kernels import piecewise, triton_kernels
+from mmseg_kd.losses.kernels.cross_entropy import cross_entropy
 from mmseg_kd.losses.kernels.divergence import Size, divergence
 from mmseg_kd.losses.kernels.interpolation import interpolation_matrix
 
@@ -93,7 +94,7 @@ def _places(
 
 @dataclass(frozen=True)
 class Kernels:
-    """The backend of `divergence` by Triton, for maps brought to `size`."""
+    """The backend of the losses by Triton, for maps brought to `size`."""
 
     size: Size
     mask_NHW: Tensor | None
@@ -103,31 +104,89 @@ class Kernels:
         return x_NChw.new_empty(x_NChw.shape, dtype=torch.float32).copy_(x_NChw).div_(tau)
 
     def pixel_softmax(self, x_NChw: Tensor, to: Sequence[Size]) -> tuple[Tensor, list[Tensor]]:
+        largest_NHW, share_NHW = (x_NChw.new_empty(len(x_NChw), *self.size) for _ in range(2))
+        self._pixel_sums(x_NChw, largest_NHW, share_NHW)
+        log_sum_NHW = share_NHW.log().neg_().add_(largest_NHW)
+        if self.mask_NHW is not None:
+            log_sum_NHW.masked_fill_(~self.mask_NHW, 0.0)
+        log_sum = log_sum_NHW.sum(dtype=torch.float64)
+        del log_sum_NHW
+        return log_sum, [
+            self._brought_back(x_NChw, size, 'pixels', largest_NHW, share_NHW) for size in to
+        ]
+
+    def cross_entropy(
+        self,
+        score_NChw: Tensor,
+        label_NHW: Tensor,
+        class_weight_C: Tensor | None,
+        ignore_index: int,
+        to: Sequence[Size],
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        # Of no influence; without it exponentials of large scores are as exact as of small ones.
+        largest_N1hw = score_NChw.amax(1, keepdim=True).float()
+        x_NChw = (score_NChw - largest_N1hw).contiguous()
+        label_NHW = label_NHW.contiguous()
+        is_ignored_NHW = label_NHW == ignore_index
+        if class_weight_C is None:
+            class_weight_C = x_NChw.new_ones(x_NChw.shape[1])
+        # Labels that are no classes stop it here.
+        weight_NHW = (
+            class_weight_C.gather(0, label_NHW.masked_fill(is_ignored_NHW, 0).flatten())
+            .view_as(label_NHW)
+            .masked_fill_(is_ignored_NHW, 0.0)
+        )
+        log_sum_NHW = torch.empty_like(weight_NHW)
+        loss_NB, correct_NB = self._pixel_sums(
+            x_NChw, log_sum_NHW, weight_NHW, label_NHW, ignore_index
+        )
+        parts = [
+            self._brought_back(x_NChw, size, 'labels', log_sum_NHW, weight_NHW, label_NHW)
+            for size in to
+        ]
+        return loss_NB.sum(dtype=torch.float64), correct_NB.sum(), parts
+
+    def _pixel_sums(
+        self,
+        x_NChw: Tensor,
+        shift_NHW: Tensor,
+        share_NHW: Tensor,
+        label_NHW: Tensor | None = None,
+        ignore_index: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """Fill `shift_NHW` and, without labels, `share_NHW`: see `triton_kernels.pixel_sums`.
+
+        Returns:
+            With labels the cross-entropy of each block, and how many of its pixels are right.
+        """
         n, c, h, w = x_NChw.shape
         places = self._places_of(x_NChw, (h, w))
-        largest_NHW, share_NHW = (x_NChw.new_empty(n, *self.size) for _ in range(2))
         blocks = (len(places.blocks) - 1) * -(-self.size[1] // PIXEL_COLUMNS)
+        loss_NB = x_NChw.new_empty(n, blocks)
+        correct_NB = torch.empty_like(loss_NB, dtype=torch.int32)
         triton_kernels.pixel_sums[(blocks, n)](
             x_NChw,
             places.index,
             places.fraction,
             places.blocks,
-            largest_NHW,
+            shift_NHW,
             share_NHW,
+            # Pointers that no kernel follows are to the map.
+            x_NChw if label_NHW is None else label_NHW,
+            loss_NB,
+            correct_NB,
+            ignore_index,
             h,
             w,
             c,
             *self.size,
+            HAS_LABELS=label_NHW is not None,
             R=places.rows,
             V=PIXEL_COLUMNS,
             num_warps=4,
             enable_fp_fusion=True,
         )
-        log_sum_NHW = largest_NHW - share_NHW.log()
-        if self.mask_NHW is not None:
-            log_sum_NHW.masked_fill_(~self.mask_NHW, 0.0)
-        parts = [self._brought_back(x_NChw, size, 'pixels', largest_NHW, share_NHW) for size in to]
-        return log_sum_NHW.sum(dtype=torch.float64), parts
+        return loss_NB, correct_NB
 
     def exponentials(
         self, x_NChw: Tensor, to: Sequence[Size], shift_NC: Tensor | None = None
@@ -151,12 +210,12 @@ class Kernels:
         of: str,
         shift: Tensor | None = None,
         share: Tensor | None = None,
+        label: Tensor | None = None,
     ) -> Tensor:
         """What `triton_kernels.exponentials` makes of a map, for one of `size`."""
         n, c, h, w = x_NChw.shape
         own, cells = self._places_of(x_NChw, (h, w)), self._places_of(x_NChw, size)
         left_NChw, right_NChw = (x_NChw.new_empty(n, c, *size) for _ in range(2))
-        # Pointers that no kernel follows are to the map.
         mask = x_NChw if self.mask_NHW is None else self.mask_NHW.contiguous().view(torch.uint8)
         triton_kernels.exponentials[
             (-(-size[0] // ROWS) * -(-size[1] // COLUMNS), -(-c // CHANNELS), n)
@@ -172,6 +231,7 @@ class Kernels:
             mask,
             x_NChw if shift is None else shift,
             x_NChw if share is None else share,
+            x_NChw if label is None else label,
             left_NChw,
             right_NChw,
             c,
@@ -193,8 +253,10 @@ class Kernels:
         return _places(size, self.size, self.align_corners, x_NChw.device, PIXEL_ROWS)
 
 
-def _try_out(pixel_loss: Any, group_loss: Any, device: torch.device) -> list[Tensor]:
-    """Values and gradients of two losses on small maps, on the CPU."""
+def _try_out(
+    pixel_loss: Any, group_loss: Any, cross_entropy_sums: Any, device: torch.device
+) -> list[Tensor]:
+    """Values and gradients of the losses on small maps, on the CPU."""
     generator = torch.Generator().manual_seed(0)
     size = (13, 17)
     found = []
@@ -208,12 +270,19 @@ def _try_out(pixel_loss: Any, group_loss: Any, device: torch.device) -> list[Ten
             torch.randn(1, 3, 5, 7, generator=generator).to(device) for _ in range(2)
         )
         mask = (torch.rand(1, *size, generator=generator) > 0.3).to(device)
+        label = torch.randint(3, mask.shape, generator=generator).to(device)
         student.requires_grad_()
+        entropy, correct = cross_entropy_sums(
+            student, label.where(mask, 255), teacher[0, :, 0, 0].abs(), 255
+        )
         for loss in (
             pixel_loss(student, teacher, size=size, tau=2.0, mask_NHW=mask),
             group_loss(student, teacher, size=size, group_size=2, tau=2.0, mask_NHW=mask),
+            # By pixel, as the others: one tolerance is for all.
+            entropy / label.numel(),
         ):
             found += [loss.detach().cpu(), torch.autograd.grad(loss, student)[0].cpu()]
+        found.append(correct.cpu())
     return found
 
 
@@ -222,36 +291,37 @@ def _is_right(device: torch.device) -> bool:
     """Whether a GPU runs the kernels and they give there what `piecewise` gives; warns if not."""
     # On the CPU, where no setting for a GPU's matrix products is in the way.
     cpu = torch.device('cpu')
-    expected = _try_out(piecewise.pixel_divergence, piecewise.group_divergence, cpu)
+    expected = _try_out(
+        piecewise.pixel_divergence, piecewise.group_divergence, piecewise.cross_entropy_sums, cpu
+    )
     try:
-        found = _try_out(pixel_divergence, group_divergence, device)
+        found = _try_out(pixel_divergence, group_divergence, cross_entropy_sums, device)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
         return True
     # What can be missing is Triton's affair: a C compiler, a driver that is new enough.
     except Exception as error:
         warnings.warn(
-            f"Triton's kernels for the distillation losses do not work on {device}: {error}. "
+            f"Triton's kernels for the losses do not work on {device}: {error}. "
             'Plain operations are taken there, which are slower.',
             stacklevel=3,
         )
         return False
 
 
-def can_take(student_NChw: Tensor, teacher_NChw: Tensor) -> bool:
+def can_take(*maps_NChw: Tensor) -> bool:
     """Whether the kernels run on these maps, which depends on device, dtypes and installation.
 
     The first call for a device builds the kernels and compares them with `piecewise` on a small
     map, and warns where that fails.
     """
+    device = maps_NChw[0].device
     return (
         triton_kernels.HAS_TRITON
-        and student_NChw.is_cuda
-        and student_NChw.device == teacher_NChw.device
-        and student_NChw.dtype in DTYPES
-        and teacher_NChw.dtype in DTYPES
+        and maps_NChw[0].is_cuda
+        and all(x_NChw.device == device and x_NChw.dtype in DTYPES for x_NChw in maps_NChw)
         # Older GPUs have no bfloat16.
-        and torch.cuda.get_device_capability(student_NChw.device) >= (8, 0)
-        and _is_right(student_NChw.device)
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+        and _is_right(device)
     )
 
 
@@ -322,4 +392,28 @@ def group_divergence(
             group_size=group_size,
             tau=tau,
             mask_NHW=mask_NHW,
+        )
+
+
+def cross_entropy_sums(
+    score_NChw: Tensor,
+    label_NHW: Tensor,
+    class_weight_C: Tensor | None = None,
+    ignore_index: int = 255,
+    align_corners: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The sum of the cross-entropy, and how many pixels have their label's score largest.
+
+    See `losses.cross_entropy.cross_entropy_sums` for the arguments,
+    and `can_take` for what the scores must be.
+    """
+    size = (label_NHW.shape[1], label_NHW.shape[2])
+    # Triton launches on the current device, wherever the tensors are.
+    with torch.cuda.device_of(score_NChw):
+        return cross_entropy(
+            score_NChw,
+            label_NHW,
+            Kernels(size, None, align_corners),
+            class_weight_C=class_weight_C,
+            ignore_index=ignore_index,
         )

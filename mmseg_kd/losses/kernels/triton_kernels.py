@@ -1,7 +1,7 @@
 """The kernels of `triton_divergence`: maps interpolated in the registers of a GPU.
 
 No interpolated value is written to memory: what is held beside the maps is twice the result at the
-size it is brought back to, and for the loss of pixels two numbers a pixel.
+size it is brought back to, and for the losses of pixels two numbers a pixel.
 
 How the work is cut: neighbouring rows and columns of a map bound cells, and a value of the result
 comes from the four corners of the cell it lies in. A lane owns a column of cells. It loads the
@@ -16,6 +16,8 @@ at each native value from all results around it there would be 4 exponentials, s
 has four such values.
 As matrix products, which are 16 values wide at least and need three of tf32 for the precision of
 float32, an interpolation would take some 50 multiplications a side instead of one.
+A cross-entropy is half a divergence of pixels: one map's passes, with one-hot labels taken off its
+softmax.
 In bytes: a pass reads a map, with margins of up to a quarter that caches hold, and writes twice
 that. With two maps of 2x150x128x128 in float32 at 512x512 that is 0.2 GB and 0.16 G exponentials,
 where one map at that size has 0.3 GB.
@@ -97,13 +99,18 @@ def pixel_sums(
     index_ptr,
     fraction_ptr,
     block_ptr,
-    largest_ptr,
+    shift_ptr,
     share_ptr,
+    label_ptr,
+    loss_ptr,
+    correct_ptr,
+    ignore_index,
     height,
     width,
     channels,
     out_height,
     out_width,
+    HAS_LABELS: tl.constexpr,
     R: tl.constexpr,
     V: tl.constexpr,
 ):
@@ -111,6 +118,10 @@ def pixel_sums(
 
     The latter as a factor. The rows of a block lie in one row of cells: corners are loaded once
     for all of them.
+
+    With labels the shares are the pixels' weights already. Stored are the logarithms of the sums
+    of exponentials and, for each block, the sum of its cross-entropy and how many of its pixels
+    have their label's value largest.
     """
     sides = out_height + out_width
     blocks_across = tl.cdiv(out_width, V)
@@ -130,20 +141,47 @@ def pixel_sums(
 
     largest_RV = tl.full((R, V), LEAST, tl.float32)
     total_RV = tl.zeros((R, V), tl.float32)
-    for _ in range(channels):
+    class_RV = tl.zeros((R, V), tl.int32)
+    for channel in range(channels):
         x_RV = _value(
             x_ptr, above * width, below * width, left_1V, right_1V, row_fraction_R1, fraction_1V
         )
         distance_RV = x_RV - largest_RV
         power_RV = tl.exp(-tl.abs(distance_RV))
         total_RV = tl.where(distance_RV > 0, total_RV * power_RV + 1.0, total_RV + power_RV)
+        if HAS_LABELS:
+            class_RV = tl.where(distance_RV > 0, channel, class_RV)
         largest_RV = tl.maximum(largest_RV, x_RV)
         x_ptr += plane
 
     is_inside_RV = (y_R1 <= last_y) & (x_1V < out_width)
     pixel_RV = (image * out_height + y_R1) * out_width + x_1V
-    tl.store(largest_ptr + pixel_RV, largest_RV, mask=is_inside_RV)
-    tl.store(share_ptr + pixel_RV, 1.0 / total_RV, mask=is_inside_RV)
+    if HAS_LABELS:
+        log_sum_RV = largest_RV + tl.log(total_RV)
+        tl.store(shift_ptr + pixel_RV, log_sum_RV, mask=is_inside_RV)
+        label_RV = tl.load(label_ptr + pixel_RV, mask=is_inside_RV, other=ignore_index)
+        weight_RV = tl.load(share_ptr + pixel_RV, mask=is_inside_RV, other=0.0)
+        is_counted_RV = label_RV != ignore_index
+        # Counted from the map's end, where the pointer is now.
+        offset_RV = (tl.where(is_counted_RV, label_RV, 0) - channels) * plane
+        own_RV = _value(
+            x_ptr + offset_RV,
+            above * width,
+            below * width,
+            left_1V,
+            right_1V,
+            row_fraction_R1,
+            fraction_1V,
+        )
+        # Where a pixel is ignored its loss may be anything, NaN times 0 included.
+        loss_RV = tl.where(is_counted_RV, (log_sum_RV - own_RV) * weight_RV, 0.0)
+        is_correct_RV = is_counted_RV & (class_RV == label_RV)
+        program = image * tl.num_programs(0) + tl.program_id(0)
+        tl.store(loss_ptr + program, tl.sum(tl.sum(loss_RV, 1), 0))
+        tl.store(correct_ptr + program, tl.sum(tl.sum(is_correct_RV.to(tl.int32), 1), 0))
+    else:
+        tl.store(shift_ptr + pixel_RV, largest_RV, mask=is_inside_RV)
+        tl.store(share_ptr + pixel_RV, 1.0 / total_RV, mask=is_inside_RV)
 
 
 @_jit
@@ -160,6 +198,7 @@ def exponentials(
     mask_ptr,
     shift_ptr,
     share_ptr,
+    label_ptr,
     left_ptr,
     right_ptr,
     channels,
@@ -177,7 +216,9 @@ def exponentials(
     In the left buffer is what cells give to their left corners, in the right one what the same
     cells give to their right corners, both (N, C, h, w). `OF` says of what: 'map', of its values
     as they are; 'channels', less a shift for each channel; 'pixels', less a shift for each pixel,
-    and times its share. With 'maxima' the left buffer takes the largest value of each cell.
+    and times its share; 'labels', as that, with 1 taken off at the pixel's label before, and
+    without the pixels whose share is 0. With 'maxima' the left buffer takes the largest value of
+    each cell.
     """
     blocks_across = tl.cdiv(width, V)
     first_row = tl.program_id(0) // blocks_across * ROWS
@@ -254,11 +295,17 @@ def exponentials(
                 else:
                     if OF == 'channels':
                         x_CV -= shift_C1
-                    if OF == 'pixels':
+                    if OF == 'pixels' or OF == 'labels':
                         x_CV -= tl.load(shift_ptr + pixels + x_V)[None, :]
                     power_CV = tl.exp(x_CV)
-                    if OF == 'pixels':
-                        power_CV *= tl.load(share_ptr + pixels + x_V)[None, :]
+                    if OF == 'pixels' or OF == 'labels':
+                        share_V = tl.load(share_ptr + pixels + x_V)
+                        if OF == 'labels':
+                            is_taken_V &= share_V != 0
+                            label_V = tl.load(label_ptr + pixels + x_V)
+                            is_own_CV = channel_C[:, None] == label_V[None, :]
+                            power_CV = tl.where(is_own_CV, power_CV - 1.0, power_CV)
+                        power_CV *= share_V[None, :]
                     power_CV = tl.where(is_taken_V[None, :], power_CV, 0.0)
                     left_CV += (1.0 - fraction_1V) * power_CV
                     right_CV += fraction_1V * power_CV

@@ -73,6 +73,12 @@ def in_kernels(
     )
 
 
+def resized(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    if x.shape[2:] == size:
+        return x
+    return F.interpolate(x, size, mode='bilinear', align_corners=align_corners)
+
+
 def plainly(
     teacher: Tensor,
     size: tuple[int, int],
@@ -83,18 +89,54 @@ def plainly(
 ) -> Loss:
     """The same by the formulas, in float64."""
 
-    def resized(x: Tensor) -> Tensor:
-        if x.shape[2:] == size:
-            return x.double()
-        return F.interpolate(x.double(), size, mode='bilinear', align_corners=align_corners)
+    def at_size(x: Tensor) -> Tensor:
+        return resized(x.double(), size, align_corners)
 
     if group_size is None:
         return lambda student: functional.pixel_divergence(
-            resized(student), resized(teacher), tau=tau, mask_NHW=mask
+            at_size(student), at_size(teacher), tau=tau, mask_NHW=mask
         )
     return lambda student: functional.group_divergence(
-        resized(student), resized(teacher), group_size=group_size, tau=tau, mask_NHW=mask
+        at_size(student), at_size(teacher), group_size=group_size, tau=tau, mask_NHW=mask
     )
+
+
+def random_labels(size: tuple[int, int], images: int = 1, channels: int = CHANNELS) -> Tensor:
+    label = torch.randint(channels, (images, *size), generator=torch.Generator().manual_seed(2))
+    return label.where(random_mask(size, images), 255)
+
+
+def random_class_weights(channels: int = CHANNELS) -> Tensor:
+    # One of zero among them.
+    return torch.linspace(0, 2, channels)
+
+
+def entropy_in_kernels(
+    label: Tensor, weight: Tensor | None = None, align_corners: bool = False
+) -> Loss:
+    """The cross-entropy of the student's map."""
+    return lambda student: triton_divergence.cross_entropy_sums(
+        student, label, weight, 255, align_corners
+    )[0]
+
+
+def entropy_plainly(
+    label: Tensor, weight: Tensor | None = None, align_corners: bool = False
+) -> Loss:
+    """The same by PyTorch, in float64."""
+
+    def loss(student: Tensor) -> Tensor:
+        score = resized(student.double(), (label.shape[1], label.shape[2]), align_corners)
+        weight_C = None if weight is None else weight.double()
+        return F.cross_entropy(score, label, weight_C, reduction='sum', ignore_index=255)
+
+    return loss
+
+
+def right_plainly(student: Tensor, label: Tensor, align_corners: bool = False) -> Tensor:
+    """How many pixels have their label's score largest."""
+    score = resized(student.double(), (label.shape[1], label.shape[2]), align_corners)
+    return (score.argmax(1) == label).sum()
 
 
 def assert_equal(
@@ -326,6 +368,112 @@ class TestValues:
         arguments = (teacher, (2, 2), group_size, None, 1.0)
         assert_equal(in_kernels(*arguments), plainly(*arguments), student, 1e-4, 1e-6)
 
+    @pytest.mark.parametrize('align_corners', [False, True])
+    @pytest.mark.parametrize('is_weighted', [False, True])
+    @pytest.mark.parametrize('sizes', [WHOLE, UNEQUAL, SAME, DOWN, ONE])
+    def test_cross_entropy(self, sizes: Sizes, is_weighted: bool, align_corners: bool) -> None:
+        (student,) = maps(sizes[0], images=2)
+        label = random_labels(sizes[2], images=2)
+        weight = random_class_weights() if is_weighted else None
+        arguments = (label, weight, align_corners)
+        assert_equal(entropy_in_kernels(*arguments), entropy_plainly(*arguments), student)
+        _, correct = triton_divergence.cross_entropy_sums(
+            student, label, weight, 255, align_corners
+        )
+        assert correct.dtype == torch.long
+        assert correct == right_plainly(student, label, align_corners)
+
+    def test_cross_entropy_of_several_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        blocks = {'CHANNELS': 2, 'COLUMNS': 4, 'ROWS': 2, 'PIXEL_COLUMNS': 4, 'PIXEL_ROWS': 1}
+        for name, size in blocks.items():
+            monkeypatch.setattr(triton_divergence, name, size)
+        (student,) = maps((3, 5))
+        label = random_labels((5, 9))
+        assert_equal(entropy_in_kernels(label), entropy_plainly(label), student)
+        _, correct = triton_divergence.cross_entropy_sums(student, label)
+        assert correct == right_plainly(student, label)
+
+    @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+    def test_cross_entropy_of_half_precision(self, dtype: torch.dtype) -> None:
+        student = maps((3, 4))[0].to(dtype)
+        label = random_labels((6, 8))
+        factor = 2.0**10
+        loss = entropy_in_kernels(label)
+        value, gradient = value_and_gradient(lambda x: loss(x) * factor, student)
+        expected, expected_gradient = value_and_gradient(entropy_plainly(label), student.double())
+        assert value.dtype == torch.float32
+        assert gradient.dtype == dtype
+        torch.testing.assert_close(value.double() / factor, expected, rtol=1e-5, atol=0.0)
+        torch.testing.assert_close(gradient, (expected_gradient * factor).to(dtype))
+
+    def test_cross_entropy_of_any_strides(self) -> None:
+        (student,) = maps((3, 4), images=2)
+        label = random_labels((6, 8), images=2)
+        expected = value_and_gradient(entropy_in_kernels(label), student)
+        strided = label.mT.contiguous().mT
+        for change in (
+            lambda x: x.to(memory_format=torch.channels_last),
+            lambda x: torch.stack([x, x + 1], -1)[..., 0],
+        ):
+            found = value_and_gradient(entropy_in_kernels(strided), change(student))
+            assert torch.equal(found[0], expected[0])
+            assert torch.equal(found[1], expected[1])
+
+    def test_the_first_of_the_largest_scores_is_the_class(self) -> None:
+        student = torch.zeros(1, CHANNELS, 2, 2)
+        student[:, 3] = student[:, 1] = 4.0
+        for own in range(CHANNELS):
+            label = torch.full((1, 4, 4), own)
+            label[0, 0, 0] = 255
+            _, correct = triton_divergence.cross_entropy_sums(student, label)
+            assert correct == 15 * (own == 1)
+
+    def test_scores_of_ignored_pixels_may_be_anything(self) -> None:
+        (student,) = maps((3, 3))
+        label = random_labels((3, 3))
+        expected = value_and_gradient(entropy_in_kernels(label), student)
+        for fill in (torch.nan, torch.inf, -1e30):
+            filled = student.masked_fill((label == 255)[:, None], fill)
+            found = value_and_gradient(entropy_in_kernels(label), filled)
+            assert torch.equal(found[0], expected[0])
+            assert torch.equal(found[1], expected[1])
+        value, gradient = value_and_gradient(
+            entropy_in_kernels(torch.full_like(label, 255)), student
+        )
+        assert value == 0.0
+        assert not gradient.any()
+
+    def test_cross_entropy_of_large_scores(self) -> None:
+        # Along the channels more than an exponent holds, on a level of which float32 has few bits.
+        student = maps((2, 3))[0] * 100 + torch.arange(CHANNELS).view(-1, 1, 1) * 100 + 1e4
+        label = random_labels((4, 6))
+        assert_equal(entropy_in_kernels(label), entropy_plainly(label), student, 1e-4)
+
+    @pytest.mark.parametrize('sizes', [SAME, ((2, 2), (2, 2), (1, 1))], ids=['same', 'mixed'])
+    def test_cross_entropy_of_what_is_not_finite(self, sizes: Sizes) -> None:
+        for fill in (torch.inf, torch.nan):
+            (student,) = maps(sizes[0])
+            student[0, 2, 1, 1] = fill
+            label = random_labels(sizes[2]).masked_fill(~random_mask(sizes[2]), 0)
+            value, gradient = value_and_gradient(entropy_in_kernels(label), student)
+            assert not value.isfinite()
+            assert not gradient.isfinite().all()
+
+    def test_labels_that_are_no_classes_are_refused(self) -> None:
+        (student,) = maps((2, 3))
+        for wrong in (CHANNELS, -1):
+            label = random_labels((4, 6))
+            label[0, 2, 2] = wrong
+            with pytest.raises(RuntimeError, match='out of bounds'):
+                entropy_in_kernels(label)(student)
+
+    def test_cross_entropy_without_a_gradient(self) -> None:
+        (student,) = maps((2, 3))
+        label = random_labels((4, 6))
+        loss = entropy_in_kernels(label)(student)
+        torch.testing.assert_close(loss, entropy_plainly(label)(student).float())
+        assert not loss.requires_grad
+
 
 class Launches:
     """Stands in for a kernel and remembers the arguments of its launches."""
@@ -350,6 +498,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launches]:
 POINTERS = {
     torch.uint8: '*u8',
     torch.int32: '*i32',
+    torch.int64: '*i64',
     torch.float32: '*fp32',
 }
 
@@ -399,6 +548,8 @@ class TestOutsideTheInterpreter:
                 kernels.exponentials(student, [to])
                 kernels.exponentials(student, [to], student[..., 0, 0])
             kernels.largest(teacher)
+            label = random_labels(sizes[2], images=2)
+            kernels.cross_entropy(student, label, None, 255, [sizes[0]])
         for of_kernel in launches:
             assert of_kernel.arguments
             for args, options in of_kernel.arguments:
@@ -438,22 +589,34 @@ class TestOutsideTheInterpreter:
 
     def test_kernels_that_are_wrong_are_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
         device = torch.device('cpu')
-        for name in ('pixel_divergence', 'group_divergence'):
+        names = ('pixel_divergence', 'group_divergence', 'cross_entropy_sums')
+        for name in names:
             monkeypatch.setattr(triton_divergence, name, getattr(piecewise, name))
         assert triton_divergence._is_right.__wrapped__(device)
-        monkeypatch.setattr(
-            triton_divergence,
-            'group_divergence',
-            lambda *args, **options: piecewise.group_divergence(*args, **options) * 1.01,
-        )
-        with pytest.warns(UserWarning, match='not close'):
-            assert not triton_divergence._is_right.__wrapped__(device)
+
+        def wrong(name: str) -> Any:
+            def loss(*args: Any, **options: Any) -> Any:
+                found = getattr(piecewise, name)(*args, **options)
+                return (found[0], found[1] + 1) if isinstance(found, tuple) else found * 1.01
+
+            return loss
+
+        for name in names:
+            with monkeypatch.context() as patch:
+                patch.setattr(triton_divergence, name, wrong(name))
+                with pytest.warns(UserWarning, match='not (close|equal)'):
+                    assert not triton_divergence._is_right.__wrapped__(device)
 
     @pytest.mark.parametrize(
         'mode', [torch.no_grad, torch.inference_mode, lambda: torch.autocast('cpu', torch.bfloat16)]
     )
     def test_the_mode_of_the_first_call_does_not_matter(self, mode: Any) -> None:
-        losses = (piecewise.pixel_divergence, piecewise.group_divergence, torch.device('cpu'))
+        losses = (
+            piecewise.pixel_divergence,
+            piecewise.group_divergence,
+            piecewise.cross_entropy_sums,
+            torch.device('cpu'),
+        )
         expected = triton_divergence._try_out(*losses)
         with mode():
             found = triton_divergence._try_out(*losses)
@@ -540,6 +703,33 @@ class TestOnGpu:
         # Gradients and their products; and for pixels two numbers each.
         held = 6 * student.numel() * 4 + 3 * 2 * 512 * 512 * 4
         assert torch.cuda.max_memory_allocated() - before < held < 2 * 64 * 512 * 512 * 4
+
+    @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize('is_weighted', [False, True])
+    def test_cross_entropy_of_pieces(self, is_weighted: bool, dtype: torch.dtype) -> None:
+        student = maps((128, 128), channels=150, device='cuda', images=2)[0].to(dtype)
+        assert triton_divergence.can_take(student)
+        label = random_labels((512, 512), images=2, channels=150).cuda()
+        weight = random_class_weights(150).cuda() if is_weighted else None
+        value, gradient = value_and_gradient(entropy_in_kernels(label, weight), student)
+        expected, expected_gradient = value_and_gradient(
+            lambda x: piecewise.cross_entropy_sums(x, label, weight)[0], student.double()
+        )
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-7)
+        assert gradient.dtype == dtype
+        rtol = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 1e-3}[dtype]
+        atol = 1e-5 * expected_gradient.abs().max().item()
+        torch.testing.assert_close(gradient.double(), expected_gradient, rtol=rtol, atol=atol)
+
+    @pytest.mark.parametrize('align_corners', [False, True])
+    @pytest.mark.parametrize('sizes', [WHOLE, UNEQUAL, SAME, DOWN, ONE])
+    def test_cross_entropy_of_small_and_odd_sizes(self, sizes: Sizes, align_corners: bool) -> None:
+        (student,) = maps(sizes[0], device='cuda', images=2)
+        label = random_labels(sizes[2], images=2).cuda()
+        arguments = (label, random_class_weights().cuda(), align_corners)
+        assert_equal(entropy_in_kernels(*arguments), entropy_plainly(*arguments), student)
+        _, correct = triton_divergence.cross_entropy_sums(student, label, None, 255, align_corners)
+        assert correct == right_plainly(student, label, align_corners)
 
     @pytest.mark.skipif(torch.cuda.device_count() < 2, reason='there are not two GPUs')
     def test_on_another_than_the_current_gpu(self) -> None:

@@ -1,0 +1,83 @@
+"""Cross-entropy and accuracy of interpolated scores, by the backends of `divergence`.
+
+Shapes: N images, C channels, h x w the scores' own size, H x W that of the labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mmseg_kd.losses.kernels.divergence import OnceDifferentiable, Size
+from mmseg_kd.losses.kernels.interpolation import full_precision
+
+
+class Backend(Protocol):
+    """The operations at the size of the labels, of which no whole map is held."""
+
+    def cross_entropy(
+        self,
+        score_NChw: Tensor,
+        label_NHW: Tensor,
+        class_weight_C: Tensor | None,
+        ignore_index: int,
+        to: Sequence[Size],
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The pixels' cross-entropy, added up in float64; how many have their label's score
+        largest; and the gradient of the former, brought back to maps of the sizes `to`.
+        """
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The sum of the pixels' cross-entropy, and how many pixels are classified as labelled."""
+
+    @staticmethod
+    @full_precision()
+    def forward(
+        ctx: Any,
+        score_NChw: Tensor,
+        label_NHW: Tensor,
+        backend: Backend,
+        class_weight_C: Tensor | None,
+        ignore_index: int,
+    ) -> tuple[Tensor, Tensor]:
+        n, _, h, w = score_NChw.shape
+        assert len(label_NHW) == n
+        to = [(h, w)] if ctx.needs_input_grad[0] else []
+        total, correct, gradients = backend.cross_entropy(
+            score_NChw, label_NHW, class_weight_C, ignore_index, to
+        )
+        ctx.save_for_backward(*gradients, score_NChw)
+        ctx.mark_non_differentiable(correct)
+        return total.to(_dtype(score_NChw)), correct
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        gradient_NChw, score_NChw = ctx.saved_tensors
+        # In float32 until the factor of a gradient scaler is in: float16 loses small numbers.
+        gradient_NChw = (gradient_NChw * grad).to(score_NChw.dtype)
+        return OnceDifferentiable.apply(gradient_NChw, score_NChw), *[None] * 4
+
+
+def _dtype(score_NChw: Tensor) -> torch.dtype:
+    return torch.promote_types(score_NChw.dtype, torch.float32)
+
+
+def cross_entropy(
+    score_NChw: Tensor,
+    label_NHW: Tensor,
+    backend: Backend,
+    *,
+    class_weight_C: Tensor | None,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor]:
+    """What `losses.cross_entropy.cross_entropy_sums` returns, by a backend for the labels' size."""
+    if class_weight_C is not None:
+        class_weight_C = class_weight_C.to(score_NChw.device, _dtype(score_NChw))
+    total, correct = _CrossEntropy.apply(
+        score_NChw, label_NHW, backend, class_weight_C, ignore_index
+    )
+    return total, correct
