@@ -58,6 +58,7 @@ class Forked:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         module, *arguments = command
+        log.write_bytes(b'')
         read, write = os.pipe()
         self.stdin = os.fdopen(write, 'wb')
 

@@ -24,9 +24,9 @@ class StoppedError(Exception):
 def start(
     command: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> subprocess.Popen[bytes]:
-    """Start a module of this room as a process."""
+    """Start a module of this room as a process; a log from before is written over."""
     module, *arguments = command
-    with log.open('ab') as file:
+    with log.open('wb') as file:
         return subprocess.Popen(
             [sys.executable, '-m', f'mmseg_kd.comparison.{module}', *arguments],
             env={**os.environ, **environment},

@@ -14,6 +14,7 @@ from mmseg_kd.runs.comparison import METRIC, is_comparison, read_comparison
 from mmseg_kd.runs.results import HEAD, Results, cells, collect
 from mmseg_kd.runs.results_figures import mean_curve
 from mmseg_kd.runs.statistics import Estimate
+from mmseg_kd.runs.work_dir import split_title
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Compared:
     """A comparison.
 
     Attributes:
-        name: Of its folder.
+        name: Its title, or that of its folder.
         seed: Whose networks the other sections show.
         results: Of all seeds.
         colours: The page's class of each method's colour.
@@ -121,8 +122,10 @@ def read_compared(names: Sequence[str], runs: Sequence[Run]) -> list[Compared]:
     """
     found = []
     of_runs = colours_of(runs)
-    for name in filter(is_comparison, names):
-        comparison = read_comparison(name)
+    for title, folder in map(split_title, names):
+        if not is_comparison(folder):
+            continue
+        comparison = read_comparison(folder)
         all_runs = comparison.runs()
         colours = {
             method: of_runs.get(method, f'c{index % COLOURS}')
@@ -130,6 +133,6 @@ def read_compared(names: Sequence[str], runs: Sequence[Run]) -> list[Compared]:
         }
         waiting = sum(run.metrics() is None for run in all_runs)
         results = collect(comparison)
-        title = Path(name).resolve().name
-        found.append(Compared(title, comparison.seeds[0], results, colours, len(all_runs), waiting))
+        name = title or Path(folder).resolve().name
+        found.append(Compared(name, comparison.seeds[0], results, colours, len(all_runs), waiting))
     return found

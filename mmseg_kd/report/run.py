@@ -98,7 +98,8 @@ def read_runs(names: Sequence[str]) -> list[Run]:
     runs = []
     for name in names:
         with problems:
-            runs += read_comparison_runs(name) if is_comparison(name) else [read_run(name)]
+            folder = split_title(name)[1]
+            runs += read_comparison_runs(folder) if is_comparison(folder) else [read_run(name)]
     problems.raise_if_any()
     return with_teachers(runs)
 

@@ -1,8 +1,8 @@
 """The folder of a comparison: which runs it has, and how far each of them is.
 
 Beside `comparison.json`, which `mmseg-kd compare` writes, each method has a folder with its config,
-METHOD/config.py, and each run a work dir of its own in it, METHOD/seedN, with its log as a whole
-(`run.log`) and its test (`test`).
+METHOD/config.py, and each run a work dir of its own in it, METHOD/seedN, with the
+output of its last start (`run.log`) and its test (`test`).
 """
 
 from __future__ import annotations

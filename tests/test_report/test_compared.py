@@ -40,7 +40,7 @@ def test_its_runs(compared: tuple[str, Path, str]) -> None:
 def test_the_page(compared: tuple[str, Path, str], tmp_path: Path) -> None:
     _, work, _ = compared
     out = tmp_path / 'page.html'
-    assert main([str(work), '--out', str(out), '--pictures', '1']) == 0
+    assert main([f'Plan A={work}', '--out', str(out), '--pictures', '1']) == 0
     page = out.read_text(encoding='utf-8')
     found = SECTION.search(page)
     assert found is not None
@@ -54,7 +54,7 @@ def test_the_page(compared: tuple[str, Path, str], tmp_path: Path) -> None:
     assert section.count('class="band ') == 4
     assert section.count('class="x-name" aria-hidden="true">minute<') == 1
     assert '2 of 7 runs have no result yet.' in section
-    assert 'those of seed 0 alone' in page
+    assert 'The networks of Plan A are those of seed 0 alone' in page
     # What the page measures of the network of a seed is what the comparison tested.
     iou = [row.values[0] for row in results.rows]
     summary = page.partition('<section id="configuration"')[0]
