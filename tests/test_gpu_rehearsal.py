@@ -41,7 +41,7 @@ def names() -> list[str]:
     text = subprocess.run(
         [sys.executable, str(COMMAND), '--help'], capture_output=True, text=True, check=True
     ).stdout
-    listed = text.partition('--only PART [PART ...]')[2].partition('--rehearse')[0]
+    listed = text.rpartition('PART ...]')[2].rpartition('--rehearse')[0]
     return [name.strip() for name in ' '.join(listed.split()).split(',')]
 
 

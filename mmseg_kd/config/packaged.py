@@ -61,10 +61,8 @@ def take_over_bases() -> None:
         if name.startswith(SHIPPED):
             # Without a scope of its own: what it names is registered with mmseg's.
             return str(packaged_path(name)), None
-        if '::' in name:
-            # Wherever it is named.
-            return of_package(name, '')
-        path: tuple[str, str | None] = own(name, filename)
+        # What is in a package lies there wherever it is named.
+        path: tuple[str, str | None] = of_package(name, '') if '::' in name else own(name, filename)
         return path
 
     Config._get_cfg_path = staticmethod(get_cfg_path)
