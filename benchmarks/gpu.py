@@ -31,7 +31,9 @@ from typing import Any
 from gpu_parts.part import ROOT, Part
 
 # A part is not begun with less time than this.
-LEAST_SECONDS = 20
+LEAST_SECONDS = 40
+# What a process may need beside, to import all it works with from a disk that is cold, and to end.
+MARGIN_SECONDS = 45
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,10 @@ class Entry:
 PARTS = (
     Entry('kernels', 110, 'the kernels of the losses against float64 on the CPU'),
     Entry('training', 140, "training steps against a CPU's, and a teacher's options"),
-    Entry('runs', 100, 'runs that are killed, stopped, launched and exported'),
+    Entry('runs', 110, 'runs that are killed, stopped, launched and exported'),
     Entry('losses', 90, 'time and memory of the losses'),
-    Entry('steps', 110, 'time and memory of a whole step'),
-    Entry('teachers', 60, 'the options of a teacher, one by one'),
+    Entry('steps', 150, 'time and memory of a whole step'),
+    Entry('teachers', 110, 'the options of a teacher, one by one'),
     Entry('evaluation', 60, 'images a second of an evaluation'),
     Entry('loading', 60, 'the loader against the step, and the start-up'),
     Entry('study', 600, 'methods on CamVid, as long as the minutes last'),
@@ -117,22 +119,26 @@ def machine() -> dict[str, Any]:
 
 def run_part(name: str, args: argparse.Namespace) -> None:
     """In the process of a part."""
+    # First, as that is none of its work.
+    module = importlib.import_module(f'gpu_parts.{name}')
     with tempfile.TemporaryDirectory() as scratch:
         part = Part(
             name=name,
             rehearse=args.rehearse,
             out=args.out,
             scratch=Path(scratch),
-            ends=time.monotonic() + args.seconds,
+            ends=min(time.monotonic() + args.seconds, args.latest),
             records=args.records,
         )
-        importlib.import_module(f'gpu_parts.{name}').run(part)
+        module.run(part)
 
 
-def start_part(entry: Entry, seconds: float, args: argparse.Namespace, records: Path) -> str:
-    """Run a part in a process of its own; how it ended."""
+def start_part(entry: Entry, latest: float, args: argparse.Namespace, records: Path) -> str:
+    """Run a part in a process of its own, until `latest` of the monotonic clock; how it ended."""
+    seconds = min(entry.seconds + MARGIN_SECONDS, latest - time.monotonic())
     command = [sys.executable, '-u', __file__, '--out', str(args.out), '--part', entry.name]
-    command += ['--seconds', str(seconds), '--records', str(records)]
+    command += ['--seconds', str(entry.seconds), '--latest', str(latest)]
+    command += ['--records', str(records)]
     environment = {**os.environ, 'PYTHONPATH': _python_path(), 'PYTHONUNBUFFERED': '1'}
     if args.rehearse:
         command.append('--rehearse')
@@ -172,9 +178,10 @@ def main() -> int:
     parser.add_argument('--minutes', type=float, default=9, help='for all parts; default: 9')
     parser.add_argument('--only', nargs='+', choices=names, metavar='PART', help=', '.join(names))
     parser.add_argument('--rehearse', action='store_true', help='on the CPU, at tiny sizes')
-    for hidden in ('--part', '--seconds', '--records'):
-        kind = {'--part': str, '--seconds': float, '--records': Path}[hidden]
-        parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
+    # What the process of a part is told.
+    hidden = {'--part': str, '--seconds': float, '--latest': float, '--records': Path}
+    for name, kind in hidden.items():
+        parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.out = args.out.resolve()
     if args.part:
@@ -196,14 +203,13 @@ def run_all(args: argparse.Namespace) -> int:
     for entry in PARTS:
         if args.only and entry.name not in args.only:
             continue
-        left = ends - time.monotonic()
-        if left < LEAST_SECONDS:
+        if ends - time.monotonic() < LEAST_SECONDS:
             print(f'{entry.name}: no time left', flush=True)
             continue
         with tempfile.TemporaryDirectory() as folder:
             records = Path(folder, 'records.jsonl')
             begun = time.monotonic()
-            status = start_part(entry, min(entry.seconds, left), args, records)
+            status = start_part(entry, ends, args, records)
             lines = records.read_text(encoding='utf-8').splitlines() if records.exists() else []
         part = dict(status=status, seconds=round(time.monotonic() - begun, 1))
         part['records'] = [json.loads(line) for line in lines]
