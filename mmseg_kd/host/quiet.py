@@ -67,9 +67,23 @@ def name_distribution() -> None:
     mmengine looks for `mmsegmentation`, does not find the maintained `onedl-mmsegmentation`,
     and then fails on `mmseg::` bases or installs another mmseg by itself.
     """
+    known = config_utils.MODULE2PACKAGE.get('mmseg')
+    # The usual ones first: all others means reading the file lists of all that is installed.
+    for name in (known, 'onedl-mmsegmentation'):
+        if name is not None and _is_installed(name):
+            config_utils.MODULE2PACKAGE['mmseg'] = name
+            return
     names = importlib.metadata.packages_distributions().get('mmseg', [])
-    if names and config_utils.MODULE2PACKAGE.get('mmseg') not in names:
+    if names:
         config_utils.MODULE2PACKAGE['mmseg'] = names[0]
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def import_quietly(*modules: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import subprocess
 import sys
@@ -46,22 +47,28 @@ def test_unknown_mmseg_config_has_the_nearest_names() -> None:
         config_path('mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x51.py')
 
 
-def test_distribution_is_the_installed_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = {'mmseg': ['their-mmseg']}
-    monkeypatch.setattr('importlib.metadata.packages_distributions', lambda: installed)
-    monkeypatch.setitem(config_utils.MODULE2PACKAGE, 'mmseg', 'mmsegmentation')
-    name_distribution()
-    assert config_utils.MODULE2PACKAGE['mmseg'] == 'their-mmseg'
-
-
-@pytest.mark.parametrize('installed', [{}, {'mmseg': ['other', 'mmsegmentation']}])
-def test_distribution_stays(
-    installed: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ('installed', 'found'),
+    [
+        (['onedl-mmsegmentation'], 'onedl-mmsegmentation'),
+        (['mmsegmentation', 'onedl-mmsegmentation'], 'mmsegmentation'),
+        (['their-mmseg'], 'their-mmseg'),
+        ([], 'mmsegmentation'),
+    ],
+)
+def test_distribution_is_the_installed_one(
+    installed: list[str], found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('importlib.metadata.packages_distributions', lambda: installed)
+    def distribution(name: str) -> None:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+
+    packages = {'mmseg': installed} if installed else {}
+    monkeypatch.setattr('importlib.metadata.distribution', distribution)
+    monkeypatch.setattr('importlib.metadata.packages_distributions', lambda: packages)
     monkeypatch.setitem(config_utils.MODULE2PACKAGE, 'mmseg', 'mmsegmentation')
     name_distribution()
-    assert config_utils.MODULE2PACKAGE['mmseg'] == 'mmsegmentation'
+    assert config_utils.MODULE2PACKAGE['mmseg'] == found
 
 
 def test_only_known_lines_of_an_import_are_dropped(
