@@ -59,12 +59,21 @@ def needs_shared(relative: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(autouse=True)
 def quiet_mmseg() -> Iterator[None]:
-    """Names in model dicts are mmseg's, its log keeps to warnings, its hubs are the test's own."""
-    hubs, MessageHub._instance_dict = MessageHub._instance_dict, OrderedDict()
+    """Names in model dicts are mmseg's, its log keeps to warnings, hubs and loggers are the test's.
+
+    A run is called by the second it begins in: one of the same second would get the log of another.
+    """
+    before = {kind: kind._instance_dict for kind in (MessageHub, MMLogger)}
+    for kind in before:
+        kind._instance_dict = OrderedDict()
     init_default_scope('mmseg')
     MMLogger.get_current_instance().setLevel(logging.WARNING)
     yield
-    MessageHub._instance_dict = hubs
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            handler.close()
+    for kind, instances in before.items():
+        kind._instance_dict = instances
 
 
 @pytest.fixture
