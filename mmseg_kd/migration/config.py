@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmseg_kd.checks import is_number
 from mmseg_kd.config.text import Name, resolve, write
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.migration.data import Data
@@ -43,6 +44,9 @@ _USUAL_VARIABLES = {
     'train_pipeline',
     'val_pipeline',
 }
+
+# A number under a name no longer than this is the config's own: no key that mmcv reads is as short.
+_LONGEST_NAME = 2
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,8 @@ def _report_rest(config: Section, old: OldConfig) -> None:
             continue
         if isinstance(value, Mapping) and 'backbone' in value:
             config.note('dropped: a network that is neither student nor teacher', key)
+        elif len(key) <= _LONGEST_NAME and is_number(value):
+            config.note('dropped: a number that nothing uses', key)
         elif old.computes_names:
             config.note('dropped: known to nobody, if it is not one of the names computed', key)
         else:

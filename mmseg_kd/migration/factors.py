@@ -12,6 +12,9 @@ _MODES = ('linear', 'exp', 'jump')
 # Iterations in which the older spelling, `earlystop_config`, went down to 0.
 _STOPPING = 10000
 
+# `edt_config`: the weight is a hundredth after so many iterations, whatever the training's length.
+_FADING = 160000
+
 
 def convert_factors(config: Section, alpha: float) -> list[dict[str, Any]]:
     """The schedules that give what the old loss multiplied itself with.
@@ -22,6 +25,8 @@ def convert_factors(config: Section, alpha: float) -> list[dict[str, Any]]:
         config: The old `loss_config`.
         alpha: The weight, which the old exponential modes are powers of.
     """
+    if config.take('edt_config'):
+        return _fading(config)
     _read_numbers(config)
     schedules = []
     last_of_warmup = 0
@@ -42,11 +47,25 @@ def convert_factors(config: Section, alpha: float) -> list[dict[str, Any]]:
     return [dict(type='CountedFromOne', schedule=schedule) for schedule in schedules]
 
 
+def _fading(config: Section) -> list[dict[str, Any]]:
+    """The older spelling of an exponential decay, which the other factors did not count beside."""
+    for key in ('warmup_config', 'earlystop_config', 'earlydecay_config'):
+        config.drop(key, 'edt_config made it void', unless=[None, False, 0])
+    # Twice as far down in twice the time is the same curve; it must not end with the training.
+    fading = dict(type='ExponentialDecay', begin=0, end=2 * _FADING, floor=1e-4)
+    return [dict(type='CountedFromOne', schedule=fading)]
+
+
 def _read_numbers(config: Section) -> None:
     """The older spelling: numbers for `warmup_config` and `earlystop_config`."""
     warmup = config.peek('warmup_config')
     if is_number(warmup) and warmup:
         config.values['warmup_config'] = dict(mode='linear', warmup_iters=warmup)
+        config.note(
+            'read as in its last version, up in a line; before, the term was off until then: '
+            f"dict(type='CountedFromOne', schedule=dict(type='Jump', begin={warmup}))",
+            'warmup_config',
+        )
     stop = config.take('earlystop_config')
     if not stop:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from mmseg_kd.config.text import Name
@@ -145,6 +146,25 @@ def convert_hooks(config: Section, save_best: str | None) -> dict[str, Any]:
     return dict(default_hooks=hooks, visualizer=visualizer)
 
 
+def _drop_resuming(config: Section) -> None:
+    """Leave `resume_from` out; it is listed unless it is a checkpoint of the training itself.
+
+    Such a one need not be there: the old training began at the start without it.
+    """
+    file, work_dir = config.take('resume_from'), config.peek('work_dir')
+    if file is None:
+        return
+    if work_dir and PurePosixPath(work_dir) in PurePosixPath(file).parents:
+        config.note(
+            'dropped: the training starts anew; with --resume the new one is gone on with',
+            'resume_from',
+        )
+    else:
+        config.problem(
+            'a training of SegDistill cannot be gone on with; it starts anew', 'resume_from'
+        )
+
+
 def _backend(hook: Section) -> list[dict[str, Any]]:
     kind = hook.take('type')
     for key in ('by_epoch', 'interval', 'ignore_last', 'reset_flag'):
@@ -184,10 +204,7 @@ def convert_surroundings(config: Section) -> dict[str, Any]:
         load_from=None,
         resume=False,
     )
-    if config.take('resume_from') is not None:
-        config.problem(
-            'a training of SegDistill cannot be gone on with; it starts anew', 'resume_from'
-        )
+    _drop_resuming(config)
     seed, exact = config.take('seed'), config.take('deterministic', False)
     if seed is not None or exact:
         made['randomness'] = dict(seed=seed, deterministic=bool(exact))

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import ConfigDict
 
+from mmseg_kd.checks import is_number
 from mmseg_kd.errors import nearest
 from mmseg_kd.migration.factors import convert_factors
 from mmseg_kd.migration.networks import Network
@@ -34,6 +35,7 @@ _SOFTMAX_LOSSES: dict[str, dict[str, Any]] = {
     'KLDLoss': {},
     'PDLoss': dict(resize_config=_BILINEAR, transform_config=dict(loss_type='pixel')),
     'CDLoss': dict(resize_config=_BILINEAR, transform_config=_channel(1)),
+    'MTLoss': {},
     'CGDLoss': _CGD,
     'CGDLossWS': dict(
         **_CGD,
@@ -44,6 +46,12 @@ _SOFTMAX_LOSSES: dict[str, dict[str, Any]] = {
 
 # These take no settings and are called the same.
 _FEATURE_LOSSES = ('ATLoss', 'IFVDLoss')
+
+# Their older spelling, without the divergence of the pixels, as in its last version.
+_OLDER_FEATURE_LOSSES: dict[str, dict[str, Any]] = {
+    'AT': dict(type='ATLoss', attention_weight=0.1),
+    'IFVD': dict(type='IFVDLoss', variation_weight=100),
+}
 
 _LEFT_OUT = 'the term is left out'
 
@@ -106,7 +114,7 @@ def _convert_term(
         if loss is None or layer is None or teacher_layer is None:
             continue
         term = {'student_layer': layer, 'teacher_layer': teacher_layer, **copy.deepcopy(loss)}
-        if term['loss']['type'] == 'IFVDLoss':
+        if term['loss']['type'] == 'IFVDLoss' and 'num_classes' not in term['loss']:
             term['loss'] |= _classes_of(teacher_layer, teachers[index])
         terms.append(term if len(teachers) == 1 else {**term, 'teacher': index})
     return terms
@@ -180,12 +188,21 @@ def _convert_loss(entry: Section) -> dict[str, Any] | None:
     term: dict[str, Any] | None = None
     if name in _FEATURE_LOSSES:
         term = dict(loss=dict(type=name))
+    elif name in _OLDER_FEATURE_LOSSES:
+        term = dict(loss=_older_feature_loss(config, name))
+        entry.note(
+            'read as in its last version; before, its weight was another and maps of unlike sizes '
+            'were not resized',
+            'loss_name',
+        )
     elif name in _SOFTMAX_LOSSES:
         preset = _SOFTMAX_LOSSES[name]
         config.values = {**preset, **config.values}
+        if name == 'MTLoss':
+            _read_turns(config)
         term = _softmax_loss(config)
     else:
-        known = (*_SOFTMAX_LOSSES, *_FEATURE_LOSSES)
+        known = (*_SOFTMAX_LOSSES, *_FEATURE_LOSSES, *_OLDER_FEATURE_LOSSES)
         entry.problem(
             f'there is no loss {name!r} here ({nearest(str(name), known)}); {_LEFT_OUT}',
             'loss_name',
@@ -193,6 +210,35 @@ def _convert_loss(entry: Section) -> dict[str, Any] | None:
         config.rest()
     config.close()
     return term
+
+
+def _older_feature_loss(config: Section, name: str) -> dict[str, Any]:
+    """`AT` or `IFVD`, whose student's map was resized to the teacher's."""
+    loss = dict(_OLDER_FEATURE_LOSSES[name], kl_weight=0, resolution='teacher')
+    if name == 'IFVD':
+        loss['num_classes'] = config.number('classes', 150)
+        # It took settings of any name and did without them.
+        for key in list(config.rest()):
+            config.note('dropped: it had no effect', key)
+    return loss
+
+
+def _read_turns(config: Section) -> None:
+    """`MTLoss`: off before `latestart_config` and behind `earlystop_config`, at once."""
+    start, stop = (config.number(f'{key}_config', 0) for key in ('latestart', 'earlystop'))
+    config.values.pop('earlystop_config', None)
+    if start:
+        config.values['warmup_config'] = dict(mode='jump', warmup_iters=start)
+    if stop:
+        config.values['earlydecay_config'] = dict(
+            mode='jump', earlydecay_start=stop, earlydecay_end=stop + 1
+        )
+    if config.take('rot_config'):
+        config.problem(
+            'the teachers took turns in their order, which no schedule does; see whether '
+            'RandomTurn will do, which draws one for each iteration',
+            'rot_config',
+        )
 
 
 def _loss_config(entry: Section) -> Section:
@@ -220,11 +266,12 @@ def _softmax_loss(config: Section) -> dict[str, Any] | None:
     if kind == 'CGDLoss':
         settings = dict(group_size=group_size, **settings)
         if interval is not None:
-            config.note(
-                'the channels were shuffled in the iterations that the interval divides and in '
-                'no other; now the order that is drawn there stays until the next is drawn',
-                'shuffle_config',
-            )
+            if interval != 1:
+                config.note(
+                    'the channels were shuffled in the iterations that the interval divides and '
+                    'in no other; now the order that is drawn there stays until the next is drawn',
+                    'shuffle_config',
+                )
             settings['shuffle_interval'] = interval
     elif interval is not None:
         config.note(f'dropped: the order of the channels does not change {kind}', 'shuffle_config')
@@ -262,9 +309,8 @@ def _drop_older_settings(config: Section) -> None:
     )
     # How tokens became maps, which is found out now.
     config.take('reshape_config')
-    for key in ('mask_config', 'edt_config'):
-        if config.take(key):
-            config.problem('nothing here does the same', key)
+    if config.take('mask_config'):
+        config.problem('nothing here does the same', 'mask_config')
 
 
 def _convert_resizing(config: Section) -> bool:
@@ -282,10 +328,11 @@ def _convert_resizing(config: Section) -> bool:
 
 
 def _shuffle_interval(config: Section) -> int | None:
-    if config.peek('shuffle_config') is True:
-        # The older spelling: in every iteration.
+    older = config.peek('shuffle_config')
+    if older is True or is_number(older):
+        # The older spelling: in every iteration, whatever the number.
         config.take('shuffle_config')
-        return 1
+        return 1 if older else None
     shuffling = config.section('shuffle_config')
     if shuffling is None:
         return None

@@ -374,6 +374,17 @@ def test_a_network_that_nothing_uses_is_told_of(tmp_path: Path) -> None:
     assert any(note.text.startswith('spare: dropped: a network') for note in converted.report.notes)
 
 
+def test_numbers_that_nothing_uses_are_told_of(tmp_path: Path) -> None:
+    converted, cfg = convert(write_old(tmp_path, f'{B3_B0}\nc = 15\nes = 0\nlrs = 1\n'))
+    assert [note.text for note in converted.report.notes if 'nothing uses' in note.text] == [
+        'c: dropped: a number that nothing uses',
+        'es: dropped: a number that nothing uses',
+    ]
+    (line,) = problems(converted)
+    assert line.endswith('lrs: unknown key, left out')
+    assert 'c' not in cfg
+
+
 def test_terms_and_teachers_in_pairs(tmp_path: Path) -> None:
     first, second = term('CGDLoss', PRED), term('CDLoss', PRED)
     second = second.replace(f"'teacher_layer': {PRED!r}", "'teacher_layer': 'decode_head.conv_seg'")
@@ -403,7 +414,7 @@ def test_lines_of_what_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     data = ADE20K.replace("dict(type='PhotoMetricDistortion')", "dict(type='Distortion', x=1)")
     schedule = ADAMW.replace("policy='poly'", "policy='wavy'") + 'my_own_key = 3\n'
-    path = write_old(tmp_path, text, data, schedule, more='unused_name = 1\nused = 2\nx = used')
+    path = write_old(tmp_path, text, data, schedule, more='unused_name = 1\nused = 2\nextra = used')
     converted, cfg = convert(path.relative_to(tmp_path))
     top, base = Path('local_configs/old.py'), Path('_base_')
     expected = {
@@ -417,7 +428,7 @@ def test_lines_of_what_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         f'{top}:{line_of(top, "CGDLos")}': 'model.distillation[1].loss_name',
         f'{top}:{line_of(top, "mode=1")}': 'model.mode',
         f'{top}:{line_of(top, "unused_name")}': 'unused_name',
-        f'{top}:{line_of(top, "x = used")}': 'x',
+        f'{top}:{line_of(top, "extra = used")}': 'extra',
     }
     assert dict(line.split(': ')[:2] for line in problems(converted)) == expected
     # The rest is converted all the same, but no term in part.

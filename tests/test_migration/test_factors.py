@@ -120,6 +120,27 @@ def test_numbers_of_the_older_spelling() -> None:
     (note,) = notes(one)
     assert 'down to 0 in 10000 iterations' in note
     assert "schedule=dict(type='Jump', end=96001)" in note
+    one = section(dict(warmup_config=1000), 'loss_config')
+    convert_factors(one, ALPHA)
+    (note,) = notes(one)
+    assert 'before, the term was off until then' in note
+    assert "schedule=dict(type='Jump', begin=1000)" in note
+
+
+def test_a_decay_over_the_whole_training() -> None:
+    """Down to a hundredth in iteration 160000 of the old counter, and on from there."""
+    old = dict(edt_config=True, warmup_config=2000, earlystop_config=140000)
+    one = section(old, 'loss_config')
+    schedules = convert_factors(one, ALPHA)
+    one.close()
+    for counter in (1, 1000, 80000, 150000, 160000, 200000):
+        expected = ALPHA * 0.01 ** (counter / 160000)
+        assert weight_at(schedules, counter - 1) == pytest.approx(expected, rel=1e-12)
+    assert problems(one) == []
+    assert notes(one) == [
+        'loss_config.earlystop_config: dropped: edt_config made it void',
+        'loss_config.warmup_config: dropped: edt_config made it void',
+    ]
 
 
 @pytest.mark.parametrize('nothing', [0, False, None])

@@ -216,3 +216,14 @@ def test_resuming_is_listed() -> None:
     assert made['load_from'] is None
     (line,) = problems(one)
     assert line.startswith('resume_from: a training of SegDistill cannot be gone on with')
+
+
+@pytest.mark.parametrize('work_dir', ['work/b3', './work/b3/'])
+def test_resuming_the_training_itself_is_told(work_dir: str) -> None:
+    old = dict(work_dir=work_dir, resume_from='work/b3/latest.pth')
+    made, one = call(convert_surroundings, old)
+    assert problems(one) == []
+    assert notes(one) == [
+        'resume_from: dropped: the training starts anew; with --resume the new one is gone on with'
+    ]
+    assert made['resume'] is False

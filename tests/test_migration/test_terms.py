@@ -172,7 +172,6 @@ def test_shuffling_that_changes_nothing_is_dropped(transform: dict[str, Any]) ->
         (dict(beta=2), 'beta: unknown key, left out'),
         (dict(alpha='3'), "alpha: expected a number, got '3'"),
         (dict(mask_config=['Bg']), 'mask_config: nothing here does the same'),
-        (dict(edt_config=True), 'edt_config: nothing here does the same'),
         (
             dict(warmup_config=dict(mode='wavy', warmup_iters=3)),
             "warmup_config.mode: expected one of ('linear', 'exp', 'jump'), got 'wavy'",
@@ -298,6 +297,7 @@ def test_the_older_spelling() -> None:
     assert [note.split(': ')[0].rpartition('.')[2] for note in told] == [
         'earlystop_config',
         'shift_config',
+        'warmup_config',
     ]
 
 
@@ -312,10 +312,75 @@ def test_a_tuple_of_settings() -> None:
     assert 'model.distillation[0].loss_config[0].beta: unknown key, left out' in listed
 
 
-def test_shuffling_in_the_older_spelling() -> None:
-    (term,), listed, _ = convert(entry('KLDLoss', older(shuffle_config=True)))
-    assert listed == []
+@pytest.mark.parametrize('shuffle', [True, 1, 1000])
+def test_shuffling_in_the_older_spelling(shuffle: Any) -> None:
+    (term,), listed, told = convert(entry('KLDLoss', older(shuffle_config=shuffle)))
+    assert (listed, told) == ([], [])
     assert term['loss']['shuffle_interval'] == 1
+
+
+def test_no_shuffling_in_the_older_spelling() -> None:
+    (term,), listed, told = convert(entry('KLDLoss', older(shuffle_config=0)))
+    assert (listed, told) == ([], [])
+    assert 'shuffle_interval' not in term['loss']
+
+
+def test_feature_losses_of_the_older_spelling() -> None:
+    terms, listed, told = convert(
+        entry('AT'), entry('IFVD', dict(weight=3)), entry('IFVD', dict(classes=19))
+    )
+    assert listed == []
+    assert all('weight' not in one for one in terms)
+    variation = dict(type='IFVDLoss', variation_weight=100, kl_weight=0, resolution='teacher')
+    assert [one['loss'] for one in terms] == [
+        dict(type='ATLoss', attention_weight=0.1, kl_weight=0, resolution='teacher'),
+        dict(variation, num_classes=150),
+        dict(variation, num_classes=19),
+    ]
+    assert 'model.distillation[1].loss_config.weight: dropped: it had no effect' in told
+    assert told[0].startswith('model.distillation[0].loss_name: read as in its last version')
+
+
+def test_the_older_attention_transfer() -> None:
+    """A tenth of the squared difference of the means, at the teacher's size."""
+    (spec,) = parse(convert(entry('AT'))[0])
+    student, teacher = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 8, 8)
+    ours = torch.nn.functional.interpolate(student, (8, 8), mode='bilinear').mean(1)
+    expected = 0.1 * (ours - teacher.mean(1)).square().mean()
+    label = torch.zeros(2, 8, 8, dtype=torch.long)
+    torch.testing.assert_close(spec.loss(student, teacher, label), expected)
+
+
+def test_the_older_class_variation() -> None:
+    """A hundred times the squared difference, in which pixels without a class count as equal."""
+    (spec,) = parse(convert(entry('IFVD'))[0])
+    student, teacher = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4)
+    label = torch.tensor([0, 1, 255, 200]).repeat(1, 4, 1)
+    similarities = []
+    for x in (student, teacher):
+        centre = x.clone()
+        for column in (0, 1):
+            centre[..., column] = x[..., column].mean(-1, keepdim=True)
+        similarities.append(torch.nn.functional.cosine_similarity(x, centre))
+    expected = 100 * (similarities[0] - similarities[1]).square().mean()
+    torch.testing.assert_close(spec.loss(student, teacher, label), expected)
+
+
+def test_losses_of_several_teachers() -> None:
+    """They were off before one iteration and behind another, at once."""
+    config = older(latestart_config=20, earlystop_config=120)
+    turns = dict(config, rot_config=[1, 1000])
+    terms, listed, _ = convert(
+        entry('MTLoss', config), entry('MTLoss', turns), teachers=(PLAIN, PLAIN)
+    )
+    (term,) = terms
+    assert term['teacher'] == 0
+    assert term['loss'] == dict(type='CGDLoss', group_size=10, tau=2)
+    (spec,) = parse(terms, 2)
+    # The old counter is one ahead.
+    assert [spec.weight_at(n) for n in (0, 18, 19, 119, 120)] == [0, 0, 3, 3, 0]
+    (line,) = listed
+    assert line.startswith('model.distillation[1].loss_config.rot_config: the teachers took turns')
 
 
 @pytest.mark.parametrize(
