@@ -45,6 +45,10 @@ settings.register_profile(
 # The one that the command line names is loaded after this one.
 settings.load_profile('suite')
 
+# Where the first backward pass of a process comes after its first torch.compile, PyTorch starts
+# threads of its own for it, and no process that is forked then, as tests fork trainings, has one.
+torch.ones(1, requires_grad=True).sum().backward()
+
 
 def needs_shared(relative: str) -> pytest.MarkDecorator:
     """Skip a test where `relative` is not in the folder ../shared.
