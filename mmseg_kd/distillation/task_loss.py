@@ -166,8 +166,9 @@ def _can_be_fused(head: Any) -> bool:
 
 
 def _losses_of(head: Any) -> Sequence[Any]:
-    losses = head.loss_decode
-    return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
+    # KNet's iterative head has none: what it is made of does the losses.
+    losses = getattr(head, 'loss_decode', ())
+    return list(losses) if isinstance(losses, (nn.ModuleList, tuple)) else [losses]
 
 
 def _loss_by_feat(

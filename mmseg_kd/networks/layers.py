@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +41,7 @@ class Pass:
     Attributes:
         image_size: Its height and width.
         outputs: Of the layers that can be tapped, in the order of `named_modules()`.
-        handed_on: What the backbone and the neck hand on, by 'backbone' and 'neck'.
+        handed_on: The maps that the backbone and the neck hand on, by 'backbone' and 'neck'.
     """
 
     image_size: tuple[int, int]
@@ -65,8 +65,7 @@ def run_once(network: nn.Module) -> Pass:
 
     def keep_part(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            several = isinstance(output, (list, tuple))
-            handed_on[name] = tuple(output) if several else (output,)
+            handed_on[name] = tuple(_maps_in(output))
 
         return hook
 
@@ -88,6 +87,15 @@ def run_once(network: nn.Module) -> Pass:
         for handle in handles:
             handle.remove()
     return Pass(image_size, {name: outputs[name] for name in taps if name in outputs}, handed_on)
+
+
+def _maps_in(output: Any) -> Iterator[Tensor]:
+    """The maps of an output; a ViT for DPT hands on pairs of a map and a class token."""
+    if isinstance(output, (list, tuple)):
+        for one in output:
+            yield from _maps_in(one)
+    elif isinstance(output, Tensor) and output.ndim == 4:
+        yield output
 
 
 def list_layers(network: nn.Module) -> list[Layer]:

@@ -196,6 +196,34 @@ def test_frozen_stages_of_the_student_are_left_out() -> None:
     assert layers(found, 'stage2') == ('backbone.layer2', 'backbone.layer2')
 
 
+def test_maps_that_come_with_a_class_token() -> None:
+    backbone = dict(
+        type='VisionTransformer',
+        img_size=SIZE,
+        embed_dims=16,
+        num_layers=4,
+        num_heads=2,
+        out_indices=(0, 1, 2, 3),
+        final_norm=False,
+        output_cls_token=True,
+    )
+    head = dict(
+        type='DPTHead',
+        in_channels=[16] * 4,
+        in_index=[0, 1, 2, 3],
+        input_transform='multiple_select',
+        embed_dims=16,
+        post_process_channels=[4] * 4,
+        channels=8,
+        num_classes=5,
+    )
+    network = build(dict(resnet(), backbone=backbone, decode_head=head))
+    found = propose(network, network)
+    assert found[0].term is not None
+    assert found[0].term['student_layer'] == 'decode_head.conv_seg'
+    assert layers(found, 'stage2') is None
+
+
 # The command.
 
 

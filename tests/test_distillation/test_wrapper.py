@@ -1023,6 +1023,34 @@ def test_class_weights_are_as_many_as_classes(make: Make, count: int) -> None:
     ]
 
 
+def test_a_head_without_losses_of_its_own(make: Make) -> None:
+    # KNet's, in which the head that makes the kernels and those that update them have the losses.
+    update = dict(
+        type='KernelUpdateHead',
+        num_classes=CLASSES,
+        num_heads=2,
+        num_mask_fcs=1,
+        feedforward_channels=8,
+        in_channels=8,
+        out_channels=8,
+        feat_transform_cfg=None,
+        kernel_updator_cfg=dict(
+            type='KernelUpdator', in_channels=8, feat_channels=8, out_channels=8
+        ),
+    )
+    head = dict(
+        type='IterativeDecodeHead',
+        num_stages=1,
+        kernel_generate_head=fcn_head(8, 1),
+        kernel_update_head=[update],
+    )
+    layer = 'decode_head.kernel_generate_head.conv_seg'
+    wrapper = make(term(layer), student=resnet(4, decode_head=head))
+    [log] = train(wrapper, 1)
+    assert {'decode.loss_ce.s0', 'decode.loss_ce.s1', 'kd.kl'} <= log.keys()
+    assert torch.isfinite(log['loss'])
+
+
 def test_a_teacher_that_draws_random_numbers_leaves_the_students_alone(make: Make) -> None:
     wrapper = make(term())
     plain = gradients(wrapper)
