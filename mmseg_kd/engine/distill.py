@@ -212,7 +212,7 @@ def distill(
         try:
             result = _train(cfg, options)
         finally:
-            gc.collect()  # ends the data loaders' workers
+            gc.collect()  # a runner and its networks hold each other
     if isinstance(result, Stopped):
         _interrupt(result)
     assert isinstance(result, Distilled)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
@@ -27,7 +26,6 @@ def exit_all_ranks(code: int = 0) -> None:
     if torch.distributed.get_world_size() == 1:
         torch.distributed.destroy_process_group()
         return
-    gc.collect()  # ends the data loaders' workers
     barrier()
     logging.shutdown()
     sys.stdout.flush()

@@ -7,22 +7,18 @@ takes the tests of `TestValues` alone.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from interpreter import IS_INTERPRETED, run_in_interpreter
 from torch import Tensor
 
 from mmseg_kd.evaluation import lean_prediction, triton_arg_max
 from mmseg_kd.evaluation.scaling import Scaling
 
-triton = pytest.importorskip('triton', reason='Triton is not installed')
+pytest.importorskip('triton', reason='Triton is not installed')
 
-IS_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 
 NONE = (0, 0, 0, 0)
 
@@ -33,17 +29,7 @@ def noise(classes: int, size: tuple[int, int]) -> Tensor:
 
 @pytest.mark.skipif(IS_INTERPRETED, reason='this is that process')
 def test_in_the_interpreter() -> None:
-    done = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-x', __file__],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {'TRITON_INTERPRET': '1', 'CUDA_VISIBLE_DEVICES': ''},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if 'only 0-dimensional arrays can be converted' in done.stdout:
-        pytest.skip(f'the interpreter of Triton {triton.__version__} is too old for this NumPy')
-    assert done.returncode == 0, f'{done.stdout}\n{done.stderr}'
+    run_in_interpreter(__file__)
 
 
 # The interpreter computes with NumPy, which warns of every infinity.

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import value_and_gradient
+from interpreter import IS_INTERPRETED, run_in_interpreter
 from torch import Tensor
 
 from mmseg_kd.losses import functional
@@ -27,7 +26,6 @@ from mmseg_kd.losses.kernels import piecewise, triton_divergence, triton_kernels
 
 triton = pytest.importorskip('triton', reason='Triton is not installed')
 
-IS_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 CHANNELS = 5
 
 Sizes = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -154,17 +152,7 @@ def assert_equal(
 
 @pytest.mark.skipif(IS_INTERPRETED, reason='this is that process')
 def test_in_the_interpreter() -> None:
-    done = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-x', __file__],
-        cwd=Path(__file__).parents[3],
-        env=os.environ | {'TRITON_INTERPRET': '1', 'CUDA_VISIBLE_DEVICES': ''},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if 'only 0-dimensional arrays can be converted' in done.stdout:
-        pytest.skip(f'the interpreter of Triton {triton.__version__} is too old for this NumPy')
-    assert done.returncode == 0, f'{done.stdout}\n{done.stderr}'
+    run_in_interpreter(__file__)
 
 
 # The interpreter computes with NumPy, which warns of every infinity.
