@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.losses.functional import at_least_float32
-from mmseg_kd.losses.kernels.cross_entropy import cross_entropy
-from mmseg_kd.losses.kernels.divergence import FLOOR, Size, divergence
+from mmseg_kd.losses.kernels.at_size import AtSize
+from mmseg_kd.losses.kernels.divergence import FLOOR, Size
 from mmseg_kd.losses.kernels.interpolation import TILE, Resizing
 
 # Values of a piece: 2 MiB of float32, so that the three copies needed stay near the cores; on a
@@ -172,86 +172,7 @@ class Pieces:
             resizing.add_transposed(x_RCV, rows, columns, part_NChw[image].transpose(0, 1))
 
 
-def pixel_divergence(
-    student_NChw: Tensor,
-    teacher_NChw: Tensor,
-    *,
-    size: tuple[int, int],
-    tau: float,
-    mask_NHW: Tensor | None = None,
-    align_corners: bool = False,
-) -> Tensor:
-    """KL(teacher || student) over the channels of each pixel of the maps brought to `size`.
-
-    The mean over the pixels of the mask; see `functional.pixel_divergence` for the formula.
-
-    Args:
-        student_NChw, teacher_NChw: Logits; their sizes may differ.
-        size: Height and width that both are brought to by bilinear interpolation.
-        tau: Temperature, > 0.
-        mask_NHW: Booleans, true where a pixel takes part. None: everywhere.
-        align_corners: As in torch.nn.functional.interpolate.
-    """
-    return divergence(
-        student_NChw,
-        teacher_NChw,
-        Pieces(size, mask_NHW, align_corners),
-        size=size,
-        group_size=None,
-        tau=tau,
-        mask_NHW=mask_NHW,
-    )
-
-
-def group_divergence(
-    student_NChw: Tensor,
-    teacher_NChw: Tensor,
-    *,
-    size: tuple[int, int],
-    group_size: int,
-    tau: float,
-    mask_NHW: Tensor | None = None,
-    align_corners: bool = False,
-) -> Tensor:
-    """KL(teacher || student) over all values of a group of channels of the maps brought to `size`.
-
-    The mean over groups and images; see `functional.group_divergence` for the formula.
-
-    Args:
-        student_NChw, teacher_NChw: Logits; their sizes may differ.
-        size: Height and width that both are brought to by bilinear interpolation.
-        group_size: Channels in a group; the last has those that are left.
-        tau: Temperature, > 0.
-        mask_NHW: Booleans, true where a pixel takes part. None: everywhere.
-        align_corners: As in torch.nn.functional.interpolate.
-    """
-    return divergence(
-        student_NChw,
-        teacher_NChw,
-        Pieces(size, mask_NHW, align_corners),
-        size=size,
-        group_size=group_size,
-        tau=tau,
-        mask_NHW=mask_NHW,
-    )
-
-
-def cross_entropy_sums(
-    score_NChw: Tensor,
-    label_NHW: Tensor,
-    class_weight_C: Tensor | None = None,
-    ignore_index: int = 255,
-    align_corners: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The sum of the cross-entropy, and how many pixels have their label's score largest.
-
-    See `losses.cross_entropy.cross_entropy_sums` for the arguments.
-    """
-    size = (label_NHW.shape[1], label_NHW.shape[2])
-    return cross_entropy(
-        score_NChw,
-        label_NHW,
-        Pieces(size, None, align_corners),
-        class_weight_C=class_weight_C,
-        ignore_index=ignore_index,
-    )
+_losses = AtSize(Pieces)
+pixel_divergence = _losses.pixel_divergence
+group_divergence = _losses.group_divergence
+cross_entropy_sums = _losses.cross_entropy_sums

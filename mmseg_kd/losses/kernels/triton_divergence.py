@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.losses.kernels import piecewise, triton_kernels
-from mmseg_kd.losses.kernels.cross_entropy import cross_entropy
-from mmseg_kd.losses.kernels.divergence import Size, divergence
+from mmseg_kd.losses.kernels.at_size import AtSize
+from mmseg_kd.losses.kernels.divergence import Size
 from mmseg_kd.losses.kernels.interpolation import interpolation_matrix
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -325,95 +325,8 @@ def can_take(*maps_NChw: Tensor) -> bool:
     )
 
 
-def pixel_divergence(
-    student_NChw: Tensor,
-    teacher_NChw: Tensor,
-    *,
-    size: tuple[int, int],
-    tau: float,
-    mask_NHW: Tensor | None = None,
-    align_corners: bool = False,
-) -> Tensor:
-    """KL(teacher || student) over the channels of each pixel of the maps brought to `size`.
-
-    The mean over the pixels of the mask, in float32; see `functional.pixel_divergence` for the
-    formula, and `can_take` for what the maps must be.
-
-    Args:
-        student_NChw, teacher_NChw: Logits; their sizes, strides and dtypes may differ.
-        size: Height and width that both are brought to by bilinear interpolation.
-        tau: Temperature, > 0.
-        mask_NHW: Booleans, true where a pixel takes part. None: everywhere.
-        align_corners: As in torch.nn.functional.interpolate.
-    """
-    # Triton launches on the current device, wherever the tensors are.
-    with torch.cuda.device_of(student_NChw):
-        return divergence(
-            student_NChw,
-            teacher_NChw,
-            Kernels(size, mask_NHW, align_corners),
-            size=size,
-            group_size=None,
-            tau=tau,
-            mask_NHW=mask_NHW,
-        )
-
-
-def group_divergence(
-    student_NChw: Tensor,
-    teacher_NChw: Tensor,
-    *,
-    size: tuple[int, int],
-    group_size: int,
-    tau: float,
-    mask_NHW: Tensor | None = None,
-    align_corners: bool = False,
-) -> Tensor:
-    """KL(teacher || student) over all values of a group of channels of the maps brought to `size`.
-
-    The mean over groups and images, in float32; see `functional.group_divergence` for the
-    formula, and `can_take` for what the maps must be.
-
-    Args:
-        student_NChw, teacher_NChw: Logits; their sizes, strides and dtypes may differ.
-        size: Height and width that both are brought to by bilinear interpolation.
-        group_size: Channels in a group; the last has those that are left.
-        tau: Temperature, > 0.
-        mask_NHW: Booleans, true where a pixel takes part. None: everywhere.
-        align_corners: As in torch.nn.functional.interpolate.
-    """
-    # Triton launches on the current device, wherever the tensors are.
-    with torch.cuda.device_of(student_NChw):
-        return divergence(
-            student_NChw,
-            teacher_NChw,
-            Kernels(size, mask_NHW, align_corners),
-            size=size,
-            group_size=group_size,
-            tau=tau,
-            mask_NHW=mask_NHW,
-        )
-
-
-def cross_entropy_sums(
-    score_NChw: Tensor,
-    label_NHW: Tensor,
-    class_weight_C: Tensor | None = None,
-    ignore_index: int = 255,
-    align_corners: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The sum of the cross-entropy, and how many pixels have their label's score largest.
-
-    See `losses.cross_entropy.cross_entropy_sums` for the arguments,
-    and `can_take` for what the scores must be.
-    """
-    size = (label_NHW.shape[1], label_NHW.shape[2])
-    # Triton launches on the current device, wherever the tensors are.
-    with torch.cuda.device_of(score_NChw):
-        return cross_entropy(
-            score_NChw,
-            label_NHW,
-            Kernels(size, None, align_corners),
-            class_weight_C=class_weight_C,
-            ignore_index=ignore_index,
-        )
+# In float32; the maps' sizes, strides and dtypes may differ. See `can_take` for what they must be.
+_losses = AtSize(Kernels)
+pixel_divergence = _losses.pixel_divergence
+group_divergence = _losses.group_divergence
+cross_entropy_sums = _losses.cross_entropy_sums
