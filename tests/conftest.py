@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -26,8 +27,10 @@ pytest_plugins = ['browser', 'report_project', 'comparison_project']
 # Data, weights and published vectors that a checkout may have beside it.
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
-# On tensors this small threads cost ten times more than they bring.
+# On tensors and images this small threads cost ten times more than they bring. OpenCV's would
+# besides be waited for for ever by a process that is forked later and sets their number.
 torch.set_num_threads(1)
+cv2.setNumThreads(0)
 
 # How many examples hypothesis tries: few in the suite, always the same; many, and others each
 # time, with `pytest tests/test_fuzz --hypothesis-profile=deep`.
