@@ -10,6 +10,7 @@ Shapes: h x w the size of a map, H x W that of the pieces' whole, R rows and V c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -150,6 +151,14 @@ def _matrices(
     return replace(tiles, weights=weights, columns=columns), whole
 
 
+def _part_of(memory: Tensor, shape: Sequence[int]) -> Tensor:
+    """A dense tensor of `shape` in the first values of `memory`, which is grown where too small."""
+    count = math.prod(shape)
+    if len(memory) < count:
+        memory.resize_(count)
+    return memory[:count].view(shape)
+
+
 class Resizing:
     """Bilinear interpolation of maps of one size to another, piece by piece.
 
@@ -170,22 +179,31 @@ class Resizing:
         self.is_identity = size == out_size
         self.tiles, self.columns = _matrices(size, out_size, align_corners, like.dtype, like.device)
 
-    def piece(self, x_hCw: Tensor, rows: slice, columns: slice) -> Tensor:
+    def piece(
+        self, x_hCw: Tensor, rows: slice, columns: slice, memory: Tensor | None = None
+    ) -> Tensor:
         """Rows and columns of the interpolated map, (R, C, V), in memory of its own.
 
         Args:
             x_hCw: The whole map.
             rows: Rows of the result, from the first of a tile on.
             columns: Columns of the result.
+            memory: What an earlier piece lay in, a vector. It is grown where it is too small.
+                Memory that is new for each piece costs as much as a product: the system has to
+                clear it.
         """
+        if memory is None:
+            memory = x_hCw.new_empty(0)
         if self.is_identity:
-            return x_hCw[rows, :, columns].clone(memory_format=torch.contiguous_format)
+            part_RCV = x_hCw[rows, :, columns]
+            return _part_of(memory, part_RCV.shape).copy_(part_RCV)
         weights, index, native_rows = self.tiles.of(rows)
         matrix_Vw, native_columns = self.columns.of(columns)
         x_hCV = x_hCw[native_rows, :, native_columns] @ matrix_Vw.mT
         h, c, v = x_hCV.shape
         window_TkX = x_hCV.view(h, c * v).index_select(0, index.flatten()).view(*index.shape, c * v)
-        out_RCV = torch.bmm(weights, window_TkX).view(-1, c, v)
+        out_TRX = _part_of(memory, (len(index), TILE, c * v))
+        out_RCV = torch.bmm(weights, window_TkX, out=out_TRX).view(-1, c, v)
         return out_RCV[: rows.stop - rows.start]
 
     def add_transposed(

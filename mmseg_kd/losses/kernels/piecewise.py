@@ -146,10 +146,11 @@ class Pieces:
 
     def _pieces(self, x_NChw: Tensor) -> Iterator[tuple[Place, Tensor]]:
         _, c, *size = x_NChw.shape
-        resizing = self._resizing(x_NChw, size)
+        resizing, memory = self._resizing(x_NChw, size), x_NChw.new_empty(0)
         for image, x_Chw in enumerate(x_NChw):
+            x_hCw = x_Chw.transpose(0, 1)
             for rows, columns in pieces(c, self.size, piece_values(x_NChw.device)):
-                yield (image, rows, columns), resizing.piece(x_Chw.transpose(0, 1), rows, columns)
+                yield (image, rows, columns), resizing.piece(x_hCw, rows, columns, memory)
 
     def _masked(self, x_RCV: Tensor, place: Place, fill: float = 0.0) -> Tensor:
         """The piece itself, filled where a pixel is not in the mask."""
