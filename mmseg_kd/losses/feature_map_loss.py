@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.checks import one_of
+from mmseg_kd.checks import at_least_one, one_of
 from mmseg_kd.losses.functional import at_least_float32, resize_map
 
 Resolution = Literal['student', 'teacher']
@@ -79,6 +79,64 @@ class FeatureMapLoss(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f'resolution={self.resolution!r}'
+
+
+class LearningFeatureMapLoss(FeatureMapLoss):
+    """A distance with tensors of its own, made for the channels of the maps.
+
+    Args:
+        channels: Of the maps. None: a term says it when it has seen its layers; in a loop of your
+            own it must be given.
+        resolution: As in `FeatureMapLoss`.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    channels: int | None = None
+
+    def __init__(self, channels: int | None, resolution: Resolution = 'student') -> None:
+        super().__init__(resolution)
+        if channels is not None:
+            self.check_channels(at_least_one('channels', channels))
+
+    def check_channels(self, channels: int) -> None:
+        """Make what the loss learns, where its channels were left open.
+
+        Args:
+            channels: Of the maps.
+
+        Raises:
+            ValueError: They were said to be another number.
+        """
+        if self.channels is None:
+            self.channels = channels
+            self.make(channels)
+        if self.channels != channels:
+            raise ValueError(
+                f'channels={self.channels}, but the maps have {channels}; write '
+                f'channels={channels}, or leave it out.'
+            )
+
+    @abstractmethod
+    def make(self, channels: int) -> None:
+        """Make what the loss learns.
+
+        Args:
+            channels: Of the maps.
+        """
+
+    def forward(
+        self, student_NChw: Tensor, teacher_NChw: Tensor, label_NHW: Tensor | None = None
+    ) -> Tensor:
+        """As in `FeatureMapLoss`."""
+        if self.channels is None:
+            raise ValueError(f'channels must be given: the maps have {student_NChw.shape[1]}.')
+        self.check_channels(student_NChw.shape[1])
+        return super().forward(student_NChw, teacher_NChw, label_NHW)
+
+    def extra_repr(self) -> str:
+        return f'channels={self.channels}, {super().extra_repr()}'
 
 
 def _size(x_NChw: Tensor) -> tuple[int, int]:
