@@ -1,5 +1,6 @@
 """Distillation losses: forward(student_NChw, teacher_NChw, label_NHW) -> scalar."""
 
+from mmseg_kd.losses.afdcd_loss import AfDCDLoss
 from mmseg_kd.losses.at_loss import ATLoss
 from mmseg_kd.losses.attention_transfer_loss import AttentionTransferLoss
 from mmseg_kd.losses.attention_value_loss import AttentionValueLoss
@@ -12,10 +13,12 @@ from mmseg_kd.losses.ifvd_loss import IFVDLoss
 from mmseg_kd.losses.kl_loss import KLLoss
 from mmseg_kd.losses.logit_loss import LogitLoss
 from mmseg_kd.losses.logit_maps import LogitMaps
+from mmseg_kd.losses.mgd_loss import MGDLoss
 from mmseg_kd.losses.pkd_loss import PKDLoss
 
 __all__ = [
     'ATLoss',
+    'AfDCDLoss',
     'AttentionTransferLoss',
     'AttentionValueLoss',
     'CDLoss',
@@ -27,5 +30,6 @@ __all__ = [
     'KLLoss',
     'LogitLoss',
     'LogitMaps',
+    'MGDLoss',
     'PKDLoss',
 ]

@@ -84,34 +84,35 @@ class FeatureMapLoss(nn.Module, ABC):
 class LearningFeatureMapLoss(FeatureMapLoss):
     """A distance with tensors of its own, made for the channels of the maps.
 
-    Args:
-        channels: Of the maps. None: a term says it when it has seen its layers; in a loop of your
-            own it must be given.
-        resolution: As in `FeatureMapLoss`.
-
-    Raises:
-        ValueError: An argument is out of its range.
+    A subclass ends its `__init__` with `self.use_channels(channels)`.
     """
 
     channels: int | None = None
 
-    def __init__(self, channels: int | None, resolution: Resolution = 'student') -> None:
-        super().__init__(resolution)
+    def use_channels(self, channels: int | None) -> None:
+        """Make what the loss learns.
+
+        Args:
+            channels: Of the maps. None: a term says it when it has seen its layers.
+
+        Raises:
+            ValueError: It is no whole number >= 1, or cannot be.
+        """
         if channels is not None:
-            self.check_channels(at_least_one('channels', channels))
+            self.make(at_least_one('channels', channels))
+            self.channels = channels
 
     def check_channels(self, channels: int) -> None:
-        """Make what the loss learns, where its channels were left open.
+        """Use these, or see that they are those in use.
 
         Args:
             channels: Of the maps.
 
         Raises:
-            ValueError: They were said to be another number.
+            ValueError: They are not.
         """
         if self.channels is None:
-            self.channels = channels
-            self.make(channels)
+            self.use_channels(channels)
         if self.channels != channels:
             raise ValueError(
                 f'channels={self.channels}, but the maps have {channels}; write '
