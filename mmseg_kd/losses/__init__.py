@@ -9,10 +9,12 @@ from mmseg_kd.losses.cgd_loss import CGDLoss
 from mmseg_kd.losses.csd_loss import CSDLoss
 from mmseg_kd.losses.feature_loss import FeatureLoss
 from mmseg_kd.losses.feature_map_loss import FeatureMapLoss
+from mmseg_kd.losses.freq_loss import FreqLoss
 from mmseg_kd.losses.ifvd_loss import IFVDLoss
 from mmseg_kd.losses.kl_loss import KLLoss
 from mmseg_kd.losses.logit_loss import LogitLoss
 from mmseg_kd.losses.logit_maps import LogitMaps
+from mmseg_kd.losses.maskd_loss import MasKDLoss
 from mmseg_kd.losses.mgd_loss import MGDLoss
 from mmseg_kd.losses.pkd_loss import PKDLoss
 
@@ -26,10 +28,12 @@ __all__ = [
     'CSDLoss',
     'FeatureLoss',
     'FeatureMapLoss',
+    'FreqLoss',
     'IFVDLoss',
     'KLLoss',
     'LogitLoss',
     'LogitMaps',
     'MGDLoss',
+    'MasKDLoss',
     'PKDLoss',
 ]

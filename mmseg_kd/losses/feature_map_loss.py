@@ -88,6 +88,8 @@ class LearningFeatureMapLoss(FeatureMapLoss):
     """
 
     channels: int | None = None
+    # Whether it has such tensors at all.
+    learns = True
 
     def use_channels(self, channels: int | None) -> None:
         """Make what the loss learns.
@@ -98,7 +100,7 @@ class LearningFeatureMapLoss(FeatureMapLoss):
         Raises:
             ValueError: It is no whole number >= 1, or cannot be.
         """
-        if channels is not None:
+        if channels is not None and self.learns:
             self.make(at_least_one('channels', channels))
             self.channels = channels
 
@@ -113,7 +115,7 @@ class LearningFeatureMapLoss(FeatureMapLoss):
         """
         if self.channels is None:
             self.use_channels(channels)
-        if self.channels != channels:
+        if self.learns and self.channels != channels:
             raise ValueError(
                 f'channels={self.channels}, but the maps have {channels}; write '
                 f'channels={channels}, or leave it out.'
@@ -131,7 +133,7 @@ class LearningFeatureMapLoss(FeatureMapLoss):
         self, student_NChw: Tensor, teacher_NChw: Tensor, label_NHW: Tensor | None = None
     ) -> Tensor:
         """As in `FeatureMapLoss`."""
-        if self.channels is None:
+        if self.learns and self.channels is None:
             raise ValueError(f'channels must be given: the maps have {student_NChw.shape[1]}.')
         self.check_channels(student_NChw.shape[1])
         return super().forward(student_NChw, teacher_NChw, label_NHW)
