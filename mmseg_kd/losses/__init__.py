@@ -8,7 +8,7 @@ from mmseg_kd.losses.cd_loss import CDLoss
 from mmseg_kd.losses.cgd_loss import CGDLoss
 from mmseg_kd.losses.csd_loss import CSDLoss
 from mmseg_kd.losses.feature_loss import FeatureLoss
-from mmseg_kd.losses.feature_map_loss import FeatureMapLoss
+from mmseg_kd.losses.feature_map_loss import FeatureMapLoss, LearningFeatureMapLoss
 from mmseg_kd.losses.freq_loss import FreqLoss
 from mmseg_kd.losses.ifvd_loss import IFVDLoss
 from mmseg_kd.losses.kl_loss import KLLoss
@@ -31,6 +31,7 @@ __all__ = [
     'FreqLoss',
     'IFVDLoss',
     'KLLoss',
+    'LearningFeatureMapLoss',
     'LogitLoss',
     'LogitMaps',
     'MGDLoss',
