@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,6 @@ def _maskformer(t: Any) -> Any:
         mask_feature_size=32,
         backbone_config=_swin(),
         decoder_config=decoder,
-        use_auxiliary_loss=True,
         id2label=LABELS,
     )
     return t.MaskFormerForInstanceSegmentation(config)
@@ -202,12 +201,12 @@ WORDS = ('the', 'task', 'is', 'semantic')
 
 
 def write_processor(folder: Path, kind: str, **changes: Any) -> None:
-    """Write the file of a processor that normalises with values of its own."""
+    """Write the file of a processor that normalises with values of its own, if it normalises."""
     content: dict[str, Any] = dict(
         image_processor_type=kind,
         do_rescale=True,
         rescale_factor=1 / 255,
-        do_normalize=True,
+        do_normalize=kind != 'MobileViTImageProcessor',
         image_mean=[0.4, 0.5, 0.6],
         image_std=[0.2, 0.25, 0.3],
         size=dict(height=SIZE, width=SIZE),
@@ -216,9 +215,7 @@ def write_processor(folder: Path, kind: str, **changes: Any) -> None:
     (folder / 'preprocessor_config.json').write_text(text, encoding='utf-8')
 
 
-def write_model(
-    folder: Path, make: Callable[[Any], Any], processor: str, changes: Mapping[str, Any] = {}
-) -> Any:
+def write_model(folder: Path, make: Callable[[Any], Any], processor: str) -> Any:
     """Write a model with its processor; returns the model, in eval mode.
 
     Its BatchNorm statistics and biases are unlike those at the start.
@@ -232,7 +229,7 @@ def write_model(
             if key.endswith(('running_mean', 'running_var', '.bias')):
                 tensor.add_(torch.rand(tensor.shape) * 0.2)
     model.save_pretrained(folder)
-    write_processor(folder, processor, **changes)
+    write_processor(folder, processor)
     return model.eval()
 
 

@@ -19,7 +19,7 @@ class TorchvisionSegmentor(ScoreSegmentor):
     Its scores come at the size that its classifier makes them; auxiliary classifiers are left out.
 
     Args:
-        name: As in `torchvision.models.get_model`, such as 'deeplabv3_resnet50'.
+        model: The name, as in `torchvision.models.get_model`, such as 'deeplabv3_resnet50'.
         num_classes: How many classes it tells apart; torchvision's weights are for 21, Pascal VOC's.
         pretrained: Take torchvision's weights (True: the best); or 'backbone': those of the
             backbone alone.
@@ -33,7 +33,7 @@ class TorchvisionSegmentor(ScoreSegmentor):
 
     def __init__(
         self,
-        name: str,
+        model: str,
         num_classes: int = 21,
         pretrained: bool | str = False,
         loss_decode: Any = None,
@@ -43,15 +43,15 @@ class TorchvisionSegmentor(ScoreSegmentor):
         from torchvision.models import get_model, list_models, segmentation
 
         names = list_models(module=segmentation)
-        if name not in names:
-            raise ConfigError(f'torchvision has no {name!r} that segments; {nearest(name, names)}.')
+        if model not in names:
+            raise ConfigError(f'torchvision has no {model!r} that segments; {nearest(model, names)}.')
         if pretrained is True and num_classes != 21:
             raise ConfigError(
-                f"{name}: torchvision's weights are for 21 classes, got num_classes={num_classes}; "
+                f"{model}: torchvision's weights are for 21 classes, got num_classes={num_classes}; "
                 "pretrained='backbone' takes those of the backbone."
             )
         network = get_model(
-            name,
+            model,
             weights='DEFAULT' if pretrained is True else None,
             weights_backbone='DEFAULT' if pretrained == 'backbone' else None,
             num_classes=num_classes,
