@@ -215,7 +215,7 @@ def write_processor(folder: Path, kind: str, **changes: Any) -> None:
     (folder / 'preprocessor_config.json').write_text(text, encoding='utf-8')
 
 
-def write_model(folder: Path, make: Callable[[Any], Any], processor: str) -> Any:
+def write_model(folder: Path, make: Callable[[Any], Any], processor: str, seed: int = 5) -> Any:
     """Write a model with its processor; returns the model, in eval mode.
 
     Its BatchNorm statistics and biases are unlike those at the start.
@@ -223,7 +223,7 @@ def write_model(folder: Path, make: Callable[[Any], Any], processor: str) -> Any
     import transformers
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
+        torch.manual_seed(seed)
         model = make(transformers)
         for key, tensor in model.state_dict().items():
             if key.endswith(('running_mean', 'running_var', '.bias')):

@@ -86,7 +86,7 @@ class SameRunHook(Hook):
             model = unwrapped(runner.model)
             terms = getattr(model, 'terms', {})
             losses = {name: type(term.loss).__name__ for name, term in terms.items()}
-            digests = {}
+            digests: dict[str, str] = {}
             if is_distillation(runner.cfg):
                 _, specs = teachers_of(runner.cfg)
                 digests |= model.own_weights

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from builders import (
     write_config,
     write_dataset,
 )
+from hf_models import MASKS, PIXELS, PROCESSORS, write_model
 from mmengine.config import Config as ReadConfig
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
@@ -35,6 +37,7 @@ from mmengine.registry import HOOKS, DefaultScope
 from mmengine.visualization import Visualizer
 from mmseg.apis import inference_model, init_model
 from PIL import Image
+from torch import nn
 from training_runs import tensors
 
 import mmseg_kd
@@ -42,7 +45,8 @@ from mmseg_kd.cli import train as train_command
 from mmseg_kd.engine import distill as distillation
 from mmseg_kd.engine.arguments import schedule_config
 from mmseg_kd.engine.isolation import isolated
-from mmseg_kd.errors import ConfigError, DeviceError, KDError, ManyErrors
+from mmseg_kd.errors import CheckpointError, ConfigError, DeviceError, KDError, ManyErrors
+from mmseg_kd.export.student import export_student
 from mmseg_kd.hooks import ValidationPicturesHook
 from mmseg_kd.runs.log import read_log
 
@@ -233,6 +237,73 @@ def test_networks_that_are_built_already(distil: Callable[..., mmseg_kd.Distille
     parameters = dict(result.student.named_parameters())
     for name, parameter in onward.student.named_parameters():
         torch.testing.assert_close(parameter, parameters[name])
+
+
+class Plain(nn.Module):
+    """A network of nobody's library."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU())
+        self.classifier = nn.Conv2d(width, CLASSES, 1)
+
+    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.classifier(self.stem(images_NCHW))
+        return scores
+
+
+@pytest.mark.parametrize('given', ['alone', 'in a dict'])
+def test_a_teacher_that_is_any_module(
+    distil: Callable[..., mmseg_kd.Distilled], monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.undo()  # the config is read again
+    network = Plain(4)
+    kept = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    teacher = network if given == 'alone' else dict(type='TorchSegmentor', module=network)
+    result = distil(teacher=teacher, teacher_checkpoint=None)
+    # Nothing was folded into it, and it still learns.
+    assert same_tensors(network.state_dict(), kept) and network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    again = result.work_dir.with_name('again')
+    command = [str(result.config), '--work-dir', str(again)]
+    # As another process has it.
+    monkeypatch.setattr('mmseg_kd.networks.elsewhere.torch_segmentor._SAVED', {})
+    assert train_command.main(command) == 1
+    assert train_command.main([*command, '--trust-checkpoint']) == 0
+    assert same_tensors(tensors(result.checkpoint), tensors(again / 'iter_4.pth'))
+
+
+def test_networks_of_transformers(
+    distil: Callable[..., mmseg_kd.Distilled], tmp_path: Path
+) -> None:
+    pytest.importorskip('transformers')
+    networks = {}
+    for name, make in (('segformer', PIXELS), ('maskformer', MASKS)):
+        write_model(tmp_path / name, make[name], PROCESSORS[name])
+        networks[name] = dict(type='HFSegmentor', model=str(tmp_path / name))
+    run = partial(
+        distil,
+        teacher=networks['maskformer'],
+        student=networks['segformer'],
+        teacher_checkpoint=None,
+    )
+    whole = run('whole')
+    assert (whole.history['train/kd.kl'][1] > 0).all()
+    hook = [dict(type='Interrupts', iteration=3, signals=['SIGINT'])]
+    with pytest.raises(KeyboardInterrupt):
+        run('stopped', cfg_options=dict(custom_hooks=hook))
+    resumed = run('stopped', resume=True)
+    assert same_tensors(weights(whole), weights(resumed))
+    export = partial(export_student, whole.config, whole.checkpoint, images=1)
+    for to in ('torch_export', 'safetensors', 'mmseg'):
+        out = tmp_path / ('student.pt2' if to == 'torch_export' else f'student.{to}')
+        exported = export(to=to, out=out.with_suffix('.pth') if to == 'mmseg' else out)
+        assert exported.files[to].path.is_file()
+    assert exported.modules == ['mmseg_kd.networks.elsewhere']
+    # Other weights than before are another run.
+    write_model(tmp_path / 'maskformer', MASKS['maskformer'], PROCESSORS['maskformer'], seed=6)
+    with pytest.raises(CheckpointError, match="teacher 'teacher': other weights"):
+        run('stopped', resume=True, iterations=5)
 
 
 def test_an_interrupt_leaves_a_checkpoint_to_go_on_from(

@@ -13,8 +13,7 @@ from mmseg_kd.networks.network import Preprocessing, channels_of, sizes_of
 class FeatureNetwork(nn.Module):
     """A backbone whose maps are tapped as `features.0`, `features.1` and so on.
 
-    It has what `Network` asks for, and no scores: it teaches by its features, and trains as nobody's
-    student.
+    It has what `Network` asks for, and no scores: it teaches by its features, and is no student.
 
     Args:
         backbone: The network; its layers are named `backbone.` and as in its library.

@@ -23,7 +23,7 @@ from mmseg_kd.networks.tokens import as_map
 
 @MODELS.register_module()
 class HFFeatures(FeatureNetwork):
-    """A vision backbone of transformers: DINOv2, DINOv3, SigLIP, C-RADIO, ConvNeXt, Swin and others.
+    """A vision backbone of transformers: DINOv2, DINOv3, SigLIP 2, C-RADIO, ConvNeXt and others.
 
     Of a model for images and texts it is the one for images. Tokens become maps: those of patches;
     class and register tokens, which stand before them, are dropped.
@@ -85,6 +85,6 @@ class HFFeatures(FeatureNetwork):
             grid = (image_size[0] // self._patch[0], image_size[1] // self._patch[1])
             if output.shape[1] >= grid[0] * grid[1]:
                 patches_NLC = output[:, output.shape[1] - grid[0] * grid[1] :]
-                return patches_NLC.transpose(1, 2).unflatten(2, grid)
+                return patches_NLC.transpose(1, 2).reshape(len(output), -1, *grid)
         # A hierarchy, whose later stages have fewer tokens than patches.
         return as_map(output, image_size, 'features')

@@ -93,7 +93,7 @@ class HFSource:
         """
         from transformers import AutoImageProcessor
 
-        with self._opening(hint=" Or say what it does: data_preprocessor=dict(mean=..., ...)."):
+        with self._opening(hint=' Or say what it does: data_preprocessor=dict(mean=..., ...).'):
             return AutoImageProcessor.from_pretrained(self.model, **self._where)
 
     def tokens(self, text: str, length: int) -> Any:

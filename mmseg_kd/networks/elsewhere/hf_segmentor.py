@@ -37,7 +37,8 @@ class HFSegmentor(ScoreSegmentor):
         model: A folder, or a name on the hub.
         revision: Branch, tag or commit on the hub; a commit names the same weights for ever.
         pretrained: Take the trained weights, where they fit; False: those of a new network.
-        num_classes: Another number of classes than the model's, whose scores are then to be trained.
+        num_classes: Other classes than the model's, whose scores are then to be trained; None: its
+            own.
         mask_size: Height and width that a mask classifier's masks are brought to before its map is
             made; None: the masks' own. transformers itself takes (384, 384) for Mask2Former.
         loss_decode: As in mmseg's heads; None: cross-entropy without pixels labelled 255.

@@ -35,14 +35,13 @@ def semantic_map(
         - the result: (N, K - 1, h, w), or of `mask_size`, float32 at least.
     """
     if mask_size is not None:
-        mask_NQhw = F.interpolate(
-            mask_NQhw, tuple(mask_size), mode='bilinear', align_corners=False
-        )
+        mask_NQhw = F.interpolate(mask_NQhw, tuple(mask_size), mode='bilinear', align_corners=False)
     with torch.autocast(mask_NQhw.device.type, enabled=False):
         dtype = torch.promote_types(mask_NQhw.dtype, torch.float32)
         class_NQC = class_NQK.to(dtype).softmax(-1)[..., :-1]
         inside_NQP = mask_NQhw.to(dtype).sigmoid().flatten(2)
-        return (class_NQC.transpose(1, 2) @ inside_NQP).unflatten(2, mask_NQhw.shape[-2:])
+        semantic_NCP: Tensor = class_NQC.transpose(1, 2) @ inside_NQP
+        return semantic_NCP.reshape(*semantic_NCP.shape[:2], *mask_NQhw.shape[-2:])
 
 
 def log_semantic_map(semantic_NChw: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ IMAGENET = Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), swa
 
 @MODELS.register_module()
 class ScoreHead(BaseDecodeHead):
-    """The head of a network that gives class scores itself: it trains and scales them as mmseg does.
+    """The head of a network that gives class scores itself: it scales and trains them as mmseg.
 
     Its `conv_seg` hands the scores on, so that they have the name that they have in any segmentor.
 
@@ -144,8 +144,8 @@ def scores_of(output: Any) -> Tensor:
         output = output[0]
     if not (isinstance(output, Tensor) and output.ndim == 4):
         raise TypeError(
-            "expected score maps (N, C, h, w), alone, first in a tuple, or under 'out' or 'logits', "
-            f'got {tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__}.'
+            "expected score maps (N, C, h, w), alone, first in a tuple, or under 'out' or "
+            f"'logits', got {tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__}."
         )
     return output
 

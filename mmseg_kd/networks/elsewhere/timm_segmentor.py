@@ -18,8 +18,8 @@ class TimmSegmentor(ModuleSegmentor):
     Args:
         backbone: The model's name in timm; or a dict of it (`name`) and of arguments of
             `timm.create_model`, such as `out_indices`.
-        head: A decode head without `in_channels`. Without `in_index` it gets all maps where it takes
-            several, else the last.
+        head: A decode head without `in_channels`. Without `in_index` it gets all maps where it
+            takes several, else the last.
         auxiliary_head: The same, or a list of them.
         pretrained: Take timm's weights for the backbone.
         data_preprocessor: As in mmseg; None: what timm says of the backbone.

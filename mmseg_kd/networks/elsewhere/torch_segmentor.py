@@ -106,7 +106,9 @@ def _read(path: str) -> nn.Module:
     try:
         network = torch.load(path, map_location='cpu', weights_only=False)
     except Exception as error:  # whatever the code in it raises
-        raise CheckpointError(f'{path}: cannot be read ({type(error).__name__}: {error}).') from error
+        raise CheckpointError(
+            f'{path}: cannot be read ({type(error).__name__}: {error}).'
+        ) from error
     return _checked(network, path)
 
 

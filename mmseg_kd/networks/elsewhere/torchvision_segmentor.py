@@ -20,7 +20,7 @@ class TorchvisionSegmentor(ScoreSegmentor):
 
     Args:
         model: The name, as in `torchvision.models.get_model`, such as 'deeplabv3_resnet50'.
-        num_classes: How many classes it tells apart; torchvision's weights are for 21, Pascal VOC's.
+        num_classes: How many classes it tells apart; torchvision's weights are for Pascal VOC's 21.
         pretrained: Take torchvision's weights (True: the best); or 'backbone': those of the
             backbone alone.
         loss_decode: As in mmseg's heads; None: cross-entropy without pixels labelled 255.
@@ -44,11 +44,13 @@ class TorchvisionSegmentor(ScoreSegmentor):
 
         names = list_models(module=segmentation)
         if model not in names:
-            raise ConfigError(f'torchvision has no {model!r} that segments; {nearest(model, names)}.')
+            raise ConfigError(
+                f'torchvision has no {model!r} that segments; {nearest(model, names)}.'
+            )
         if pretrained is True and num_classes != 21:
             raise ConfigError(
-                f"{model}: torchvision's weights are for 21 classes, got num_classes={num_classes}; "
-                "pretrained='backbone' takes those of the backbone."
+                f"{model}: torchvision's weights are for 21 classes, got num_classes="
+                f"{num_classes}; pretrained='backbone' takes those of the backbone."
             )
         network = get_model(
             model,

@@ -30,9 +30,7 @@ def distilled(teacher: Config, **changes: Any) -> Any:
     one = term(**{**dict(student_layer='backbone.layer2', loss=cd), **changes})
     one['teacher_layer'] = 'features.0'
     return build(
-        dict(
-            type='DistillationWrapper', student=resnet(4), teacher=teacher, distillation=[one]
-        )
+        dict(type='DistillationWrapper', student=resnet(4), teacher=teacher, distillation=[one])
     )
 
 
@@ -64,7 +62,9 @@ def test_tokens_of_timm_that_are_no_patches_are_dropped() -> None:
 
 
 def test_a_timm_model_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match="teacher: timm has no model 'resnet10'; nearest: resnet1"):
+    with pytest.raises(
+        ConfigError, match="teacher: timm has no model 'resnet10'; nearest: resnet1"
+    ):
         teacher('TimmFeatures', 'resnet10')
 
 
@@ -130,11 +130,11 @@ def test_a_student_learns_features(tmp_path: Path) -> None:
 def test_scores_have_nothing_to_learn_from_it(changes: Config) -> None:
     # Weights of any kind, which are not what this is about.
     network = dict(type='TimmFeatures', model='resnet10t', pretrained=False)
-    with pytest.raises(ConfigError, match='gives features and no class scores, which (KL|CD)Loss'):
+    with pytest.raises(ConfigError, match=r'gives features and no class scores, which (KL|CD)Loss'):
         distilled(network, **changes)
 
 
 def test_it_is_no_student() -> None:
     config = ConfigDict(type='TimmFeatures', model='resnet10t', pretrained=False)
-    with pytest.raises(ConfigError, match='student: expected a segmentor.*got TimmFeatures'):
+    with pytest.raises(ConfigError, match=r'student: expected a segmentor.*got TimmFeatures'):
         build_segmentor(config, 'student')

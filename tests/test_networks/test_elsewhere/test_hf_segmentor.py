@@ -9,16 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from builders import (
-    BN,
     Config,
     batch,
     build,
-    fcn_head,
     gradients,
     resnet,
     same_tensors,
@@ -42,7 +39,6 @@ from torch import Tensor
 from mmseg_kd.checkpoints import checkpoint_trust
 from mmseg_kd.errors import CheckpointError, ConfigError, ShapeError
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
-from mmseg_kd.networks.elsewhere.mask_classifier import semantic_map
 from mmseg_kd.networks.layers import list_layers
 
 transformers = pytest.importorskip('transformers')

@@ -184,7 +184,7 @@ class TestTorchSegmentor:
         assert same_tensors(found.state_dict(), network.state_dict())
         # As another process sees it.
         monkeypatch.setattr('mmseg_kd.networks.elsewhere.torch_segmentor._SAVED', {})
-        with pytest.raises(CheckpointError, match='reading one runs code.*--trust-checkpoint'):
+        with pytest.raises(CheckpointError, match=r'reading one runs code.*--trust-checkpoint'):
             made(config)
         with checkpoint_trust(True):
             assert same_tensors(made(config).backbone.state_dict(), network.state_dict())

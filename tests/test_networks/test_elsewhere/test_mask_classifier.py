@@ -64,7 +64,7 @@ class TestPublished:
 
 
 def test_by_hand() -> None:
-    # One query, sure of its mask in the first of two pixels; two classes and "none", equally likely.
+    # One query, whose mask is sure of the first of two pixels; two classes and "none" are equal.
     masks = torch.tensor([[[[30.0, 0.0]]]])
     found = semantic_map(torch.zeros(1, 1, 3), masks)
     torch.testing.assert_close(found, torch.tensor([1 / 3, 1 / 6]).expand(1, 2, 1, 2))
