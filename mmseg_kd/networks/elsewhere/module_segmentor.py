@@ -143,9 +143,10 @@ def scores_of(output: Any) -> Tensor:
     elif isinstance(output, (list, tuple)) and output:
         output = output[0]
     if not (isinstance(output, Tensor) and output.ndim == 4):
+        came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise TypeError(
             "expected score maps (N, C, h, w), alone, first in a tuple, or under 'out' or "
-            f"'logits', got {tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__}."
+            f"'logits', got {came}."
         )
     return output
 
