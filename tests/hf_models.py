@@ -36,11 +36,19 @@ def _swin() -> Any:
     )
 
 
-def _segformer(t: Any) -> Any:
-    config = t.SegformerConfig(
-        depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 16], decoder_hidden_size=16, id2label=LABELS
+def segformer_config(t: Any, **changes: Any) -> Any:
+    """A small SegFormer's."""
+    return t.SegformerConfig(
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 8, 16, 16],
+        num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=16,
+        **changes,
     )
-    return t.SegformerForSemanticSegmentation(config)
+
+
+def _segformer(t: Any) -> Any:
+    return t.SegformerForSemanticSegmentation(segformer_config(t, id2label=LABELS))
 
 
 def _upernet(t: Any) -> Any:

@@ -51,10 +51,11 @@ class HFFeatures(FeatureNetwork):
         source = HFSource(str(model), revision, kind)
         from transformers import AutoModel
 
-        processor = source.processor()
-        network, untrained = source.build(AutoModel, source.config(), bool(pretrained))
+        config = source.config()
+        processor = source.processor(config)
+        network, untrained = source.build(AutoModel, config, bool(pretrained))
         network = getattr(network, 'vision_model', network)
-        if network.main_input_name != 'pixel_values':
+        if getattr(network, 'main_input_name', 'pixel_values') != 'pixel_values':
             raise ConfigError(f'{kind}: model={source.model!r}: takes no images.')
         super().__init__(
             network,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
@@ -85,14 +86,23 @@ class HFSource:
         mismatched = [one[0] if isinstance(one, tuple) else one for one in info['mismatched_keys']]
         return model.float(), sorted({*info['missing_keys'], *mismatched})
 
-    def processor(self) -> Any:
-        """What prepares images for the model.
+    def processor(self, config: Any) -> Any:
+        """What prepares images for the model, or its settings.
 
         Raises:
             ConfigError: There is none.
         """
         from transformers import AutoImageProcessor
 
+        if config.model_type == 'oneformer':
+            # Its class fetches names from another repository, to be used nowhere here.
+            from transformers.image_processing_utils import BaseImageProcessor
+
+            with self._opening():
+                settings, _ = BaseImageProcessor.get_image_processor_dict(
+                    self.model, revision=self.revision or 'main'
+                )
+            return SimpleNamespace(**settings)
         with self._opening(hint=' Or say what it does: data_preprocessor=dict(mean=..., ...).'):
             return AutoImageProcessor.from_pretrained(self.model, **self._where)
 
@@ -166,7 +176,9 @@ def refuse_remote_code(needed_by: str, trust_remote_code: bool) -> None:
 
 def preprocessing_of(processor: Any) -> Preprocessing:
     """What a processor does to the values of images."""
-    factor = processor.rescale_factor if getattr(processor, 'do_rescale', True) else 1.0
+    factor = 1.0
+    if getattr(processor, 'do_rescale', True):
+        factor = getattr(processor, 'rescale_factor', 1 / 255)
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if getattr(processor, 'do_normalize', None):
         mean, std = processor.image_mean, processor.image_std

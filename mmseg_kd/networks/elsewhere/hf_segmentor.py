@@ -71,7 +71,7 @@ class HFSegmentor(ScoreSegmentor):
         auto, is_masks = _class_of(config, source)
         preprocessing, size = IMAGENET, None
         if data_preprocessor is None:
-            processor = source.processor()
+            processor = source.processor(config)
             preprocessing, size = preprocessing_of(processor), size_of(processor)
         network, untrained = source.build(auto, config, bool(pretrained))
         super().__init__(

@@ -29,6 +29,7 @@ from hf_models import (
     PIXELS,
     PROCESSORS,
     SIZE,
+    segformer_config,
     write_model,
     write_processor,
     write_tokenizer,
@@ -52,6 +53,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Write:
 
     @cache
     def write(name: str) -> tuple[Path, Any]:
+        if name == 'eomt' and not hasattr(transformers, 'EomtConfig'):
+            pytest.skip('transformers has EoMT since 4.54')
         folder = tmp_path_factory.mktemp(name)
         model = write_model(folder, {**PIXELS, **MASKS}[name], PROCESSORS[name])
         if name == 'oneformer':
@@ -217,10 +220,7 @@ def test_a_teacher_gets_images_of_the_only_size_that_it_takes(written: Write) ->
 
 def test_a_teacher_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     def classifier(t: Any) -> Any:
-        config = t.SegformerConfig(
-            depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 16], decoder_hidden_size=16
-        )
-        return t.SegformerForImageClassification(config)
+        return t.SegformerForImageClassification(segformer_config(t))
 
     write_model(tmp_path, classifier, 'SegformerImageProcessor')
     with pytest.raises(ConfigError, match=r'teacher: expected checkpoint=\.\.\.'):
@@ -307,13 +307,7 @@ class TestErrors:
     def test_other_classes_than_the_student_s(self, tmp_path: Path) -> None:
         def seven(t: Any) -> Any:
             labels = {index: str(index) for index in range(7)}
-            config = t.SegformerConfig(
-                depths=[1, 1, 1, 1],
-                hidden_sizes=[8, 8, 16, 16],
-                decoder_hidden_size=16,
-                id2label=labels,
-            )
-            return t.SegformerForSemanticSegmentation(config)
+            return t.SegformerForSemanticSegmentation(segformer_config(t, id2label=labels))
 
         write_model(tmp_path, seven, 'SegformerImageProcessor')
         with pytest.raises(ShapeError, match='5 classes apart and the teacher 7'):
