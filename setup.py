@@ -12,6 +12,9 @@ REQUIREMENTS = [
 ]
 # What ONNX files are made, checked and quantised with.
 EXPORT = ['onnx>=1.17', 'onnxscript>=0.2', 'onnxruntime>=1.20']
+# Networks from elsewhere: of Hugging Face, and of segmentation_models_pytorch.
+HF = ['transformers>=4.49']
+SMP = ['segmentation-models-pytorch>=0.4']
 # What the documentation is built with. The theme is made for mkdocs 1.
 DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5.40,<10']
 # What `mmseg_kd::` names: beside the package in a checkout, in it in a wheel.
@@ -50,9 +53,13 @@ setup(
     extras_require={
         'export': EXPORT,
         'docs': DOCS,
+        'hf': HF,
+        'smp': SMP,
         'dev': [
             *EXPORT,
             *DOCS,
+            *HF,
+            *SMP,
             'pytest>=8',
             'pytest-timeout',
             'pytest-xdist',

@@ -23,5 +23,6 @@ from mmseg_kd import (  # noqa: E402, F401
     schedules,
 )
 from mmseg_kd.config.packaged import take_over_bases  # noqa: E402
+from mmseg_kd.networks import elsewhere  # noqa: E402, F401
 
 take_over_bases()

@@ -17,6 +17,7 @@ from mmseg_kd.distillation.task_loss import check_class_weights
 from mmseg_kd.distillation.term import Term, make_term
 from mmseg_kd.errors import ConfigError, Problems, ShapeError
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
+from mmseg_kd.networks.elsewhere.features import FeatureNetwork
 from mmseg_kd.networks.forward import as_network
 from mmseg_kd.networks.probe import Probe, probe
 from mmseg_kd.networks.taps import find_tap, no_gradient
@@ -73,7 +74,9 @@ def assemble(
                 print_log(f'{label} is in no term and is left out.', logger='current')
                 continue
             with problems:
-                networks[name] = build_segmentor(without_initialisation(one.model), label)
+                # Without a checkpoint it is one that comes with its weights.
+                model = one.model if one.checkpoint is None else without_initialisation(one.model)
+                networks[name] = build_segmentor(model, label, or_features=True)
         teachers: dict[str, Teacher] = {}
         terms: list[Term] = []
         modified_in_place: set[str] = set()
@@ -148,13 +151,14 @@ def _connect(
     for term in terms:
         if set(term.layers.teachers) <= set(theirs):
             with problems:
-                made.append(_make_term(term, spec, ours, theirs))
+                made.append(_make_term(term, spec, networks, ours, theirs))
     return teachers, made, ours.modified_in_place
 
 
 def _make_term(
     term: TermSpec,
     spec: DistillationSpec,
+    networks: Mapping[str, nn.Module],
     ours: Probe,
     theirs: Mapping[str, Probe],
 ) -> Term:
@@ -178,6 +182,15 @@ def _make_term(
         )
         if one is not None and other is not None:
             classes[name] = (one, other)
+        of_scores = one is not None or getattr(term.loss, 'is_of_scores', False)
+        if of_scores and isinstance(networks[name], FeatureNetwork):
+            kind = type(term.loss).__name__
+            raise ShapeError(
+                f'{term.where}: the {teacher_label(name, len(spec.names))} gives features and no '
+                f'class scores, which {kind} of {term.layers.student[0]!r} would compare; pair '
+                "features of the student with a loss for them: dict(type='CDLoss', "
+                "resolution='student')."
+            )
     taps = {name: theirs[name].taps for name in term.layers.teachers}
     return make_term(term, ours.taps, taps, classes)
 

@@ -88,6 +88,11 @@ class DistillationWrapper(BaseSegmentor):
         return {name: one.network for name, one in self._teachers.items() if one.is_complete}
 
     @property
+    def own_weights(self) -> dict[str, str]:
+        """The SHA-256 of the weights of teachers that have no checkpoint, by name."""
+        return {name: one.own_weights for name, one in self._teachers.items() if one.own_weights}
+
+    @property
     def teacher(self) -> nn.Module | None:
         """The first teacher's network; None where there are no terms."""
         return next(iter(self.teachers.values()), None)

@@ -15,6 +15,7 @@ from mmseg_kd.config.file import apply_options, read_config_file
 from mmseg_kd.config.load import load_config
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.networks.build import without_initialisation
+from mmseg_kd.networks.elsewhere.torch_segmentor import SUFFIX, save_network
 
 # What is taken of a config that is given as data, and of one that is given as schedule.
 DATA_KEYS = (
@@ -102,6 +103,8 @@ def _network(
         found = to_builtins(_model_of(network, side))
     elif isinstance(network, Mapping):
         found = to_builtins(network)
+        if isinstance(found.get('module'), nn.Module):
+            found['module'] = _saved(found['module'], side, folder)
     else:
         raise ConfigError(
             f"{side}: expected a config's path, 'mmseg::...', a dict as in configs, a Config or a "
@@ -126,16 +129,33 @@ def _built(network: nn.Module, side: str, folder: Path) -> dict[str, Any]:
 
     The run is then one that its config describes, and another process can repeat or resume it.
     """
+    if not hasattr(network, 'cfg') and side != 'student':
+        return dict(type='TorchSegmentor', module=_saved(network, side, folder))
     if not hasattr(network, 'cfg'):
         raise ConfigError(
             f'{side}: expected a network that knows its config (network.cfg), as '
             "mmseg.apis.init_model and distill's results do, got a "
-            f"{type(network).__name__} without; give its model dict with checkpoint='...' instead."
+            f"{type(network).__name__} without; give its model dict with checkpoint='...', or "
+            "dict(type='TorchSegmentor', module='package.module:function')."
         )
     model = _model_of(network.cfg, side)
-    path = folder / f'{side.replace("[", "").replace("]", "")}.pth'
+    path = _file_of(side, folder, '.pth')
     save_student(network, path, {})
     return {**without_initialisation(to_builtins(model)), 'checkpoint': str(path)}
+
+
+def _saved(network: nn.Module, side: str, folder: Path) -> str:
+    """The file of a network that is written as a whole."""
+    path = _file_of(side, folder, SUFFIX)
+    try:
+        save_network(network, path)
+    except ConfigError as error:
+        raise ConfigError(f'{side}: {error}') from error
+    return str(path)
+
+
+def _file_of(side: str, folder: Path, suffix: str) -> Path:
+    return folder / f'{side.replace("[", "").replace("]", "")}{suffix}'
 
 
 def data_config(data: Any) -> dict[str, Any]:

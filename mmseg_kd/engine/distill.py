@@ -111,7 +111,9 @@ def distill(
             and a student of its weights is trained.
         data: `train_dataloader`, and `val_dataloader` with `val_evaluator`, as in mmseg: a dict of
             these, a config that has them, or its path.
-        teacher: As the student; a list of them for several. Needed where there are terms.
+        teacher: As the student; a list of them for several. Needed where there are terms. Any other
+            nn.Module that maps images to score maps is one too: it is left alone, and saved in
+            `work_dir`, so that the run can be repeated.
         terms: Dicts as in `distillation` of a config: `student_layer`, `teacher_layer`, `loss`,
             and optionally `weight`, `schedule`, `connector`, `name`.
         teacher_checkpoint: The teacher's weights, where `teacher` does not say.

@@ -29,6 +29,8 @@ STOCK_PACKAGES = (
     'torchvision',
     'timm',
 )
+# Networks that stock mmseg builds where this package is installed.
+ELSEWHERE = 'mmseg_kd.networks.elsewhere'
 # Ours that compute what mmseg's own do.
 STOCK_TYPES = {FusedCrossEntropyLoss: 'CrossEntropyLoss', FastIoUMetric: 'IoUMetric'}
 # What an evaluation reads, with test-time augmentation or without.
@@ -110,6 +112,9 @@ class _Translation:
             return {**node, 'type': STOCK_TYPES[found]}
         module = found.__module__
         if module.split('.')[0] in STOCK_PACKAGES:
+            return node
+        if module.startswith(ELSEWHERE):
+            self.imports.add(ELSEWHERE)
             return node
         if issubclass(found, BaseSegDataset) and _only_describes(found):
             with self.problems:

@@ -81,15 +81,16 @@ class SameRunHook(Hook):
             checkpoint.pop('param_schedulers', None)
 
     def _parts(self, runner: Runner) -> dict[str, dict[str, str]]:
-        """Losses of the terms by name, and digests of the teachers' files."""
+        """Losses of the terms by name, and digests of the teachers' weights."""
         if self._made_of is None:
             model = unwrapped(runner.model)
             terms = getattr(model, 'terms', {})
             losses = {name: type(term.loss).__name__ for name, term in terms.items()}
-            digests = {}
+            digests: dict[str, str] = {}
             if is_distillation(runner.cfg):
                 _, specs = teachers_of(runner.cfg)
-                for name in model.teachers:
+                digests |= model.own_weights
+                for name in model.teachers.keys() - digests.keys():
                     digests[name] = sha256_of(local_file(str(specs[name].checkpoint)))
             self._made_of = dict(term=losses, teacher=digests)
         return self._made_of

@@ -25,5 +25,8 @@ class KLLoss(LogitLoss):
     Segmentation, CVPR 2019, arXiv 1903.04197, eq. 1.
     """
 
+    # A softmax over the channels of features means nothing.
+    is_of_scores = True
+
     def divergence(self, maps: LogitMaps) -> Tensor:
         return maps.pixel_divergence(self.tau)

@@ -13,8 +13,9 @@ from mmengine.model import is_model_wrapper
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.registry import MODELS
 
-from mmseg_kd.errors import ConfigError
+from mmseg_kd.errors import ConfigError, KDError
 from mmseg_kd.host.quiet import explain
+from mmseg_kd.networks.elsewhere.features import FeatureNetwork
 from mmseg_kd.registry import look_up
 
 
@@ -55,22 +56,40 @@ def build_network(model: ConfigDict, side: str) -> Any:
     look_up(MODELS, model, side)
     try:
         return MODELS.build(model)
+    except KDError as error:
+        raise type(error)(f'{side}: {error}') from error
     except Exception as error:  # whatever a class of mmseg, timm or the user raises
         raise ConfigError(f'{side}: {explain(error)}') from error
 
 
-def build_segmentor(model: ConfigDict, side: str) -> Any:
+def build_segmentor(model: ConfigDict, side: str, or_features: bool = False) -> Any:
     """Build a network that segments.
+
+    Args:
+        model: Its model dict.
+        side: What messages call it.
+        or_features: Whether it may be a backbone that teaches by its features.
 
     Raises:
         ConfigError: mmseg refused it, or it is only a part of one, such as a backbone.
     """
     network = build_network(model, side)
-    if not isinstance(network, BaseSegmentor):
+    if not isinstance(network, (BaseSegmentor, FeatureNetwork) if or_features else BaseSegmentor):
         raise ConfigError(
             f'{side}: expected a segmentor such as EncoderDecoder, got {type(network).__name__}.'
         )
     return network
+
+
+# Those of `mmseg_kd.networks.elsewhere` that take trained weights by themselves.
+_BRING_WEIGHTS = (
+    'HFFeatures',
+    'HFSegmentor',
+    'TimmFeatures',
+    'TimmSegmentor',
+    'TorchvisionSegmentor',
+    'SMPSegmentor',
+)
 
 
 def without_initialisation(model: Any) -> Any:
@@ -79,6 +98,8 @@ def without_initialisation(model: Any) -> Any:
         cleaned = {k: without_initialisation(v) for k, v in model.items() if k != 'init_cfg'}
         if 'pretrained' in cleaned:
             cleaned['pretrained'] = False if cleaned.get('type') == 'TIMMBackbone' else None
+        if cleaned.get('type') in _BRING_WEIGHTS:
+            cleaned['pretrained'] = False
         if cleaned.get('type') == 'TIMMBackbone':
             cleaned.update(pretrained=False, checkpoint_path='')
         return type(model)(cleaned)

@@ -8,12 +8,13 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmseg_kd.checkpoints import LoadReport, load_weights
+from mmseg_kd.checkpoints.digest import sha256_of_tensors
 from mmseg_kd.checkpoints.load import conversion_hint
 from mmseg_kd.config.network_spec import NetworkSpec
 from mmseg_kd.errors import CheckpointError, ConfigError, Problems
 from mmseg_kd.networks.forward import as_network
 from mmseg_kd.networks.network import Preprocessing
-from mmseg_kd.networks.probe import Probe, probe
+from mmseg_kd.networks.probe import PROBE_SIZE, Probe, probe
 from mmseg_kd.teacher.normalisation import Normalisation
 from mmseg_kd.teacher.teacher import Teacher
 
@@ -49,27 +50,40 @@ def build_teacher(
         found = probe(network, layers, label, sizes)
     with problems:
         report = _load(network, spec, label, found.used if found else ())
+        own = sha256_of_tensors(network.state_dict()) if report is None else None
         if found is not None:
             teacher = Teacher(
                 network,
                 layers,
                 options=spec.options,
                 normalisation=Normalisation(student, as_network(network).preprocessing),
-                input_size=spec.input_size,
+                input_size=spec.input_size or _only_size(network, found),
                 label=label,
                 probed=found,
             )
-            lacking = {*report.missing, *report.mismatched}
-            teacher.is_complete = found.used_in_all.isdisjoint(lacking)
+            teacher.own_weights = own
+            if report is not None:
+                lacking = {*report.missing, *report.mismatched}
+                teacher.is_complete = found.used_in_all.isdisjoint(lacking)
     return teacher, found
 
 
-def _load(network: nn.Module, spec: NetworkSpec, label: str, used: Collection[str]) -> LoadReport:
-    """Fill the network from its checkpoint and report in the log.
+def _only_size(network: nn.Module, found: Probe) -> tuple[int, int] | None:
+    """The size of images that a network from elsewhere is made for, where it takes no other."""
+    size: tuple[int, int] | None = getattr(network, 'img_size', None)
+    return size if size == tuple(found.images_NCHW.shape[-2:]) != PROBE_SIZE else None
+
+
+def _load(
+    network: nn.Module, spec: NetworkSpec, label: str, used: Collection[str]
+) -> LoadReport | None:
+    """Fill the network from its checkpoint and report in the log; None: it came with its weights.
 
     Args:
         used: Keys of the tensors that the run to the tapped layers goes through.
     """
+    if spec.checkpoint is None and getattr(network, 'is_pretrained', False):
+        return None
     if spec.checkpoint is None:
         raise ConfigError(
             f'{label}: expected checkpoint=..., the file or URL of its trained weights, '

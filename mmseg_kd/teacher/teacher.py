@@ -71,6 +71,8 @@ class Teacher:
         self.input_size = input_size
         # Whether it can predict: all that takes part in that has its weights.
         self.is_complete = True
+        # The SHA-256 of weights that the network came with; None: they are from a checkpoint.
+        self.own_weights: str | None = None
         self._options = TeacherOptions() if options is None else options
         self._normalisation = normalisation
         self._stream = SideStream() if self._options.stream else None

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from builders import (
     write_config,
     write_dataset,
 )
+from hf_models import MASKS, PIXELS, PROCESSORS, write_model
 from mmengine.config import Config as ReadConfig
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
@@ -35,14 +37,16 @@ from mmengine.registry import HOOKS, DefaultScope
 from mmengine.visualization import Visualizer
 from mmseg.apis import inference_model, init_model
 from PIL import Image
+from torch import nn
 from training_runs import tensors
 
 import mmseg_kd
 from mmseg_kd.cli import train as train_command
 from mmseg_kd.engine import distill as distillation
-from mmseg_kd.engine.arguments import schedule_config
+from mmseg_kd.engine.arguments import model_config, schedule_config
 from mmseg_kd.engine.isolation import isolated
-from mmseg_kd.errors import ConfigError, DeviceError, KDError, ManyErrors
+from mmseg_kd.errors import CheckpointError, ConfigError, DeviceError, KDError, ManyErrors
+from mmseg_kd.export.student import export_student
 from mmseg_kd.hooks import ValidationPicturesHook
 from mmseg_kd.runs.log import read_log
 
@@ -233,6 +237,74 @@ def test_networks_that_are_built_already(distil: Callable[..., mmseg_kd.Distille
     parameters = dict(result.student.named_parameters())
     for name, parameter in onward.student.named_parameters():
         torch.testing.assert_close(parameter, parameters[name])
+
+
+class Plain(nn.Module):
+    """A network of nobody's library."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU())
+        self.classifier = nn.Conv2d(width, CLASSES, 1)
+
+    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.classifier(self.stem(images_NCHW))
+        return scores
+
+
+def test_a_teacher_that_is_any_module(
+    distil: Callable[..., mmseg_kd.Distilled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the config is read again
+    network = Plain(4)
+    kept = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    result = distil(teacher=network, teacher_checkpoint=None)
+    # Nothing was folded into it, and it still learns.
+    assert same_tensors(network.state_dict(), kept) and network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    again = result.work_dir.with_name('again')
+    command = [str(result.config), '--work-dir', str(again)]
+    # As another process has it.
+    monkeypatch.setattr('mmseg_kd.networks.elsewhere.torch_segmentor._SAVED', {})
+    assert train_command.main(command) == 1
+    assert train_command.main([*command, '--trust-checkpoint']) == 0
+    assert same_tensors(tensors(result.checkpoint), tensors(again / 'iter_4.pth'))
+    # In a dict it may have more to say.
+    given = dict(type='TorchSegmentor', module=network, num_classes=CLASSES)
+    model = model_config(given, resnet(4), [], None, result.work_dir)
+    assert model['teacher'] == {**given, 'module': str(result.work_dir / 'teacher.pt')}
+
+
+def test_networks_of_transformers(
+    distil: Callable[..., mmseg_kd.Distilled], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('transformers')
+    monkeypatch.undo()  # the config is read again
+    networks = {}
+    for name, make in (('segformer', PIXELS), ('maskformer', MASKS)):
+        write_model(tmp_path / name, make[name], PROCESSORS[name])
+        networks[name] = dict(type='HFSegmentor', model=str(tmp_path / name))
+    run = partial(
+        distil,
+        teacher=networks['maskformer'],
+        student=networks['segformer'],
+        teacher_checkpoint=None,
+    )
+    whole = run('whole')
+    assert (whole.history['train/kd.kl'][1] > 0).all()
+    hook = [dict(type='Interrupts', iteration=3, signals=['SIGINT'])]
+    with pytest.raises(KeyboardInterrupt):
+        run('stopped', cfg_options=dict(custom_hooks=hook))
+    resumed = run('stopped', resume=True)
+    assert same_tensors(weights(whole), weights(resumed))
+    export = partial(export_student, whole.config, whole.checkpoint, images=1)
+    assert export(to='torch_export', fixed_size=SIZE).files['torch_export'].path.is_file()
+    exported = export(to='mmseg')
+    assert exported.modules == ['mmseg_kd.networks.elsewhere']
+    # Other weights than before are another run.
+    write_model(tmp_path / 'maskformer', MASKS['maskformer'], PROCESSORS['maskformer'], seed=6)
+    with pytest.raises(CheckpointError, match="teacher 'teacher': other weights"):
+        run('stopped', resume=True, iterations=5)
 
 
 def test_an_interrupt_leaves_a_checkpoint_to_go_on_from(
