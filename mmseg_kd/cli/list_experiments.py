@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmseg_kd.cli.common import run_command
-from mmseg_kd.config.fields import TermFields
+from mmseg_kd.config.fields import TermFields, weight_text
 from mmseg_kd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def describe_terms(terms: Sequence[Mapping[str, Any]]) -> str:
 def _describe_term(term: Mapping[str, Any]) -> str:
     loss = term['loss']
     arguments = ', '.join(f'{k}={v}' for k, v in loss.items() if k != 'type')
-    text = f'{term.get("weight", TermFields.weight):g} * {loss["type"]}({arguments})'
+    weight = weight_text(term.get('weight', TermFields.weight))
+    text = f'{weight} * {loss["type"]}({arguments})'
     schedule = term.get('schedule') or []
     schedule = [schedule] if isinstance(schedule, Mapping) else schedule
     if schedule:

@@ -13,13 +13,14 @@ from torch import nn
 from mmseg_kd.config.distillation_spec import DistillationSpec, parse_distillation
 from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
 from mmseg_kd.config.term_spec import TermSpec, student_layers, teacher_layers
+from mmseg_kd.distillation.gradients import recomputing_layer
 from mmseg_kd.distillation.task_loss import check_class_weights
 from mmseg_kd.distillation.term import Term, make_term
 from mmseg_kd.errors import ConfigError, Problems, ShapeError
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.networks.forward import as_network
 from mmseg_kd.networks.probe import Probe, probe
-from mmseg_kd.networks.taps import find_tap, no_gradient
+from mmseg_kd.networks.taps import ATTENTION_PARTS, find_tap, no_gradient
 from mmseg_kd.teacher.build import build_teacher
 from mmseg_kd.teacher.teacher import Teacher
 
@@ -67,6 +68,8 @@ def assemble(
         names = spec.names
         networks: dict[str, nn.Module] = {}
         wanted = {name for _, layers in spec.layers for name in layers.teachers}
+        if network is not None:
+            _check_auto_weights([term for term in spec.terms if term.is_auto], network, problems)
         for name, one in spec.teachers.items() if distillation else ():
             label = teacher_label(name, len(names))
             if len(names) > 1 and name not in wanted:
@@ -84,6 +87,28 @@ def assemble(
     problems.raise_if_any()
     assert spec.student is not None
     return Distillation(network, spec.student, teachers, terms, modified_in_place)
+
+
+def _check_auto_weights(terms: Sequence[TermSpec], student: nn.Module, problems: Problems) -> None:
+    """See that gradients can be measured where terms whose weights set themselves tap `student`."""
+    recomputing = recomputing_layer(student) if terms else None
+    if recomputing is not None:
+        problems.add(
+            ConfigError(
+                f'{terms[0].where}.weight: a weight cannot set itself where layers recompute their '
+                f'activations, as {recomputing!r} of the student does; set with_cp=False or give '
+                'the weight as a number.'
+            )
+        )
+    for term in terms:
+        for layer in term.layers.student:
+            if layer.rpartition('.')[2] in ATTENTION_PARTS:
+                problems.add(
+                    ConfigError(
+                        f"{term.where}.weight: {layer!r} is read beside the student's way to its "
+                        'scores, so that nothing sets the weight; expected a number.'
+                    )
+                )
 
 
 def _missing_layers(
