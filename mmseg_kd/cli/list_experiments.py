@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmseg_kd.cli.common import run_command
 from mmseg_kd.config.fields import TermFields, weight_text
+from mmseg_kd.config.recipes import expanded
 from mmseg_kd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def row_of(experiment: Experiment) -> tuple[str, str, tuple[str, ...]]:
         (
             describe_network(model.get('teacher')),
             describe_network(model.student),
-            describe_terms(model.get('distillation') or ()),
+            describe_terms(expanded(model.get('distillation') or ())),
             '' if experiment.published is None else f'{experiment.published:.2f}',
         ),
     )

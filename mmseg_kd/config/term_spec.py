@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
 from mmseg_kd.config.fields import TermFields, WeightFields, keys_of, read_fields
+from mmseg_kd.config.recipes import terms_of_entry
 from mmseg_kd.config.reduction import expand_teachers
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build, look_up
@@ -117,8 +118,7 @@ def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> Terms
     specs: list[TermSpec] = []
     layers: list[tuple[str, Layers]] = []
     taken: set[str] = set()
-    for index, cfg in enumerate(cfgs):
-        where = f'distillation[{index}]'
+    for where, cfg in _entries(cfgs, problems):
         with problems:
             own = Problems()
             auto, entries = _parse_entry(cfg, where, teachers, own)
@@ -134,6 +134,16 @@ def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> Terms
                 taken.add(spec.name)
                 specs.append(spec)
     return Terms(specs, layers)
+
+
+def _entries(cfgs: Sequence[Any], problems: Problems) -> Iterator[tuple[str, Any]]:
+    """The entries with those of recipes, each with its place in the user's config."""
+    for index, cfg in enumerate(cfgs):
+        where, terms = f'distillation[{index}]', []
+        with problems:
+            terms = terms_of_entry(cfg, where)
+        for number, term in enumerate(terms, 1):
+            yield f'{where} (term {number})' if len(terms) > 1 else where, term
 
 
 def _parse_entry(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from mmseg_kd.config.distillation_spec import DistillationSpec, parse_distillation
 from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
-from mmseg_kd.config.term_spec import TermSpec, student_layers, teacher_layers
+from mmseg_kd.config.term_spec import Layers, TermSpec, student_layers, teacher_layers
 from mmseg_kd.distillation.gradients import recomputing_layer
 from mmseg_kd.distillation.task_loss import check_class_weights
 from mmseg_kd.distillation.term import Term, make_term
@@ -20,6 +21,7 @@ from mmseg_kd.errors import ConfigError, Problems, ShapeError
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.networks.forward import as_network
 from mmseg_kd.networks.probe import Probe, probe
+from mmseg_kd.networks.roles import Roles
 from mmseg_kd.networks.taps import ATTENTION_PARTS, find_tap, no_gradient
 from mmseg_kd.teacher.build import build_teacher
 from mmseg_kd.teacher.teacher import Teacher
@@ -81,6 +83,7 @@ def assemble(
         terms: list[Term] = []
         modified_in_place: set[str] = set()
         if network is not None and networks:
+            spec = _with_layers(spec, network, networks, problems)
             missing = _missing_layers(spec, network, networks, problems)
             there = [one for one in spec.terms if one.where not in missing]
             teachers, terms, modified_in_place = _connect(spec, there, network, networks, problems)
@@ -109,6 +112,46 @@ def _check_auto_weights(terms: Sequence[TermSpec], student: nn.Module, problems:
                         'scores, so that nothing sets the weight; expected a number.'
                     )
                 )
+
+
+def _with_layers(
+    spec: DistillationSpec,
+    student: nn.Module,
+    teachers: Mapping[str, nn.Module],
+    problems: Problems,
+) -> DistillationSpec:
+    """`spec` with layers in the place of the roles that it names them by; without those of none."""
+    ours = Roles(student)
+    theirs = {name: Roles(network) for name, network in teachers.items()}
+
+    def named(layers: Layers, where: str) -> Layers:
+        def find(roles: Roles, names: Sequence[str], side: str, key: str) -> tuple[str, ...]:
+            try:
+                return tuple(roles.layer(name, side) for name in names)
+            except ConfigError as error:
+                raise type(error)(f'{where}.{key}: {error}') from error
+
+        return replace(
+            layers,
+            student=find(ours, layers.student, 'student', 'student_layer'),
+            teachers={
+                name: find(
+                    theirs[name], names, teacher_label(name, len(spec.names)), 'teacher_layer'
+                )
+                if name in theirs
+                else names
+                for name, names in layers.teachers.items()
+            },
+        )
+
+    terms, layers = [], []
+    for term in spec.terms:
+        with problems:
+            terms.append(replace(term, layers=named(term.layers, term.where)))
+    for where, one in spec.layers:
+        with suppress(ConfigError):  # said of the term
+            layers.append((where, named(one, where)))
+    return replace(spec, terms=terms, layers=layers)
 
 
 def _missing_layers(
