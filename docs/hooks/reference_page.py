@@ -20,7 +20,9 @@ import mmseg.registry
 from mmengine.registry import Registry
 
 import mmseg_kd.register
-from mmseg_kd.config.fields import NetworkFields, TeacherFields, TermFields
+from mmseg_kd.cli.list_experiments import describe_terms
+from mmseg_kd.config.fields import NetworkFields, TeacherFields, TermFields, WeightFields
+from mmseg_kd.config.recipes import RECIPES
 from mmseg_kd.config.teacher_options import TeacherOptions
 from mmseg_kd.config.term_spec import CHANNELS
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES
@@ -33,6 +35,7 @@ FIELDS = {
     'Teachers': TeacherFields,
     'How a teacher is run': TeacherOptions,
     'Terms': TermFields,
+    'Weights that set themselves': WeightFields,
 }
 REGISTRIES = {
     'kd_loss': ('Losses', "`loss=dict(type='...')` of a term. Compared on [Losses](losses.md)."),
@@ -63,6 +66,7 @@ def tables() -> str:
             for one in fields(kind)
         ]
         parts += [f'## {title}', _prose(kind), _table(rows, 'key')]
+    parts += ['## Recipes', "`distillation=[dict(recipe='...')]`.", _recipes()]
     for registry, members in registered().items():
         title, intro = REGISTRIES.get(registry, (registry.capitalize(), ''))
         parts += [f'## {title}', intro]
@@ -71,6 +75,21 @@ def tables() -> str:
     if missing:
         raise MissingDescription('no description of: ' + ', '.join(missing))
     return '\n\n'.join(part for part in parts if part) + '\n'
+
+
+def _recipes() -> str:
+    """The table of the recipes."""
+    rows = [
+        f'| `{name}` | {"<br>".join(f"`{_told(term)}`" for term in one.terms)} | {one.source} |'
+        for name, one in sorted(RECIPES.items())
+    ]
+    return '\n'.join(['| recipe | terms | from |', '| --- | --- | --- |', *rows])
+
+
+def _told(term: Mapping[str, Any]) -> str:
+    """A term of a recipe in a line."""
+    layer, text = term['student_layer'], describe_terms([term])
+    return f'{layer}: {text}'
 
 
 def registered() -> dict[str, dict[str, type]]:

@@ -186,7 +186,9 @@ class TermFields:
 
     Attributes:
         student_layer: A name as in `named_modules()`; `mmseg-kd layers` prints those that
-            fit. A list where the loss takes several layers.
+            fit. Or what the layer is for, which any mmseg network has: `'@scores'` of the classes,
+            the `'@features'` that these are made of, the last `'@stage'` of the backbone. A list
+            where the loss takes several layers.
         teacher_layer: The same for the teacher; a dict by teacher where the layers of several
             differ.
         loss: A dict with the loss's name as `type`, and its arguments.
@@ -201,6 +203,8 @@ class TermFields:
         reduction: Over several teachers: `'sum'` of the losses, one loss against the `'mean'` of
             their distributions, or one teacher at `'random'` in each iteration. None: `'sum'`.
         teacher_weights: With `'sum'`: a factor for each teacher. None: 1 each.
+        recipe: The name of a published distillation, whose terms the entry then stands for; other
+            keys take the place of the recipe's. None: the entry is a term itself.
     """
 
     student_layer: str | Sequence[str] = key("a layer's name", _is_layer)
@@ -229,3 +233,4 @@ class TermFields:
         f'one of {REDUCTIONS}', lambda value: value in (None, *REDUCTIONS), None, REDUCTIONS
     )
     teacher_weights: Sequence[float] | None = key('numbers >= 0', _any, None)
+    recipe: str | None = key('the name of a recipe', _any, None)
