@@ -84,6 +84,17 @@ def softmax_divergence(
     return terms.sum(dim)
 
 
+def standardised_pixels(x_NChw: Tensor, eps: float = 1e-7) -> Tensor:
+    """The channels of each pixel with mean 0 and standard deviation 1 (that of a sample, C - 1).
+
+    Where they differ by less than `eps` they are 0, without gradient.
+    """
+    deviation_N1hw = x_NChw.std(1, keepdim=True)
+    deviation_N1hw = deviation_N1hw.masked_fill(deviation_N1hw < eps, math.inf)
+    standard: Tensor = (x_NChw - x_NChw.mean(1, keepdim=True)) / (deviation_N1hw + eps)
+    return standard
+
+
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """The mean of `x` where `mask` is true, 0 where it is nowhere; None: of all."""
     if mask is None:
