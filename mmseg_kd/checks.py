@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any, TypeGuard
+from collections.abc import Sequence
+from typing import Any, TypeGuard, TypeVar
 
 from mmseg_kd.errors import short_repr
+
+T = TypeVar('T')
 
 # What `is_device_name` knows, for messages.
 DEVICES = 'auto, cpu, cuda, cuda:N or mps'
@@ -67,6 +70,13 @@ def true_or_false(name: str, value: bool) -> bool:
     """`value` as it is; a ValueError unless it is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f'{name} must be True or False, got {short_repr(value)}.')
+    return value
+
+
+def one_of(name: str, value: T, choices: Sequence[T]) -> T:
+    """`value` as it is; a ValueError unless it is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {tuple(choices)}, got {short_repr(value)}.')
     return value
 
 

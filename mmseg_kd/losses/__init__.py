@@ -4,6 +4,8 @@ from mmseg_kd.losses.at_loss import ATLoss
 from mmseg_kd.losses.attention_value_loss import AttentionValueLoss
 from mmseg_kd.losses.cd_loss import CDLoss
 from mmseg_kd.losses.cgd_loss import CGDLoss
+from mmseg_kd.losses.feature_loss import FeatureLoss
+from mmseg_kd.losses.feature_map_loss import FeatureMapLoss
 from mmseg_kd.losses.ifvd_loss import IFVDLoss
 from mmseg_kd.losses.kl_loss import KLLoss
 from mmseg_kd.losses.logit_loss import LogitLoss
@@ -14,6 +16,8 @@ __all__ = [
     'AttentionValueLoss',
     'CDLoss',
     'CGDLoss',
+    'FeatureLoss',
+    'FeatureMapLoss',
     'IFVDLoss',
     'KLLoss',
     'LogitLoss',

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.checks import is_integer, positive, true_or_false
+from mmseg_kd.checks import is_integer, one_of, positive, true_or_false
 from mmseg_kd.errors import short_repr
 from mmseg_kd.losses.functional import as_list, at_least_float32, resize_label, standardised_pixels
 from mmseg_kd.losses.logit_maps import LogitMaps
@@ -51,17 +51,13 @@ class LogitLoss(nn.Module, ABC):
         standardise: bool = False,
     ) -> None:
         super().__init__()
-        if resolution not in get_args(Resolution):
-            raise ValueError(
-                f'resolution must be one of {get_args(Resolution)}, got {short_repr(resolution)}.'
-            )
         if not (ignore_index is None or is_integer(ignore_index)):
             raise ValueError(
                 f'ignore_index must be None or a whole number, got {short_repr(ignore_index)}.'
             )
         self.tau = positive('tau', tau)
         self.tau_squared = true_or_false('tau_squared', tau_squared)
-        self.resolution = resolution
+        self.resolution = one_of('resolution', resolution, get_args(Resolution))
         self.ignore_index = ignore_index
         self.standardise = true_or_false('standardise', standardise)
 
