@@ -95,6 +95,11 @@ def standardised_pixels(x_NChw: Tensor, eps: float = 1e-7) -> Tensor:
     return standard
 
 
+def is_own_class(label_N1HW: Tensor, x_NCHW: Tensor) -> Tensor:
+    """Whether each channel of a map is the class of the pixel's label, booleans (N, C, H, W)."""
+    return label_N1HW.eq(torch.arange(x_NCHW.shape[1], device=x_NCHW.device).view(-1, 1))
+
+
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """The mean of `x` where `mask` is true, 0 where it is nowhere; None: of all."""
     if mask is None:

@@ -93,9 +93,7 @@ class _Pieces:
         if self.mask_NHW is not None:
             hidden_R1V = ~self.mask_NHW[place][:, None]
             terms_RkV = [term_RkV.masked_fill(hidden_R1V, 0.0) for term_RkV in terms_RkV]
-        return torch.cat(
-            [term_RkV.sum(2).sum(0, dtype=torch.float64) for term_RkV in terms_RkV]
-        )
+        return torch.cat([term_RkV.sum(2).sum(0, dtype=torch.float64) for term_RkV in terms_RkV])
 
 
 class _PixelSums(torch.autograd.Function):
