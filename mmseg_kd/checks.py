@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any, TypeGuard
+from collections.abc import Sequence
+from typing import Any, TypeGuard, TypeVar
 
 from mmseg_kd.errors import short_repr
+
+T = TypeVar('T')
 
 # What `is_device_name` knows, for messages.
 DEVICES = 'auto, cpu, cuda, cuda:N or mps'
@@ -49,6 +52,13 @@ def non_negative(name: str, value: float) -> float:
     return value
 
 
+def fraction(name: str, value: float) -> float:
+    """`value` as it is; a ValueError unless it is a number from 0 to 1."""
+    if not (is_number(value) and 0 <= value <= 1):
+        raise ValueError(f'{name} must be a number from 0 to 1, got {short_repr(value)}.')
+    return value
+
+
 def at_least_one(name: str, value: int) -> int:
     """`value` as it is; a ValueError unless it is a whole number >= 1."""
     if not (is_integer(value) and value >= 1):
@@ -67,6 +77,13 @@ def true_or_false(name: str, value: bool) -> bool:
     """`value` as it is; a ValueError unless it is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f'{name} must be True or False, got {short_repr(value)}.')
+    return value
+
+
+def one_of(name: str, value: T, choices: Sequence[T]) -> T:
+    """`value` as it is; a ValueError unless it is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {tuple(choices)}, got {short_repr(value)}.')
     return value
 
 

@@ -84,6 +84,22 @@ def softmax_divergence(
     return terms.sum(dim)
 
 
+def standardised_pixels(x_NChw: Tensor, eps: float = 1e-7) -> Tensor:
+    """The channels of each pixel with mean 0 and standard deviation 1 (that of a sample, C - 1).
+
+    Where they differ by less than `eps` they are 0, without gradient.
+    """
+    deviation_N1hw = x_NChw.std(1, keepdim=True)
+    deviation_N1hw = deviation_N1hw.masked_fill(deviation_N1hw < eps, math.inf)
+    standard: Tensor = (x_NChw - x_NChw.mean(1, keepdim=True)) / (deviation_N1hw + eps)
+    return standard
+
+
+def is_own_class(label_N1HW: Tensor, x_NCHW: Tensor) -> Tensor:
+    """Whether each channel of a map is the class of the pixel's label, booleans (N, C, H, W)."""
+    return label_N1HW.eq(torch.arange(x_NCHW.shape[1], device=x_NCHW.device).view(-1, 1))
+
+
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """The mean of `x` where `mask` is true, 0 where it is nowhere; None: of all."""
     if mask is None:
@@ -190,3 +206,25 @@ def class_similarity(x_NChw: Tensor, label_Nhw: Tensor, num_classes: int) -> Ten
     sum_length_P = sum_SC.norm(dim=1).clamp(min=1e-8)[segment_P]
     similarity_P: Tensor = (dot_P / (length_P * sum_length_P)).masked_fill(~is_class_P, 1.0)
     return similarity_P.view(n, h, w)
+
+
+def unit_length(x: Tensor, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) -> Tensor:
+    """`x` divided by its L2 norm over `dim`; what is shorter than `eps` is 0, without gradient."""
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / length.masked_fill(length < eps, math.inf)
+
+
+def standardise(x_NChw: Tensor, eps: float = 1e-6) -> Tensor:
+    """Each channel with mean 0 and standard deviation 1 over the positions of the batch.
+
+    The deviation is that of a sample (with n - 1), plus `eps`. A channel that is the same
+    everywhere is 0, without gradient.
+    """
+    n, _, h, w = x_NChw.shape
+    centred_NChw = x_NChw - x_NChw.mean((0, 2, 3), keepdim=True)
+    length_1C11 = torch.linalg.vector_norm(centred_NChw, dim=(0, 2, 3), keepdim=True)
+    deviation_1C11 = (
+        length_1C11.masked_fill(length_1C11 == 0, math.inf) / max(n * h * w - 1, 1) ** 0.5
+    )
+    standard: Tensor = centred_NChw / (deviation_1C11 + eps)
+    return standard

@@ -1,68 +1,31 @@
-"""Values and gradients of the losses' authors, see ../shared/vectors/README.md."""
+"""Values and gradients of SegDistill and of its peers on the losses between scores."""
 
 from __future__ import annotations
 
-import json
-from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from conftest import SHARED, needs_shared, value_and_gradient
+from conftest import needs_shared
 from torch import Tensor, nn
+from vectors import arrays, cases, check
 
 from mmseg_kd.losses import ATLoss, CDLoss, CGDLoss, IFVDLoss, KLLoss
 from mmseg_kd.schedules import LinearDecay, LinearWarmup
 
-VECTORS = SHARED / 'vectors'
 
-# Relative errors of the value and of the gradient's norm and entries.
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-
-
-def cases(file: str, *names: str) -> list[Any]:
-    """The cases of a file whose name is one of `names`; one to skip where it is absent."""
-    path = VECTORS / file
-    if not path.exists():
-        return [pytest.param({}, marks=needs_shared(f'vectors/{file}'))]
-    found = json.loads(path.read_text(encoding='utf-8'))['cases']
-    return [case for case in found if case['name'] in names]
-
-
-@cache
-def inputs(file: str) -> dict[str, Tensor]:
-    with np.load(VECTORS / file) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-
-
-def check(
-    loss: nn.Module,
-    weight: float,
-    student: Tensor,
-    teacher: Tensor,
-    label: Tensor,
-    case: dict[str, Any],
+def check_loss(
+    loss: nn.Module, weight: float, student: Tensor, teacher: Tensor, label: Tensor, case: Any
 ) -> None:
-    """Compare value and gradient of `weight` times `loss` with those of `case`."""
-    expected_corner = case['grad_corner'] if 'grad_corner' in case else case['grad_first8']
-    for dtype, tolerance in TOLERANCE.items():
-        value, gradient = value_and_gradient(
-            lambda s: weight * loss(s, teacher.to(s.dtype), label),
-            student.to(dtype),
-        )
-        assert value.dtype == dtype
-        assert value.item() == pytest.approx(case['loss'], rel=tolerance)
-        assert gradient.norm().item() == pytest.approx(case['grad_norm'], rel=tolerance)
-        # Float32 cannot be better on one small entry than on the gradient as a whole.
-        floor = tolerance * case['grad_norm'] / 100 if dtype == torch.float32 else 0.0
-        corner = gradient.flatten()[:8].tolist()
-        assert corner == pytest.approx(expected_corner, rel=tolerance, abs=floor)
+    check(
+        case,
+        lambda x: weight * loss(x['student'], x['teacher'], label),
+        dict(student=student, teacher=teacher),
+    )
 
 
 def check_segdistill(loss: nn.Module, case: dict[str, Any], weight: float = 1.0) -> None:
-    arrays = inputs('segdistill.npz')
-    check(loss, weight, arrays['student'], arrays['teacher'], arrays['gt'][:, 0], case)
+    x = arrays('segdistill.npz')
+    check_loss(loss, weight, x['student'], x['teacher'], x['gt'][:, 0], case)
 
 
 @needs_shared('vectors/segdistill.json')
@@ -115,8 +78,8 @@ def test_ifvd_loss(case: dict[str, Any]) -> None:
 
 
 def check_peer(loss: nn.Module, case: dict[str, Any]) -> None:
-    arrays = inputs('peers.npz')
-    check(loss, 1.0, arrays['student'], arrays['teacher'], arrays['labels'], case)
+    x = arrays('peers.npz')
+    check_loss(loss, 1.0, x['student'], x['teacher'], x['labels'], case)
 
 
 @pytest.mark.parametrize('case', cases('peers.json', 'pixel KL x tau^2'))

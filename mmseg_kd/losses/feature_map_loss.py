@@ -1,0 +1,86 @@
+"""What the losses between two maps of features have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from mmseg_kd.checks import one_of
+from mmseg_kd.losses.functional import at_least_float32, resize_map
+
+Resolution = Literal['student', 'teacher']
+
+
+class FeatureMapLoss(nn.Module, ABC):
+    """A distance between the student's map and the teacher's.
+
+    Args:
+        resolution: Where they are compared: at the size of the student's map or of the
+            teacher's. The other goes there by bilinear interpolation.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    # Whether both maps must have the same number of channels; where not, a term adds no connector
+    # by itself.
+    needs_same_channels = True
+
+    def __init__(self, resolution: Resolution = 'student') -> None:
+        super().__init__()
+        self.resolution = one_of('resolution', resolution, get_args(Resolution))
+
+    def forward(
+        self, student_NChw: Tensor, teacher_NChw: Tensor, label_NHW: Tensor | None = None
+    ) -> Tensor:
+        """The loss, a scalar of at least float32.
+
+        The gradient goes to the student, and to the loss's own parameters where it has any.
+
+        Shape:
+            - student_NChw: (N, C, h, w).
+            - teacher_NChw: (N, C, h', w').
+            - label_NHW: (N, H, W) integers; most have no use for it.
+
+        Raises:
+            ValueError: Shapes do not match.
+        """
+        ours, theirs = student_NChw.shape, teacher_NChw.shape
+        same = 2 if self.needs_same_channels else 1
+        if len(ours) != 4 or len(theirs) != 4 or ours[:same] != theirs[:same]:
+            what = 'batch and channels' if self.needs_same_channels else 'batch'
+            raise ValueError(
+                f'student and teacher must be maps (N, C, h, w) of the same {what}, got '
+                f'{tuple(ours)} and {tuple(theirs)}.'
+            )
+        with torch.autocast(student_NChw.device.type, enabled=False):
+            student_NChw = at_least_float32(student_NChw)
+            teacher_NChw = teacher_NChw.detach().to(student_NChw.dtype)
+            if self.resolution == 'student':
+                teacher_NChw = resize_map(teacher_NChw, _size(student_NChw))
+            else:
+                student_NChw = resize_map(student_NChw, _size(teacher_NChw))
+            return self.distance(student_NChw, teacher_NChw, label_NHW)
+
+    @abstractmethod
+    def distance(
+        self, student_NChw: Tensor, teacher_NChw: Tensor, label_NHW: Tensor | None
+    ) -> Tensor:
+        """The loss of maps of one size and of at least float32, with autocast off.
+
+        Args:
+            student_NChw: The student's.
+            teacher_NChw: The teacher's, without gradient.
+            label_NHW: Class indices, at a size of their own.
+        """
+
+    def extra_repr(self) -> str:
+        return f'resolution={self.resolution!r}'
+
+
+def _size(x_NChw: Tensor) -> tuple[int, int]:
+    h, w = x_NChw.shape[-2:]
+    return h, w
