@@ -93,7 +93,8 @@ class CIRKDMemoryLoss(FeatureMapLoss):
         self.ignore_index = ignore_index
         self.head = nn.Sequential(
             nn.Conv2d(in_channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
+            # It works in training alone: no statistics to keep, that ranks would differ in.
+            nn.BatchNorm2d(channels, track_running_stats=False),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 1, bias=False),
         )

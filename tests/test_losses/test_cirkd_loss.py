@@ -165,8 +165,7 @@ def test_a_batch_is_compared_before_it_is_filed() -> None:
     student, teacher = torch.randn(2, 1, 4, 3, 3)
     label = torch.ones(1, 3, 3, dtype=torch.long)
     loss = small_loss()
-    fresh = copy.deepcopy(loss)
-    fresh.eval().head.train()
+    fresh = copy.deepcopy(loss).eval()
     assert torch.equal(loss(student, teacher, label), fresh(student, teacher, label))
     assert loss.regions.pointer.tolist() == [0, 1, 0]
 
