@@ -52,6 +52,13 @@ def non_negative(name: str, value: float) -> float:
     return value
 
 
+def fraction(name: str, value: float) -> float:
+    """`value` as it is; a ValueError unless it is a number from 0 to 1."""
+    if not (is_number(value) and 0 <= value <= 1):
+        raise ValueError(f'{name} must be a number from 0 to 1, got {short_repr(value)}.')
+    return value
+
+
 def at_least_one(name: str, value: int) -> int:
     """`value` as it is; a ValueError unless it is a whole number >= 1."""
     if not (is_integer(value) and value >= 1):
