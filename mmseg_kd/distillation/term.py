@@ -106,8 +106,9 @@ def make_term(
             f'averaged: {theirs}.'
         )
     wanted = next(iter(theirs.values()))
+    needs_same = getattr(spec.loss, 'needs_same_channels', True)
     connector: nn.Module | None
-    if spec.connector == 'auto':
+    if spec.connector == 'auto' and needs_same:
         for ours, other in classes.values():
             if ours != other:
                 differ = f'the student tells {ours} classes apart and the teacher {other}'
@@ -119,7 +120,7 @@ def make_term(
                     "connector=dict(type='ConvConnector')."
                 )
         connector = None if channels == wanted else ConvConnector(channels, wanted)
-    elif spec.connector is None:
+    elif spec.connector in ('auto', None):
         connector = None
     else:
         connector = build(
@@ -132,7 +133,7 @@ def make_term(
     if connector is not None:
         with evaluating(connector):
             channels = connector(student.map(spec.layers.student[0])).shape[1]
-    if channels != wanted:
+    if channels != wanted and needs_same:
         ((_, names), *_) = _pairs(spec)
         raise ShapeError(
             f'{spec.where}: {spec.layers.student[0]!r} gives {channels} channels and '

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.checks import one_of
+from mmseg_kd.checks import at_least_one, one_of
 from mmseg_kd.losses.functional import at_least_float32, resize_map
 
 Resolution = Literal['student', 'teacher']
@@ -79,6 +79,67 @@ class FeatureMapLoss(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f'resolution={self.resolution!r}'
+
+
+class LearningFeatureMapLoss(FeatureMapLoss):
+    """A distance with tensors of its own, made for the channels of the maps.
+
+    A subclass ends its `__init__` with `self.use_channels(channels)`.
+    """
+
+    channels: int | None = None
+    # Whether it has such tensors at all.
+    learns = True
+
+    def use_channels(self, channels: int | None) -> None:
+        """Make what the loss learns.
+
+        Args:
+            channels: Of the maps. None: a term says it when it has seen its layers.
+
+        Raises:
+            ValueError: It is no whole number >= 1, or cannot be.
+        """
+        if channels is not None and self.learns:
+            self.make(at_least_one('channels', channels))
+            self.channels = channels
+
+    def check_channels(self, channels: int) -> None:
+        """Use these, or see that they are those in use.
+
+        Args:
+            channels: Of the maps.
+
+        Raises:
+            ValueError: They are not.
+        """
+        if self.channels is None:
+            self.use_channels(channels)
+        if self.learns and self.channels != channels:
+            raise ValueError(
+                f'channels={self.channels}, but the maps have {channels}; write '
+                f'channels={channels}, or leave it out.'
+            )
+
+    @abstractmethod
+    def make(self, channels: int) -> None:
+        """Make what the loss learns.
+
+        Args:
+            channels: Of the maps.
+        """
+
+    def forward(
+        self, student_NChw: Tensor, teacher_NChw: Tensor, label_NHW: Tensor | None = None
+    ) -> Tensor:
+        """As in `FeatureMapLoss`."""
+        if self.learns and self.channels is None:
+            raise ValueError(f'channels must be given: the maps have {student_NChw.shape[1]}.')
+        self.check_channels(student_NChw.shape[1])
+        return super().forward(student_NChw, teacher_NChw, label_NHW)
+
+    def extra_repr(self) -> str:
+        return f'channels={self.channels}, {super().extra_repr()}'
 
 
 def _size(x_NChw: Tensor) -> tuple[int, int]:

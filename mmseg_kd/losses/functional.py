@@ -7,11 +7,15 @@ are compared, G groups, K the positions that one softmax runs over.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+# Entries of a matrix of relations that are held at a time: 16 MiB in float32.
+RELATIONS_HELD = 2**22
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -211,7 +215,8 @@ def class_similarity(x_NChw: Tensor, label_Nhw: Tensor, num_classes: int) -> Ten
 def unit_length(x: Tensor, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) -> Tensor:
     """`x` divided by its L2 norm over `dim`; what is shorter than `eps` is 0, without gradient."""
     length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return x / length.masked_fill(length < eps, math.inf)
+    unit: Tensor = x / length.masked_fill(length < eps, math.inf)
+    return unit
 
 
 def standardise(x_NChw: Tensor, eps: float = 1e-6) -> Tensor:
@@ -228,3 +233,49 @@ def standardise(x_NChw: Tensor, eps: float = 1e-6) -> Tensor:
     )
     standard: Tensor = centred_NChw / (deviation_1C11 + eps)
     return standard
+
+
+def sum_over_pieces(
+    sum_of: Callable[..., Tensor], rows: Sequence[Tensor], others: Sequence[Tensor]
+) -> Tensor:
+    """The sum of `sum_of(*rows, *others)` over pieces of the rows.
+
+    A piece is as many rows as have `RELATIONS_HELD` relations with the others, and is worked out
+    again in the backward pass: no matrix of all rows with all others is ever held.
+    """
+    step = max(1, RELATIONS_HELD // max(1, len(others[0])))
+    total = rows[0].new_zeros(())
+    for piece in zip(*(x.split(step) for x in rows), strict=True):
+        part: Tensor = checkpoint(
+            sum_of, *piece, *others, use_reentrant=False, preserve_rng_state=False
+        )
+        total = total + part
+    return total
+
+
+def similarity_divergence(
+    student_PC: Tensor,
+    teacher_PC: Tensor,
+    student_AC: Tensor,
+    teacher_AC: Tensor,
+    *,
+    tau: float,
+    groups: int = 1,
+) -> Tensor:
+    """KL(teacher || student) between how like the anchors each position is, summed over positions.
+
+    Args:
+        student_PC, teacher_PC: Vectors of P positions.
+        student_AC, teacher_AC: Those of A anchors. The channels of a side are of one number.
+        tau: Temperature, > 0: the distribution is softmax(x a / tau) over the anchors a.
+        groups: Over so many runs of anchors one softmax each, whose divergences are added.
+    """
+
+    def divergence(student_PC: Tensor, teacher_PC: Tensor, *anchors: Tensor) -> Tensor:
+        ours_PGA, theirs_PGA = (
+            (x_PC @ x_AC.T).unflatten(1, (groups, -1))
+            for x_PC, x_AC in zip((student_PC, teacher_PC), anchors, strict=True)
+        )
+        return softmax_divergence(ours_PGA, theirs_PGA, tau=tau, dim=-1).sum()
+
+    return sum_over_pieces(divergence, (student_PC, teacher_PC), (student_AC, teacher_AC))
