@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import needs_shared
+import torch
+import torch.nn.functional as F
+from conftest import needs_shared, random_maps
 from torch import Tensor, nn
 from vectors import arrays, cases, check
 
@@ -92,6 +95,21 @@ def test_pixel_kl_of_cirkd(case: dict[str, Any], resolution: Any) -> None:
 @pytest.mark.parametrize('resolution', ['student', 'label'])
 def test_channel_wise_kl_of_cirkd_and_mmrazor(case: dict[str, Any], resolution: Any) -> None:
     check_peer(CDLoss(tau=case['tau'], tau_squared=True, resolution=resolution), case)
+
+
+@pytest.mark.parametrize(
+    ('reduction', 'factor'),
+    [('batchmean', lambda n, c, h, w: h * w), ('mean', lambda n, c, h, w: 1 / c)]
+    + [('sum', lambda n, c, h, w: n * h * w)],
+)
+def test_reductions_of_mmrazors_kl(reduction: str, factor: Callable[..., float]) -> None:
+    student, teacher = (x.double() for x in random_maps())
+    tau = 4.0
+    expected = tau**2 * F.kl_div(
+        (student / tau).log_softmax(1), (teacher / tau).softmax(1), reduction=reduction
+    )
+    loss = KLLoss(tau, tau_squared=True, resolution='student')(student, teacher)
+    torch.testing.assert_close(factor(*student.shape) * loss, expected, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize(
