@@ -10,7 +10,7 @@ from mmseg_kd.losses.cirkd_loss import CIRKDLoss
 from mmseg_kd.losses.cirkd_memory_loss import CIRKDMemoryLoss
 from mmseg_kd.losses.csd_loss import CSDLoss
 from mmseg_kd.losses.feature_loss import FeatureLoss
-from mmseg_kd.losses.feature_map_loss import FeatureMapLoss
+from mmseg_kd.losses.feature_map_loss import FeatureMapLoss, LearningFeatureMapLoss
 from mmseg_kd.losses.freq_loss import FreqLoss
 from mmseg_kd.losses.ifvd_loss import IFVDLoss
 from mmseg_kd.losses.kl_loss import KLLoss
@@ -37,6 +37,7 @@ __all__ = [
     'FreqLoss',
     'IFVDLoss',
     'KLLoss',
+    'LearningFeatureMapLoss',
     'LogitLoss',
     'LogitMaps',
     'MGDLoss',

@@ -21,6 +21,10 @@ from mmseg_kd.losses.feature_map_loss import LearningFeatureMapLoss, Resolution
 from mmseg_kd.losses.masked_generation import Generator, centre_mask, random_mask
 from mmseg_kd.registry import KD_LOSSES
 
+# How many are compared at once: on a GPU the gradient of the distances passes through K x K x D
+# numbers a patch.
+PATCHES = 4
+
 
 @KD_LOSSES.register_module()
 class AfDCDLoss(LearningFeatureMapLoss):
@@ -43,8 +47,8 @@ class AfDCDLoss(LearningFeatureMapLoss):
     Taps: features; the paper takes the last stage of both backbones, with `KLLoss` on the class
     scores beside it.
 
-    Choose it as `MGDLoss`, where maps are large enough for patches; it adds what tells channels
-    apart.
+    Choose it like `MGDLoss` where maps are large enough for patches: it adds what tells groups of
+    channels apart.
 
     Args:
         channels: Of the maps after the connector, which are the teacher's. None: the term says it.
@@ -128,7 +132,9 @@ class AfDCDLoss(LearningFeatureMapLoss):
             generated_NChw = F.max_pool2d(generated_NChw, size)
             teacher_NChw = F.max_pool2d(teacher_NChw, size)
         ours_BKD, theirs_BKD = self._parts(generated_NChw), self._parts(teacher_NChw)
-        similarity_BKK = -torch.cdist(ours_BKD, theirs_BKD, p=1) / self.tau
+        pieces = zip(ours_BKD.split(PATCHES), theirs_BKD.split(PATCHES), strict=True)
+        distances = [torch.cdist(ours, theirs, p=1) for ours, theirs in pieces]
+        similarity_BKK = -torch.cat(distances) / self.tau
         k = similarity_BKK.shape[-1]
         index_K = torch.arange(k, device=similarity_BKK.device)
         is_other_KK = index_K[:, None] != index_K

@@ -19,14 +19,14 @@ class AttentionTransferLoss(FeatureMapLoss):
         - \frac{Q^T_n}{\|Q^T_n\|_2} \right\|_2,
         \quad Q_{ni} = \frac{1}{C} \sum_c |f_{nci}|^p
 
-    Student and teacher may have different numbers of channels: no connector is needed, and a term
-    adds none.
+    Student and teacher may have different numbers of channels: a term adds no connector. `ATLoss`
+    is another loss, SegDistill's, for class scores.
 
     Taps: features of any layer; the paper takes the last of each stage of both backbones, each
     pair a term of its own.
 
     Choose it where student and teacher are of different widths and nothing but the student is to
-    learn. `ATLoss` is another: SegDistill's, for class scores.
+    learn.
 
     Args:
         p: Power of the activations, >= 1; the larger, the more the strongest channels count.

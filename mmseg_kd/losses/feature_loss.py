@@ -32,8 +32,8 @@ class FeatureLoss(FeatureMapLoss):
     before its classifier; where their channels differ, the term's connector is the paper's
     regressor.
 
-    Choose it as the plain method on features: at equal wall-clock time it is among the best
-    published (arXiv 2604.25530). The cosine serves maps of tokens, whose lengths say little.
+    Choose it as the plain method on features, at equal wall-clock time among the best published
+    (arXiv 2604.25530), and with the cosine for maps of tokens, whose lengths say little.
 
     Args:
         distance: 'squared', 'smooth_l1' or 'cosine'.

@@ -199,7 +199,8 @@ def class_similarity(x_NChw: Tensor, label_Nhw: Tensor, num_classes: int) -> Ten
 def unit_length(x: Tensor, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) -> Tensor:
     """`x` divided by its L2 norm over `dim`; what is shorter than `eps` is 0, without gradient."""
     length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return x / length.masked_fill(length < eps, math.inf)
+    unit: Tensor = x / length.masked_fill(length < eps, math.inf)
+    return unit
 
 
 def standardise(x_NChw: Tensor, eps: float = 1e-6) -> Tensor:

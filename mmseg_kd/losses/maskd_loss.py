@@ -20,14 +20,11 @@ class MasKDLoss(LearningFeatureMapLoss):
 
     with the K tokens t. In the first `token_iterations` of a training these learn, while the
     student already learns through them as they are; from then on they are fixed. They are to keep
-    what the teacher tells the classes apart by and to be unlike each other: a gradient descent on
-    the cross-entropy of the masked scores plus the overlap (Dice) of the masks,
-
-    .. math:: \mathrm{CE}\left( \sum_k m_k z^T, y \right)
-        + \frac{1}{K(K-1)} \sum_{k \neq l} \mathrm{Dice}(m_k, m_l)
-
-    It is the tokens' alone (learning rate 0.1, weight decay 1e-3, the mean over the ranks),
-    whatever optimiser trains the student. Only steps in which the term's weight is not 0 count.
+    what the teacher tells the classes apart by, and to be unlike each other: the cross-entropy of
+    the scores times the sum of the masks, plus the mean Dice coefficient of two masks, is made
+    small by a gradient descent of its own (learning rate 0.1, weight decay 1e-3, the gradient's
+    mean over the ranks), whatever optimiser trains the student. An iteration in which the term's
+    weight is 0 passes without a step.
 
     Taps: class scores of the same classes, and for the auxiliary heads a second term with the
     weight 0.4; features have no cross-entropy that tokens could learn by.

@@ -49,7 +49,7 @@ class ReceptiveTokens(nn.Module):
                 distributed.all_reduce(gradient)
                 gradient /= distributed.get_world_size()
             self.tokens -= LEARNING_RATE * (gradient + WEIGHT_DECAY * self.tokens)
-        return self.tokens.clone()
+        return self.tokens
 
 
 def token_masks(tokens_KC: Tensor, x_NChw: Tensor) -> Tensor:

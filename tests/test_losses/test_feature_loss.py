@@ -54,7 +54,7 @@ def test_maps_of_two_sizes(resolution: Any) -> None:
 @pytest.mark.parametrize('size', [(1, 1), (3, 4)])
 @pytest.mark.parametrize('norm', ['pixel', 'channel'])
 def test_features_without_a_direction_give_no_gradient(norm: Any, size: tuple[int, int]) -> None:
-    student, teacher = torch.zeros(1, 5, *size), torch.ones(1, 5, *size)
+    student, teacher = torch.zeros(1, 5, *size), torch.randn(1, 5, *size)
     loss = FeatureLoss(student_norm=norm, teacher_norm=norm)
     value, gradient = value_and_gradient(loss, student, teacher)
     assert value.isfinite()

@@ -88,6 +88,27 @@ def test_the_masks_of_orientations() -> None:
     torch.testing.assert_close(loss(student, teacher), torch.stack(expected).mean())
 
 
+def test_an_orientations_masks_of_all_levels_overlap_as_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        'mmseg_kd.losses.freq_loss.score_loss', lambda score, *_: score.new_zeros(())
+    )
+    _, teacher = random_maps((4, 4))
+    tokens = torch.randn(4, 2, 5, dtype=torch.float64)
+    low, details = haar(teacher, 2)
+    bands = [[low], *([level[:, :, o] for level in details] for o in range(3))]
+    expected = torch.zeros((), dtype=torch.float64)
+    for one, maps in zip(tokens, bands, strict=True):
+        masks = torch.cat([(one @ x.flatten(2)).sigmoid() for x in maps], dim=2)
+        a, b = masks.unbind(1)
+        dice = 2 * (a * b).sum(1) / (a.square().sum(1) + b.square().sum(1))
+        expected += dice.mean()
+    loss = with_tokens(tokens, levels=2)
+    found = loss._token_loss(tokens, low, details, teacher, None)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize('tokens_of', ['orientation', 'level'])
 def test_tokens_learn_and_stop(tokens_of: Any) -> None:
     student, teacher = (x.float() for x in random_maps((5, 8)))
