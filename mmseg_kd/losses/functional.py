@@ -88,6 +88,22 @@ def softmax_divergence(
     return terms.sum(dim)
 
 
+def standardised_pixels(x_NChw: Tensor, eps: float = 1e-7) -> Tensor:
+    """The channels of each pixel with mean 0 and standard deviation 1 (that of a sample, C - 1).
+
+    Where they differ by less than `eps` they are 0, without gradient.
+    """
+    deviation_N1hw = x_NChw.std(1, keepdim=True)
+    deviation_N1hw = deviation_N1hw.masked_fill(deviation_N1hw < eps, math.inf)
+    standard: Tensor = (x_NChw - x_NChw.mean(1, keepdim=True)) / (deviation_N1hw + eps)
+    return standard
+
+
+def is_own_class(label_N1HW: Tensor, x_NCHW: Tensor) -> Tensor:
+    """Whether each channel of a map is the class of the pixel's label, booleans (N, C, H, W)."""
+    return label_N1HW.eq(torch.arange(x_NCHW.shape[1], device=x_NCHW.device).view(-1, 1))
+
+
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """The mean of `x` where `mask` is true, 0 where it is nowhere; None: of all."""
     if mask is None:
