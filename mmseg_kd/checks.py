@@ -52,6 +52,13 @@ def non_negative(name: str, value: float) -> float:
     return value
 
 
+def whole_number(name: str, value: int) -> int:
+    """`value` as it is; a ValueError unless it is a whole number."""
+    if not is_integer(value):
+        raise ValueError(f'{name} must be a whole number, got {short_repr(value)}.')
+    return value
+
+
 def fraction(name: str, value: float) -> float:
     """`value` as it is; a ValueError unless it is a number from 0 to 1."""
     if not (is_number(value) and 0 <= value <= 1):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmseg_kd.checks import at_least_one, at_least_zero, one_of
+from mmseg_kd.checks import at_least_one, at_least_zero, one_of, whole_number
 from mmseg_kd.losses.feature_map_loss import LearningFeatureMapLoss, Resolution
 from mmseg_kd.losses.receptive_tokens import ReceptiveTokens, overlap, score_loss, token_masks
 from mmseg_kd.registry import KD_LOSSES
@@ -79,8 +79,8 @@ class FreqLoss(LearningFeatureMapLoss):
         self.num_tokens = at_least_zero('num_tokens', num_tokens)
         self.learns = num_tokens > 0
         self.tokens_of = one_of('tokens_of', tokens_of, get_args(Grouping))
-        self.token_iterations = token_iterations
-        self.ignore_index = ignore_index
+        self.token_iterations = at_least_zero('token_iterations', token_iterations)
+        self.ignore_index = whole_number('ignore_index', ignore_index)
         self.use_channels(channels)
 
     def make(self, channels: int) -> None:

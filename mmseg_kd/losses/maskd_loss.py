@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmseg_kd.checks import at_least_one
+from mmseg_kd.checks import at_least_one, at_least_zero, whole_number
 from mmseg_kd.losses.feature_map_loss import LearningFeatureMapLoss, Resolution
 from mmseg_kd.losses.receptive_tokens import ReceptiveTokens, overlap, score_loss, token_masks
 from mmseg_kd.registry import KD_LOSSES
@@ -57,8 +57,8 @@ class MasKDLoss(LearningFeatureMapLoss):
     ) -> None:
         super().__init__(resolution)
         self.num_tokens = at_least_one('num_tokens', num_tokens)
-        self.token_iterations = token_iterations
-        self.ignore_index = ignore_index
+        self.token_iterations = at_least_zero('token_iterations', token_iterations)
+        self.ignore_index = whole_number('ignore_index', ignore_index)
         self.use_channels(channels)
 
     def make(self, channels: int) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, distributed, nn
 
-from mmseg_kd.checks import at_least_zero
 from mmseg_kd.host.iteration import current_iteration
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
 
@@ -32,7 +31,7 @@ class ReceptiveTokens(nn.Module):
     def __init__(self, shape: tuple[int, ...], iterations: int) -> None:
         super().__init__()
         self.register_buffer('tokens', 0.01 * torch.randn(shape))
-        self.iterations = at_least_zero('token_iterations', iterations)
+        self.iterations = iterations
 
     @torch.no_grad()
     def updated(self, value_of: Callable[[Tensor], Tensor]) -> Tensor:

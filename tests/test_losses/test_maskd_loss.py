@@ -147,7 +147,9 @@ def test_tokens_that_learn_need_labels_and_an_iteration() -> None:
         MasKDLoss(5)(student, teacher, random_label((6, 8)))
 
 
-@pytest.mark.parametrize('argument', ['num_tokens', 'token_iterations'])
-def test_wrong_argument(argument: str) -> None:
-    with pytest.raises(ValueError, match=f'{argument} must be a whole number'):
-        MasKDLoss(5, **{argument: -1})
+@pytest.mark.parametrize(
+    ('argument', 'value'), [('num_tokens', 0), ('token_iterations', -1), ('ignore_index', None)]
+)
+def test_wrong_argument(argument: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f'{argument} must be a whole number.*{value}'):
+        MasKDLoss(**{argument: value})
