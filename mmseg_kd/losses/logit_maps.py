@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mmseg_kd.losses.functional import resize_map
+from mmseg_kd.losses.functional import resize_map, softmax_divergence
 from mmseg_kd.losses.kernels.dispatch import group_divergence_at, pixel_divergence_at
 from mmseg_kd.losses.kernels.pixel_sums import Terms, pixel_sums
 
@@ -118,16 +118,20 @@ class LogitMaps:
     def pixel_divergence(self, tau: float) -> Tensor:
         """KL(teacher || student) over the channels of each pixel, mean over the pixels of the mask.
 
-        No map at `size` is held, unless there are several teachers. Of one channel the
-        distribution is that of `by_class`.
+        No map at `size` is held. Of one channel the distribution is that of `by_class`.
 
         Args:
             tau: Temperature, > 0.
         """
         maps = self.by_class()
+        if len(maps.teachers_NChw) > 1:
+            # The mean of their distributions has no formula without autograd.
+            return maps.pixel_mean(
+                lambda ours, theirs, _: softmax_divergence(ours, theirs, tau=tau, dim=1)[:, None]
+            )
         return pixel_divergence_at(
             maps.student_NChw,
-            maps.teachers_NChw,
+            maps.teachers_NChw[0],
             size=self.size,
             tau=tau,
             mask_NHW=self.mask_NHW,
