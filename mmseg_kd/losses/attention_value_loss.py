@@ -32,9 +32,9 @@ class AttentionValueLoss(nn.Module):
     Raises:
         ValueError: An argument is out of its range.
 
-    Taps: two layers a side, attention weights and values: of an nn.MultiheadAttention, which mmseg's
-    MiT is made of, these are `<layer>.weights` and `<layer>.value`. Positions must be as many on
-    both sides; channels and heads may differ.
+    Taps: two layers a side, attention weights and values: of an nn.MultiheadAttention, which
+    mmseg's MiT is made of, these are `<layer>.weights` and `<layer>.value`. Positions must be as
+    many on both sides; channels and heads may differ.
 
     Choose it between two transformers, beside a term on the class scores: it sees where a block
     looks, and which positions it holds alike.

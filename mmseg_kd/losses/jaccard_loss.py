@@ -21,7 +21,7 @@ class JaccardLoss(LogitLoss):
 
     .. math:: L = \frac{1}{C} \sum_c \left(
         1 - \frac{t_c + s}{t_c + \alpha f_c + \beta g_c + s} \right)^\gamma,
-        \quad t_c = \tfrac{1}{2} \left( |p^S_c| + |p^T_c| - |p^S_c - p^T_c| \right)
+        \quad t_c = \frac{1}{2} \left( |p^S_c| + |p^T_c| - |p^S_c - p^T_c| \right)
 
     with p the softmax over the channels, the norms over the pixels of the batch that are not
     ignored, f = norm of the student's less t, what it has too much, g = norm of the teacher's less
