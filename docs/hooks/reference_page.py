@@ -65,13 +65,13 @@ def tables() -> str:
             (one.name, str(one.type), one.default, _described(kind, one.name, missing))
             for one in fields(kind)
         ]
-        parts += [f'## {title}', _prose(kind), _table(rows, 'key')]
+        parts += [f'## {title}', prose(kind), _table(rows, 'key')]
     parts += ['## Recipes', "`distillation=[dict(recipe='...')]`.", _recipes()]
     for registry, members in registered().items():
         title, intro = REGISTRIES.get(registry, (registry.capitalize(), ''))
         parts += [f'## {title}', intro]
         for name, member in members.items():
-            parts += [f'### {name}', _prose(member), *_arguments(member, missing)]
+            parts += [f'### {name}', prose(member), *_arguments(member, missing)]
     if missing:
         raise MissingDescription('no description of: ' + ', '.join(missing))
     return '\n\n'.join(part for part in parts if part) + '\n'
@@ -158,12 +158,12 @@ def descriptions(doc: str) -> Mapping[str, str]:
     return found
 
 
-def _prose(member: type) -> str:
+def prose(member: type) -> str:
     """A docstring without its sections of arguments and errors, in Markdown."""
     text = inspect.cleandoc(member.__doc__ or '')
     text = re.sub(r'^(Args|Raises|Attributes|Shape):\n(?:(?: .*)?(?:\n|$))+', '', text, flags=re.M)
     text = re.sub(r'^\.\. math::(.*(?:\n .*)*)', r'$$\n\1\n$$', text, flags=re.M)
-    text = re.sub(r'^Reference: ', '**Reference:** ', text, flags=re.M)
+    text = re.sub(r'^(Taps:|Choose it|Reference:) ', r'**\1** ', text, flags=re.M)
     return re.sub(r':\w+:`([^`]+)`', r'`\1`', text).replace('``', '`').strip()
 
 

@@ -34,6 +34,13 @@ class CGDLoss(LogitLoss):
     Raises:
         ValueError: An argument is out of its range.
 
+    Taps: class scores of the same classes, or features.
+
+    Choose it for class scores: between `CDLoss`, which it is with groups of one, and a softmax over
+    the whole map, it sees where each class lies and how its strength compares with that of the
+    other classes in the group. Of the published methods here it has the highest mIoU for each of
+    three students on ADE20K.
+
     Reference: channel group distillation as in SegDistill (group size 10, tau 2, weight 3 for
     the 150 classes of ADE20K).
     """

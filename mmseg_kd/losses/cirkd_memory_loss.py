@@ -183,7 +183,8 @@ class CIRKDMemoryLoss(FeatureMapLoss):
 
     def extra_repr(self) -> str:
         return (
-            f'num_classes={self.num_classes}, pixel_weight={self.pixel_weight}, '
-            f'region_weight={self.region_weight}, tau={self.tau}, kd_tau={self.kd_tau}, '
+            f'channels={self.channels}, num_classes={self.num_classes}, '
+            f'pixel_weight={self.pixel_weight}, region_weight={self.region_weight}, '
+            f'tau={self.tau}, kd_tau={self.kd_tau}, ignore_index={self.ignore_index}, '
             f'{super().extra_repr()}'
         )

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import value_and_gradient
-from test_piecewise import SIZES, Largest, maps, random_mask
+from conftest import Largest, value_and_gradient
+from test_piecewise import SIZES, maps, random_mask
 from torch import Tensor
 
 from mmseg_kd.losses.functional import softmax_divergence
