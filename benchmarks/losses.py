@@ -5,11 +5,18 @@
 The plain formula upsamples both maps, and is differentiated by autograd. Both ways of a row run in
 turns on the same maps, each in a process of its own, so that the peak of its memory is its own;
 the median of the times is taken. The growth tables vary one size at a time.
+
+The table 'every loss' has all of the registry beside KLLoss, in turns with it. The site shows it:
+
+    python benchmarks/losses.py --only 'every loss' --json docs/losses_cpu.json
+
+and `docs/losses_gpu.json` where there is a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -22,11 +29,13 @@ from torch import Tensor
 from turns import device_name, measure
 
 import mmseg_kd.register
+from mmseg_kd.host.iteration import at_iteration
 from mmseg_kd.losses import functional
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
 from mmseg_kd.losses.functional import resize_map
 from mmseg_kd.losses.kernels import piecewise
 from mmseg_kd.losses.kernels.dispatch import group_divergence_at, pixel_divergence_at
+from mmseg_kd.registry import KD_LOSSES
 
 Loss = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
 
@@ -144,6 +153,95 @@ def print_table(title: str, rows: list[Row]) -> None:
         )
 
 
+# Batch, channels, height and width of the maps that every loss is measured on; labels are 512x512.
+MAPS = {'scores': (2, 19, 64, 64), 'features': (2, 256, 32, 32)}
+LABEL = (512, 512)
+# So many at a time are in turns with KLLoss.
+AT_ONCE = 6
+EVERY = 'every loss'
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a loss costs on one of `MAPS`: seconds and MiB, its own and those of KLLoss.
+
+    Attributes:
+        loss: Its name.
+        maps: One of `MAPS`.
+        seconds, mib: Of a forward and a backward pass, the latter above the maps themselves.
+        kl_seconds, kl_mib: Of `KLLoss`, in turns with it.
+        state_mib: What a checkpoint has of it.
+    """
+
+    loss: str
+    maps: str
+    seconds: float
+    mib: float
+    kl_seconds: float
+    kl_mib: float
+    state_mib: float
+
+
+def build_loss(name: str, channels: int) -> torch.nn.Module:
+    """A loss of the registry with its defaults, as a term makes it."""
+    kind = KD_LOSSES.get(name)
+    needed = inspect.signature(kind).parameters
+    given = {'channels': channels, 'num_classes': 19}
+    loss = kind(
+        **{key: given[key] for key, one in needed.items() if one.default is inspect.Parameter.empty}
+    )
+    if hasattr(loss, 'check_channels'):
+        loss.check_channels(channels)
+    return loss.to('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def takes(name: str, channels: int) -> bool:
+    """Whether a loss can be built with its defaults for so many channels."""
+    try:
+        build_loss(name, channels)
+    except ValueError:
+        return False
+    return True
+
+
+def make_loss(name: str, maps: str) -> Callable[[], None]:
+    """A loss of the registry and its backward pass, on random maps."""
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    student, teacher = torch.randn(2, *MAPS[maps], device=device)
+    student.requires_grad_()
+    label = torch.randint(19, (student.shape[0], *LABEL), device=device)
+    loss = build_loss(name, student.shape[1])
+
+    def inputs(x: Tensor) -> Any:
+        if getattr(loss, 'layers_per_side', 1) == 1:
+            return x
+        value = x.flatten(2).mT
+        return [(value @ value.mT).softmax(-1), value]
+
+    def step() -> None:
+        with at_iteration(0):
+            loss(inputs(student), inputs(teacher), label).backward()
+        student.grad = None
+
+    return step
+
+
+def measure_every_loss(rounds: int, threads: int) -> Iterator[Cost]:
+    """What each loss of the registry costs, where it takes such maps."""
+    for maps, (_, channels, *_) in MAPS.items():
+        others = sorted(KD_LOSSES.module_dict.keys() - {'KLLoss'})
+        names = [name for name in others if takes(name, channels)]
+        for begin in range(0, len(names), AT_ONCE):
+            chosen = ['KLLoss', *names[begin : begin + AT_ONCE]]
+            found = measure({name: (make_loss, name, maps) for name in chosen}, rounds, threads)
+            kl = found['KLLoss']
+            for name in chosen if begin == 0 else chosen[1:]:
+                one = found[name]
+                state = build_loss(name, channels).state_dict().values()
+                mib = sum(x.numel() * x.element_size() for x in state) / 2**20
+                yield Cost(name, maps, one.seconds, one.mib, kl.seconds, kl.mib, mib)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rounds', type=int, default=5)
@@ -159,6 +257,21 @@ def main() -> None:
             rows = [measure_case(case, args.rounds, args.threads) for case in chosen]
             print_table(title, rows)
             tables[title] = [asdict(row) for row in rows]
+    if args.only in (None, EVERY):
+        print(f'\n{EVERY}\n\n| loss | maps | ms | of KLLoss | MiB | of KLLoss |')
+        print('| --- | --- | ---: | ---: | ---: | ---: |')
+        costs = []
+        for cost in measure_every_loss(args.rounds, args.threads):
+            costs.append(asdict(cost))
+            print(
+                f'| {cost.loss} | {cost.maps} | {cost.seconds * 1e3:.1f} | '
+                f'{cost.seconds / cost.kl_seconds:.2f} | {cost.mib:.0f} | '
+                f'{cost.mib / cost.kl_mib:.2f} |',
+                flush=True,
+            )
+        tables[EVERY] = dict(
+            device=device_name(), threads=args.threads, torch=torch.__version__, costs=costs
+        )
     if args.json is not None:
         args.json.write_text(json.dumps(tables, indent=2) + '\n', encoding='utf-8')
 

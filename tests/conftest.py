@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, settings
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import init_default_scope
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import mmseg_kd.register  # noqa: F401  what the dicts of tests name
 from mmseg_kd.losses import LogitMaps
@@ -132,6 +134,19 @@ def value_and_gradient(loss: Any, student: Tensor, *others: Any) -> tuple[Tensor
     value = loss(student, *others)
     (gradient,) = torch.autograd.grad(value, student)
     return value.detach(), gradient
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the size of the largest tensor of floats that an operation makes."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                self.values = max(self.values, leaf.numel())
+        return out
 
 
 def plain_resize(x: Tensor, size: tuple[int, int]) -> Tensor:

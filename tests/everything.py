@@ -45,8 +45,8 @@ custom_hooks = [
 def write_everything(folder: Path) -> Path:
     """Write the config, its teachers and five images into a folder.
 
-    Dropout, drop path, two teachers that take turns, weights that change over the iterations,
-    shuffles, a connector.
+    Dropout, drop path, two teachers that take turns, weights that change over the iterations and
+    that set themselves, shuffles, a connector.
     """
     teachers = [
         {**network, 'checkpoint': save_weights(network, folder / f'{index}.pth', seed=index)}
@@ -64,6 +64,7 @@ def write_everything(folder: Path) -> Path:
         'CDLoss',
         name='features',
         teacher=1,
+        weight=dict(share=0.5, conflict='project'),
         schedule=dict(type='Jump', begin=12, end=33),
     )
     model = dict(

@@ -167,7 +167,8 @@ def test_faults_in_all_places_are_told_at_once(good: dict[str, Any]) -> None:
         'distillation[0].schedule[1]: LinearDecay: expected 0 <= begin < end, got begin=20, '
         'end=10.',
         'distillation[0].loss: CGDLoss: tau must be a finite number > 0, got 0.',
-        'distillation[1].weight: expected a finite number >= 0, got nan.',
+        "distillation[1].weight: expected a finite number >= 0, 'auto' or dict(share=...), got "
+        'nan.',
         'student: KeyError: invalid depth 19 for resnet',
     ]
 

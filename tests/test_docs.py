@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from pathlib import Path
@@ -110,6 +109,8 @@ def test_losses_it_names_are_there(page: str) -> None:
     own = {*re.findall(r'class (\w+Loss)\b', text(page)), *mmseg_kd.losses.__all__}
     foreign = {'PDLoss', 'CGDLossWS', 'KLDLoss', 'FlattenLoss'}  # SegDistill's
     foreign |= {'ShiftChannelLoss', 'ShuffleChannelLoss', 'MTLoss', 'MTRandomLoss'}
+    # mmrazor's and torchdistill's
+    foreign |= {'L1Loss', 'L2Loss', 'KDLoss', 'LogitStdKDLoss', 'WeightedSumLoss'}
     named = set(re.findall(r'\b[A-Z]\w+Loss\b', text(page)))
     assert {n for n in named - own - foreign if n not in KD_LOSSES} == set()
 
@@ -161,17 +162,6 @@ def test_published_figures_are_those_of_the_configs() -> None:
         for one in experiments_of(f'distillation_configs/ade20k/segformer-b3_{file}.py'):
             in_configs[file, one.name.rpartition('::')[2]] = one.published
     assert shown == in_configs
-
-
-@pytest.mark.parametrize('name', KD_LOSSES.module_dict)
-def test_a_loss_has_the_formula_of_its_docstring(name: str) -> None:
-    def plain(formula: str) -> str:
-        return re.sub(r'\\,|\s', '', formula)
-
-    doc = inspect.getdoc(KD_LOSSES.get(name)) or ''
-    [in_code] = re.findall(r'math::(.*(?:\n .*)*)', doc)
-    [on_page] = re.findall(rf'^## {name}\n+\$\$(.*?)\$\$', text('losses.md'), re.S | re.M)
-    assert plain(on_page) == plain(in_code)
 
 
 def test_hooks_it_shows_can_be_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from mmseg_kd.registry import KD_LOSSES
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'docs' / 'hooks'))
 
+import losses_page  # noqa: E402
 import notebook_page  # noqa: E402
 import reference_page  # noqa: E402
 from formulas import svg  # noqa: E402
@@ -118,7 +119,8 @@ def test_links_are_those_of_the_site(site: Path) -> None:
 
 def test_formulas_are_drawn(site: Path) -> None:
     text = (site / 'losses.html').read_text('utf-8')
-    assert text.count('<div class="formula"><svg') == 6
+    docs = [inspect.getdoc(kind) or '' for kind in reference_page.registered()['kd_loss'].values()]
+    assert text.count('<div class="formula"><svg') == sum(doc.count('.. math::') for doc in docs)
     assert 'arithmatex' not in text
 
 
@@ -159,6 +161,40 @@ def test_a_missing_description_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(reference_page.MissingDescription) as caught:
         reference_page.tables()
     assert str(caught.value) == 'no description of: SilentLoss.untold, SilentLoss.unsaid'
+
+
+def test_a_loss_that_does_not_say_what_it_is_for_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class SilentLoss(nn.Module):
+        """Says little.
+
+        Taps: anything.
+
+        Reference: none.
+        """
+
+    SilentLoss.__module__ = 'mmseg_kd.losses.silent'
+    monkeypatch.setitem(KD_LOSSES.module_dict, 'SilentLoss', SilentLoss)
+    with pytest.raises(losses_page.MissingParagraph) as caught:
+        losses_page.tables()
+    assert str(caught.value).endswith('SilentLoss: .. math::, SilentLoss: Choose it ')
+
+
+def test_a_loss_is_shown_with_its_costs_and_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost = dict(loss='CDLoss', seconds=3.0, mib=5.0, kl_seconds=2.0, kl_mib=10.0, state_mib=0.0)
+    found = dict(device='A GPU', threads=1, torch='2', costs=[dict(cost, maps='scores')])
+    (tmp_path / 'losses_gpu.json').write_text(json.dumps({'every loss': found}), 'utf-8')
+    (tmp_path / 'losses_results.json').write_text('{"CDLoss": "57.1"}', 'utf-8')
+    monkeypatch.setattr(losses_page, 'DOCS', tmp_path)
+    lines = losses_page.tables().splitlines()
+    assert lines[0] == '| loss | from | scores, GPU | features, GPU | state | mIoU |'
+    shown = '| [`CDLoss`](#cdloss) | Shu et al., ICCV 2021 | 1.5, 0.5 | — | — | 57.1 |'
+    assert shown in lines
+    assert '| [`KLLoss`](#klloss) | Hinton et al., 2015 | — | — | — | — |' in lines
+    assert 'GPU: A GPU, 1 threads, torch 2.' in lines
 
 
 def test_descriptions_come_from_docstrings() -> None:

@@ -20,7 +20,9 @@ import mmseg.registry
 from mmengine.registry import Registry
 
 import mmseg_kd.register
-from mmseg_kd.config.fields import NetworkFields, TeacherFields, TermFields
+from mmseg_kd.cli.list_experiments import describe_terms
+from mmseg_kd.config.fields import NetworkFields, TeacherFields, TermFields, WeightFields
+from mmseg_kd.config.recipes import RECIPES
 from mmseg_kd.config.teacher_options import TeacherOptions
 from mmseg_kd.config.term_spec import CHANNELS
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES
@@ -33,6 +35,7 @@ FIELDS = {
     'Teachers': TeacherFields,
     'How a teacher is run': TeacherOptions,
     'Terms': TermFields,
+    'Weights that set themselves': WeightFields,
 }
 REGISTRIES = {
     'kd_loss': ('Losses', "`loss=dict(type='...')` of a term. Compared on [Losses](losses.md)."),
@@ -62,15 +65,31 @@ def tables() -> str:
             (one.name, str(one.type), one.default, _described(kind, one.name, missing))
             for one in fields(kind)
         ]
-        parts += [f'## {title}', _prose(kind), _table(rows, 'key')]
+        parts += [f'## {title}', prose(kind), _table(rows, 'key')]
+    parts += ['## Recipes', "`distillation=[dict(recipe='...')]`.", _recipes()]
     for registry, members in registered().items():
         title, intro = REGISTRIES.get(registry, (registry.capitalize(), ''))
         parts += [f'## {title}', intro]
         for name, member in members.items():
-            parts += [f'### {name}', _prose(member), *_arguments(member, missing)]
+            parts += [f'### {name}', prose(member), *_arguments(member, missing)]
     if missing:
         raise MissingDescription('no description of: ' + ', '.join(missing))
     return '\n\n'.join(part for part in parts if part) + '\n'
+
+
+def _recipes() -> str:
+    """The table of the recipes."""
+    rows = [
+        f'| `{name}` | {"<br>".join(f"`{_told(term)}`" for term in one.terms)} | {one.source} |'
+        for name, one in sorted(RECIPES.items())
+    ]
+    return '\n'.join(['| recipe | terms | from |', '| --- | --- | --- |', *rows])
+
+
+def _told(term: Mapping[str, Any]) -> str:
+    """A term of a recipe in a line."""
+    layer, text = term['student_layer'], describe_terms([term])
+    return f'{layer}: {text}'
 
 
 def registered() -> dict[str, dict[str, type]]:
@@ -139,12 +158,12 @@ def descriptions(doc: str) -> Mapping[str, str]:
     return found
 
 
-def _prose(member: type) -> str:
+def prose(member: type) -> str:
     """A docstring without its sections of arguments and errors, in Markdown."""
     text = inspect.cleandoc(member.__doc__ or '')
     text = re.sub(r'^(Args|Raises|Attributes|Shape):\n(?:(?: .*)?(?:\n|$))+', '', text, flags=re.M)
     text = re.sub(r'^\.\. math::(.*(?:\n .*)*)', r'$$\n\1\n$$', text, flags=re.M)
-    text = re.sub(r'^Reference: ', '**Reference:** ', text, flags=re.M)
+    text = re.sub(r'^(Taps:|Choose it|Reference:) ', r'**\1** ', text, flags=re.M)
     return re.sub(r':\w+:`([^`]+)`', r'`\1`', text).replace('``', '`').strip()
 
 

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import losses_page
 import notebook_page
 import reference_page
 from formulas import svg
@@ -26,6 +27,9 @@ ROOT_FILES = {
     'changelog.md': 'CHANGELOG.md',
     'LICENSE.txt': 'LICENSE',
 }
+
+# Pages that are made from the code.
+TABLES = {'reference.md': reference_page.tables, 'losses.md': losses_page.tables}
 
 # Code comes first, so that what looks like a link in it stays.
 _LINK = re.compile(r'^```.*?^```|`[^`\n]*`|(?<=\]\()([^)\s]+)(?=\))', re.M | re.S)
@@ -58,18 +62,18 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return posixpath.relpath(uri_of(target), posixpath.dirname(uri) or '.') + hash_ + anchor
 
     markdown = _LINK.sub(turned, markdown)
-    return with_tables(markdown) if uri == 'reference.md' else markdown
+    return with_tables(markdown, uri) if uri in TABLES else markdown
 
 
-def with_tables(markdown: str) -> str:
-    """The config reference, with tables from the code in the place of the words on them."""
+def with_tables(markdown: str, uri: str) -> str:
+    """A page with tables from the code in the place of the words on them."""
     head, marker, _ = markdown.partition('<!-- From here on')
     if not marker:
-        raise PluginError('reference.md: the comment before which the tables go is missing.')
+        raise PluginError(f'{uri}: the comment before which the tables go is missing.')
     try:
-        return head + reference_page.tables()
-    except reference_page.MissingDescription as error:
-        raise PluginError(f'reference.md: {error}') from error
+        return head + TABLES[uri]()
+    except (reference_page.MissingDescription, losses_page.MissingParagraph) as error:
+        raise PluginError(f'{uri}: {error}') from error
 
 
 def uri_of(place: str) -> str:

@@ -14,6 +14,7 @@ from mmseg_kd.analysis.lineup import Lineup
 from mmseg_kd.analysis.named_networks import term_layers
 from mmseg_kd.analysis.scene import Scene, make_scenes
 from mmseg_kd.errors import ConfigError, DatasetError, Problems
+from mmseg_kd.networks.roles import Roles
 
 
 def compare(lineup: Lineup, images: Sequence[int], cell_width: int = 320) -> Image.Image:
@@ -113,6 +114,9 @@ def layers_of(lineup: Lineup, layers: Sequence[str] | None = None) -> list[dict[
     problems = Problems()
     for title, network in lineup.networks.items():
         with problems:
+            roles = Roles(network)
+            for row in rows:
+                row[title] = roles.layer(row[title], title)
             check_layers(network, [row[title] for row in rows], title)
     problems.raise_if_any()
     return rows

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from textwrap import fill
+from textwrap import wrap
 from typing import Any
 
-import torch
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import nn
 
 from mmseg_kd.config.network_spec import (
     NetworkSpec,
@@ -19,13 +18,13 @@ from mmseg_kd.config.network_spec import (
     teachers_of,
     trained_network_of,
 )
+from mmseg_kd.config.recipes import recipe_of
 from mmseg_kd.config.text import write_value
-from mmseg_kd.errors import ConfigError, ShapeError
+from mmseg_kd.errors import ConfigError
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
-from mmseg_kd.networks.layers import Pass, run_once
 from mmseg_kd.networks.probe import PROBE_SIZE, probe
+from mmseg_kd.networks.roles import Level, Roles
 from mmseg_kd.networks.taps import find_tap
-from mmseg_kd.networks.tokens import as_map
 
 # From so many classes on the terms begin with the settings published for ADE20K's 150; with fewer,
 # with those that were found on CamVid's 11.
@@ -42,7 +41,7 @@ class Proposal:
     """A term to begin with, or a remark.
 
     Attributes:
-        why: What fits, and what it costs.
+        why: What fits, and what it costs, or where it is from.
         term: One entry of `distillation`; None: nothing can be proposed.
         instead: Whether it is rather an alternative to the others, or something to try later.
     """
@@ -52,59 +51,16 @@ class Proposal:
     instead: bool = False
 
 
-@dataclass(frozen=True)
-class Level:
-    """One of the maps that a backbone or a neck hands on, by the layer that puts it out."""
-
-    layer: str
-    channels: int
-    stride: int
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network to pair layers of.
-
-    Attributes:
-        module: The network itself.
-        seen: What a pass through it left.
-    """
-
-    module: Any
-    seen: Pass
-
-    def shape(self, layer: str) -> tuple[int, ...]:
-        return tuple(self.seen.outputs[layer].shape)
-
-    def stride(self, layer: str) -> int:
-        return self.seen.image_size[0] // self.shape(layer)[-2]
-
-    def levels(self, part: str) -> list[Level]:
-        """What 'backbone' or 'neck' hands on, as far as a layer of it can be tapped."""
-        found = [self._level(part, one) for one in self.seen.handed_on.get(part, ())]
-        return [level for level in found if level is not None]
-
-    def _level(self, part: str, handed_on: Tensor) -> Level | None:
-        """The outermost layer whose output this is: as a map, for a transformer's are tokens."""
-        same = []
-        for name, output in self.seen.outputs.items():
-            with suppress(ShapeError):
-                one = (
-                    as_map(output, self.seen.image_size, name) if output.ndim in (3, 4) else output
-                )
-                if name.startswith(f'{part}.') and torch.equal(one, handed_on):
-                    same.append(name)
-        if not same:
-            return None
-        stride = self.seen.image_size[0] // handed_on.shape[-2]
-        return Level(min(same, key=lambda name: name.count('.')), handed_on.shape[1], stride)
-
-
-def proposals_of(cfg: Config) -> dict[str, list[Proposal]]:
+def proposals_of(cfg: Config, recipe: str | None = None) -> dict[str, list[Proposal]]:
     """Terms for the student of a distillation, by the names of its teachers.
 
+    Args:
+        cfg: The config.
+        recipe: One of `RECIPES`, for its terms; None: those that fit.
+
     Raises:
-        ConfigError: The config is no distillation, or a network cannot be built.
+        ConfigError: The config is no distillation, a network cannot be built, there is no such
+            recipe, or one of its layers.
     """
     names, teachers = teachers_of(cfg) if is_distillation(cfg) else ([], {})
     if not names:
@@ -112,9 +68,27 @@ def proposals_of(cfg: Config) -> dict[str, list[Proposal]]:
     student = _built(trained_network_of(cfg), 'student')
     found = {}
     for name in names:
-        teacher = _built(teachers[name], teacher_label(name, len(names)))
-        found[name] = propose(teacher, student, teachers[name].input_size is None)
+        label = teacher_label(name, len(names))
+        teacher = _built(teachers[name], label)
+        if recipe is None:
+            found[name] = propose(teacher, student, teachers[name].input_size is None)
+        else:
+            found[name] = _of_recipe(recipe, Roles(teacher), Roles(student), label)
     return found
+
+
+def _of_recipe(recipe: str, teacher: Roles, student: Roles, label: str) -> list[Proposal]:
+    """The terms of a recipe with the layers of two networks."""
+    chosen = recipe_of(recipe, '--recipe')
+    terms = [
+        {
+            **term,
+            'student_layer': student.layer(term['student_layer'], 'student'),
+            'teacher_layer': teacher.layer(term['teacher_layer'], label),
+        }
+        for term in chosen.terms
+    ]
+    return [Proposal(chosen.source, terms[0]), *(Proposal('', term) for term in terms[1:])]
 
 
 def _built(spec: NetworkSpec, side: str) -> Any:
@@ -130,7 +104,7 @@ def propose(teacher: nn.Module, student: nn.Module, same_images: bool = True) ->
         same_images: Whether both see the images at one size: attention is compared position by
             position.
     """
-    theirs, ours = Network(teacher, run_once(teacher)), Network(student, run_once(student))
+    theirs, ours = Roles(teacher), Roles(student)
     found = _scores(theirs, ours)
     for part in ('backbone', 'neck'):
         found += _features(theirs, ours, part)
@@ -145,17 +119,17 @@ def _names(layer: str | Sequence[str]) -> Sequence[str]:
     return [layer] if isinstance(layer, str) else layer
 
 
-def _scores(teacher: Network, student: Network) -> list[Proposal]:
-    layers = _classifier(teacher), _classifier(student)
+def _scores(teacher: Roles, student: Roles) -> list[Proposal]:
+    layers = teacher.scores(), student.scores()
     if None in layers:
         side = 'teacher' if layers[0] is None else 'student'
         return [Proposal(f'No layer of the {side} puts out a map of scores for each class.')]
-    classes = teacher.module.num_classes
-    if classes != student.module.num_classes:
+    classes = teacher.network.num_classes
+    if classes != student.network.num_classes:
         return [
             Proposal(
                 f'Class scores cannot be compared: the teacher tells {classes} classes apart, the '
-                f'student {student.module.num_classes}.'
+                f'student {student.network.num_classes}.'
             )
         ]
     pair = dict(student_layer=layers[1], teacher_layer=layers[0])
@@ -181,19 +155,7 @@ def _scores(teacher: Network, student: Network) -> list[Proposal]:
     ]
 
 
-def _classifier(network: Network) -> str | None:
-    """The layer of the (last) decode head that gives a score for each class."""
-    classes = network.module.num_classes
-    found = [
-        name
-        for name, output in network.seen.outputs.items()
-        if name.startswith('decode_head.') and output.ndim == 4 and output.shape[1] == classes
-    ]
-    named = [name for name in found if name.endswith('.conv_seg')]
-    return [*found, *named][-1] if found else None
-
-
-def _features(teacher: Network, student: Network, part: str) -> list[Proposal]:
+def _features(teacher: Roles, student: Roles, part: str) -> list[Proposal]:
     """Maps of a part, the deepest pair to begin with."""
     pairs = pair_levels(teacher.levels(part), student.levels(part))
     found = []
@@ -233,7 +195,7 @@ def pair_levels(teacher: Sequence[Level], student: Sequence[Level]) -> list[tupl
     return [(theirs[stride], ours[stride]) for stride in sorted(theirs.keys() & ours.keys())]
 
 
-def _attention(teacher: Network, student: Network) -> list[Proposal]:
+def _attention(teacher: Roles, student: Roles) -> list[Proposal]:
     """Blocks whose attention sees as many positions on both sides, the deepest to begin with."""
     theirs, ours = _blocks(teacher, 'teacher'), _blocks(student, 'student')
     shared = [shape for shape in ours if shape in theirs]
@@ -255,14 +217,14 @@ def _attention(teacher: Network, student: Network) -> list[Proposal]:
     return found
 
 
-def _blocks(network: Network, side: str) -> dict[tuple[int, ...], str]:
+def _blocks(network: Roles, side: str) -> dict[tuple[int, ...], str]:
     """The last nn.MultiheadAttention of each pair of numbers of positions, in the net's order."""
     found: dict[tuple[int, ...], str] = {}
     for name in network.seen.outputs:
         block, _, part = name.rpartition('.')
         if part == 'weights' and f'{block}.value' in network.seen.outputs:
             with suppress(ConfigError):  # a student that drops attention weights
-                find_tap(network.module, name, side)
+                find_tap(network.network, name, side)
                 found[network.shape(name)[-2:]] = block
     return found
 
@@ -292,9 +254,7 @@ def as_text(proposals: Mapping[str, Sequence[Proposal]]) -> str:
     for name, found in proposals.items():
         for one in found:
             remark = ' ' * 8 + '# '
-            lines += fill(one.why, WIDTH, initial_indent=remark, subsequent_indent=remark).split(
-                '\n'
-            )
+            lines += wrap(one.why, WIDTH, initial_indent=remark, subsequent_indent=remark)
             if one.term is not None:
                 term = dict(one.term)
                 if len(proposals) > 1:

@@ -31,13 +31,21 @@ def terms_of(cfg: Config) -> Sequence[TermSpec]:
 
 
 def mean_weights(term: TermSpec, iterations: Sequence[int]) -> list[float]:
-    """A term's weight at each of `iterations`; of terms that take turns the mean over the draws."""
+    """A term's weight at each of `iterations`; of terms that take turns the mean over the draws.
+
+    Of a weight that sets itself: its share.
+    """
     turns = [s for s in term.schedules if isinstance(s, RandomTurn)]
     drawn = float(np.prod([1 / turn.count for turn in turns]))
     rest = [s for s in term.schedules if not isinstance(s, RandomTurn)]
     return [
         term.weight * drawn * float(np.prod([schedule(i) for schedule in rest])) for i in iterations
     ]
+
+
+def label_of(term: TermSpec) -> str:
+    """A term's name, with what its weight is of where that sets itself."""
+    return f"{term.name} (share of the task's gradient)" if term.is_auto else term.name
 
 
 def draw_weights(weights: Mapping[str, Sequence[float]], title: str, path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmseg_kd.cli.common import run_command
-from mmseg_kd.config.fields import TermFields
+from mmseg_kd.config.fields import TermFields, weight_text
+from mmseg_kd.config.recipes import expanded
 from mmseg_kd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def describe_terms(terms: Sequence[Mapping[str, Any]]) -> str:
 def _describe_term(term: Mapping[str, Any]) -> str:
     loss = term['loss']
     arguments = ', '.join(f'{k}={v}' for k, v in loss.items() if k != 'type')
-    text = f'{term.get("weight", TermFields.weight):g} * {loss["type"]}({arguments})'
+    weight = weight_text(term.get('weight', TermFields.weight))
+    text = f'{weight} * {loss["type"]}({arguments})'
     schedule = term.get('schedule') or []
     schedule = [schedule] if isinstance(schedule, Mapping) else schedule
     if schedule:
@@ -78,7 +80,7 @@ def row_of(experiment: Experiment) -> tuple[str, str, tuple[str, ...]]:
         (
             describe_network(model.get('teacher')),
             describe_network(model.student),
-            describe_terms(model.get('distillation') or ()),
+            describe_terms(expanded(model.get('distillation') or ())),
             '' if experiment.published is None else f'{experiment.published:.2f}',
         ),
     )

@@ -25,6 +25,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--pair', action='store_true', help='print terms to paste into the config, each with why'
     )
+    parser.add_argument(
+        '--recipe', metavar='NAME', help='with --pair: the terms of a published method, such as cwd'
+    )
     return parser
 
 
@@ -43,8 +46,10 @@ def run(args: argparse.Namespace) -> int:
     if args.pair:
         if args.side or args.filter != '*':
             raise ConfigError('--pair looks at all of both sides: omit --side and --filter.')
-        print(proposals_text(args.config, proposals_of(cfg)), end='')
+        print(proposals_text(args.config, proposals_of(cfg, args.recipe)), end='')
         return 0
+    if args.recipe:
+        raise ConfigError('--recipe: goes with --pair.')
     found = layers_by_side(cfg)
     sides = [side for side in found if side.startswith(args.side or '')]
     if not sides:

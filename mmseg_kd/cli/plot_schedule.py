@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mmseg_kd.analysis.schedule import draw_weights, mean_weights, terms_of
+    from mmseg_kd.analysis.schedule import draw_weights, label_of, mean_weights, terms_of
     from mmseg_kd.config.experiments import run_name
     from mmseg_kd.config.load import load_config
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     name = run_name(args.config)
     path = Path(args.out) if args.out else Path('work_dirs') / name / 'schedule.png'
     iterations = range(max_iters)
-    weights = {term.name: mean_weights(term, iterations) for term in terms_of(cfg)}
+    weights = {label_of(term): mean_weights(term, iterations) for term in terms_of(cfg)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_weights(weights, name, path)

@@ -16,6 +16,7 @@ from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 T = TypeVar('T')
 
 REDUCTIONS = ('sum', 'mean', 'random')
+CONFLICTS = ('keep', 'project', 'drop')
 
 
 def key(
@@ -75,6 +76,13 @@ def keys_of(kind: type) -> tuple[str, ...]:
 def is_weight(value: Any) -> bool:
     """Whether a value is a finite number >= 0."""
     return is_number(value) and value >= 0
+
+
+def weight_text(value: Any) -> str:
+    """A term's weight as a config has it, in a word: '3', 'auto', 'share=0.5'."""
+    if isinstance(value, Mapping):
+        return ', '.join(f'{key}={one}' for key, one in value.items())
+    return f'{value:g}' if is_number(value) else str(value)
 
 
 def is_bool(value: Any) -> bool:
@@ -156,16 +164,36 @@ class TeacherFields:
 
 
 @dataclass(frozen=True)
+class WeightFields:
+    """Keys of `weight=dict(...)`, a weight that sets itself; `weight='auto'` has the defaults.
+
+    Attributes:
+        share: How long the weighted term's gradient is beside the task's, where the term taps the
+            student: a finite number >= 0.
+        conflict: What becomes of the term's gradient there in an iteration in which it points
+            against the task's: `'keep'` leaves it, `'project'` takes out the part against the
+            task, `'drop'` all of it. The last two take a backward pass through the layers behind
+            in every iteration.
+    """
+
+    share: float = key('a finite number >= 0', is_weight, 1.0)
+    conflict: str = key(f'one of {CONFLICTS}', lambda v: v in CONFLICTS, 'keep', CONFLICTS)
+
+
+@dataclass(frozen=True)
 class TermFields:
     """Keys of an entry of `distillation=[dict(...), ...]`.
 
     Attributes:
         student_layer: A name as in `named_modules()`; `mmseg-kd layers` prints those that
-            fit. A list where the loss takes several layers.
+            fit. Or what the layer is for, which any mmseg network has: `'@scores'` of the classes,
+            the `'@features'` that these are made of, the last `'@stage'` of the backbone. A list
+            where the loss takes several layers.
         teacher_layer: The same for the teacher; a dict by teacher where the layers of several
             differ.
         loss: A dict with the loss's name as `type`, and its arguments.
-        weight: A finite number >= 0.
+        weight: A finite number >= 0. `'auto'`, or a dict with the keys below: the weight sets
+            itself.
         schedule: A schedule's dict, or a list of them: factors of the weight by iteration,
             multiplied. While all weights of a teacher's terms are 0 it is not run.
         connector: `'auto'`: a trained 1x1 convolution where the channels differ. A dict: that
@@ -175,6 +203,8 @@ class TermFields:
         reduction: Over several teachers: `'sum'` of the losses, one loss against the `'mean'` of
             their distributions, or one teacher at `'random'` in each iteration. None: `'sum'`.
         teacher_weights: With `'sum'`: a factor for each teacher. None: 1 each.
+        recipe: The name of a published distillation, whose terms the entry then stands for; other
+            keys take the place of the recipe's. None: the entry is a term itself.
     """
 
     student_layer: str | Sequence[str] = key("a layer's name", _is_layer)
@@ -182,7 +212,11 @@ class TermFields:
         "a layer's name", _is_layer_of_each
     )
     loss: Mapping[str, Any] = key("dict(type='...', ...)", _is_dict)
-    weight: float = key('a finite number >= 0', is_weight, 1.0)
+    weight: float | str | Mapping[str, Any] = key(
+        "a finite number >= 0, 'auto' or dict(share=...)",
+        lambda value: is_weight(value) or value == 'auto' or _is_dict(value),
+        1.0,
+    )
     schedule: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = key(
         'a dict or a list of dicts', _or_none(lambda v: isinstance(v, (Mapping, list, tuple))), None
     )
@@ -199,3 +233,4 @@ class TermFields:
         f'one of {REDUCTIONS}', lambda value: value in (None, *REDUCTIONS), None, REDUCTIONS
     )
     teacher_weights: Sequence[float] | None = key('numbers >= 0', _any, None)
+    recipe: str | None = key('the name of a recipe', _any, None)

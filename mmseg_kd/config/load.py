@@ -14,12 +14,13 @@ from mmengine.runner import Runner
 
 from mmseg_kd.config.experiments import read_config
 from mmseg_kd.config.file import apply_options
+from mmseg_kd.config.recipes import expanded
 from mmseg_kd.errors import ConfigError, Problems, short_repr
 from mmseg_kd.host.quiet import as_config_error
 
 
 def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool = True) -> Config:
-    """Read a config and apply overrides.
+    """Read a config, apply overrides, and write recipes out as terms.
 
     Args:
         name: A file, `FILE.py::NAME` or `mmseg::...`.
@@ -52,6 +53,8 @@ def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool 
             ConfigError(f"{name}: expected model = dict(type='...', ...), got {short_repr(model)}.")
         )
     problems.raise_if_any()
+    if isinstance(model, Mapping) and 'distillation' in model:
+        cfg.model.distillation = expanded(model['distillation'])
     return cfg
 
 

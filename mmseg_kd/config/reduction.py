@@ -77,6 +77,7 @@ def expand_teachers(entry: TermFields, where: str, teachers: Sequence[str]) -> l
     schedule = _schedules(entry.schedule)
     if len(chosen) < 2 or reduction == 'mean':
         return [replace(entry, teacher=chosen, schedule=schedule)]
+    assert isinstance(entry.weight, int | float)  # one that sets itself has become its share
     entries = []
     for index, name in enumerate(chosen):
         turn = dict(type='RandomTurn', index=index, count=len(chosen))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
-from mmseg_kd.config.fields import TermFields, keys_of, read_fields
+from mmseg_kd.config.fields import TermFields, WeightFields, keys_of, read_fields
+from mmseg_kd.config.recipes import terms_of_entry
 from mmseg_kd.config.reduction import expand_teachers
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build, look_up
 
 Schedule = Callable[[int], float]
 
-_KEYS = keys_of(TermFields)
+T = TypeVar('T')
 
 # Arguments of a connector that the layers give.
 CHANNELS = ('student_channels', 'teacher_channels')
@@ -55,7 +56,19 @@ class HasLayers(Protocol):
 
 @dataclass(frozen=True)
 class TermSpec:
-    """A term as the config has it, checked as far as that goes without the networks."""
+    """A term as the config has it, checked as far as that goes without the networks.
+
+    Attributes:
+        where: Its place in the config, for messages.
+        name: In the log.
+        layers: What it taps.
+        loss: What compares them.
+        weight: Of the loss; of a weight that sets itself, the share.
+        schedules: Factors of it.
+        connector: As the config has it.
+        is_auto: Whether the weight sets itself.
+        conflict: One of `CONFLICTS`.
+    """
 
     where: str
     name: str
@@ -64,9 +77,11 @@ class TermSpec:
     weight: float
     schedules: tuple[Schedule, ...]
     connector: Any
+    is_auto: bool = False
+    conflict: str = 'keep'
 
     def weight_at(self, iteration: int) -> float:
-        """The weight times the product of the schedules' factors."""
+        """The weight, or the share, times the product of the schedules' factors."""
         return self.weight * math.prod(schedule(iteration) for schedule in self.schedules)
 
 
@@ -103,16 +118,17 @@ def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> Terms
     specs: list[TermSpec] = []
     layers: list[tuple[str, Layers]] = []
     taken: set[str] = set()
-    for index, cfg in enumerate(cfgs):
-        where = f'distillation[{index}]'
+    for where, cfg in _entries(cfgs, problems):
         with problems:
             own = Problems()
-            entries = _parse_entry(cfg, where, teachers, own)
+            auto, entries = _parse_entry(cfg, where, teachers, own)
             layers += [(where, one) for _, one in entries if one is not NO_LAYERS]
             for entry, one in entries:
                 # The default name tells teachers apart where there are several.
                 suffix = ''.join(f'_{name}' for name in one.teachers if len(teachers) > 1)
                 spec = _parse_term(entry, one, where, suffix, taken, own)
+                if auto is not None:
+                    spec = replace(spec, is_auto=True, conflict=auto.conflict)
                 # Over several teachers the same would be wrong with each.
                 own.raise_if_any()
                 taken.add(spec.name)
@@ -120,10 +136,23 @@ def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> Terms
     return Terms(specs, layers)
 
 
+def _entries(cfgs: Sequence[Any], problems: Problems) -> Iterator[tuple[str, Any]]:
+    """The entries with those of recipes, each with its place in the user's config."""
+    for index, cfg in enumerate(cfgs):
+        where, terms = f'distillation[{index}]', []
+        with problems:
+            terms = terms_of_entry(cfg, where)
+        for number, term in enumerate(terms, 1):
+            yield f'{where} (term {number})' if len(terms) > 1 else where, term
+
+
 def _parse_entry(
     cfg: Any, where: str, teachers: Sequence[str], problems: Problems
-) -> list[tuple[TermFields, Layers]]:
+) -> tuple[WeightFields | None, list[tuple[TermFields, Layers]]]:
     """An entry of `distillation` over one teacher each, with the layers as far as they are right.
+
+    Returns:
+        What it says of a weight that sets itself, whose share is then the weight; and the entries.
 
     Raises:
         ConfigError: It is no dict, or its teachers cannot be told.
@@ -133,9 +162,12 @@ def _parse_entry(
     for key in cfg:
         if not isinstance(key, str):
             raise ConfigError(f'{where}: expected words for keys, got {short_repr(key)}.')
-        if key not in _KEYS:
-            problems.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, _KEYS)}.'))
-    entry = read_fields(TermFields, cfg, where, problems)
+    entry = _read(TermFields, cfg, where, problems)
+    auto = None
+    if not isinstance(entry.weight, (int, float)):
+        given = {} if isinstance(entry.weight, str) else entry.weight
+        auto = _read(WeightFields, given, f'{where}.weight', problems)
+        entry = replace(entry, weight=auto.share)
     entries: list[TermFields] = []
     with problems:
         entries = expand_teachers(entry, where, teachers)
@@ -147,7 +179,16 @@ def _parse_entry(
         with problems:
             layers = _layers(one, where)
         found.append((one, layers))
-    return found
+    return auto, found
+
+
+def _read(kind: type[T], cfg: Mapping[str, Any], where: str, problems: Problems) -> T:
+    """The keys of `kind` in a dict that has no others."""
+    known = keys_of(kind)
+    for key in cfg:
+        if key not in known:
+            problems.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, known)}.'))
+    return read_fields(kind, cfg, where, problems)
 
 
 def _layers(entry: TermFields, where: str) -> Layers:
@@ -213,6 +254,7 @@ def _parse_term(
         )
     elif name in taken:
         problems.add(ConfigError(f'{where}.name: {name!r} is the name of another term.'))
+    assert isinstance(entry.weight, int | float)
     weight = float(entry.weight)
     return TermSpec(where, name, layers, loss, weight, tuple(schedules), entry.connector)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 
 from mmseg_kd.config.distillation_spec import DistillationSpec, parse_distillation
 from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
-from mmseg_kd.config.term_spec import TermSpec, student_layers, teacher_layers
+from mmseg_kd.config.term_spec import Layers, TermSpec, student_layers, teacher_layers
+from mmseg_kd.distillation.gradients import recomputing_layer
 from mmseg_kd.distillation.task_loss import check_class_weights
 from mmseg_kd.distillation.term import Term, make_term
 from mmseg_kd.errors import ConfigError, Problems, ShapeError
@@ -20,7 +22,8 @@ from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.networks.elsewhere.features import FeatureNetwork
 from mmseg_kd.networks.forward import as_network
 from mmseg_kd.networks.probe import Probe, probe
-from mmseg_kd.networks.taps import find_tap, no_gradient
+from mmseg_kd.networks.roles import Roles
+from mmseg_kd.networks.taps import ATTENTION_PARTS, find_tap, no_gradient
 from mmseg_kd.teacher.build import build_teacher
 from mmseg_kd.teacher.teacher import Teacher
 
@@ -68,6 +71,8 @@ def assemble(
         names = spec.names
         networks: dict[str, nn.Module] = {}
         wanted = {name for _, layers in spec.layers for name in layers.teachers}
+        if network is not None:
+            _check_auto_weights([term for term in spec.terms if term.is_auto], network, problems)
         for name, one in spec.teachers.items() if distillation else ():
             label = teacher_label(name, len(names))
             if len(names) > 1 and name not in wanted:
@@ -81,12 +86,75 @@ def assemble(
         terms: list[Term] = []
         modified_in_place: set[str] = set()
         if network is not None and networks:
+            spec = _with_layers(spec, network, networks, problems)
             missing = _missing_layers(spec, network, networks, problems)
             there = [one for one in spec.terms if one.where not in missing]
             teachers, terms, modified_in_place = _connect(spec, there, network, networks, problems)
     problems.raise_if_any()
     assert spec.student is not None
     return Distillation(network, spec.student, teachers, terms, modified_in_place)
+
+
+def _check_auto_weights(terms: Sequence[TermSpec], student: nn.Module, problems: Problems) -> None:
+    """See that gradients can be measured where terms whose weights set themselves tap `student`."""
+    recomputing = recomputing_layer(student) if terms else None
+    if recomputing is not None:
+        problems.add(
+            ConfigError(
+                f'{terms[0].where}.weight: a weight cannot set itself where layers recompute their '
+                f'activations, as {recomputing!r} of the student does; set with_cp=False or give '
+                'the weight as a number.'
+            )
+        )
+    for term in terms:
+        for layer in term.layers.student:
+            if layer.rpartition('.')[2] in ATTENTION_PARTS:
+                problems.add(
+                    ConfigError(
+                        f"{term.where}.weight: {layer!r} is read beside the student's way to its "
+                        'scores, so that nothing sets the weight; expected a number.'
+                    )
+                )
+
+
+def _with_layers(
+    spec: DistillationSpec,
+    student: nn.Module,
+    teachers: Mapping[str, nn.Module],
+    problems: Problems,
+) -> DistillationSpec:
+    """`spec` with layers in the place of the roles that it names them by; without those of none."""
+    ours = Roles(student)
+    theirs = {name: Roles(network) for name, network in teachers.items()}
+
+    def named(layers: Layers, where: str) -> Layers:
+        def find(roles: Roles, names: Sequence[str], side: str, key: str) -> tuple[str, ...]:
+            try:
+                return tuple(roles.layer(name, side) for name in names)
+            except ConfigError as error:
+                raise type(error)(f'{where}.{key}: {error}') from error
+
+        return replace(
+            layers,
+            student=find(ours, layers.student, 'student', 'student_layer'),
+            teachers={
+                name: find(
+                    theirs[name], names, teacher_label(name, len(spec.names)), 'teacher_layer'
+                )
+                if name in theirs
+                else names
+                for name, names in layers.teachers.items()
+            },
+        )
+
+    terms, layers = [], []
+    for term in spec.terms:
+        with problems:
+            terms.append(replace(term, layers=named(term.layers, term.where)))
+    for where, one in spec.layers:
+        with suppress(ConfigError):  # said of the term
+            layers.append((where, named(one, where)))
+    return replace(spec, terms=terms, layers=layers)
 
 
 def _missing_layers(

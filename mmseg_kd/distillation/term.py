@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmseg_kd.config.term_spec import TermSpec
 from mmseg_kd.connectors import ConvConnector
+from mmseg_kd.distillation.auto_weight import AutoWeight
 from mmseg_kd.errors import ShapeError
 from mmseg_kd.host.iteration import at_iteration, current_iteration
 from mmseg_kd.networks.probe import evaluating
@@ -32,9 +33,10 @@ class Term(nn.Module):
         self.layers = spec.layers
         self.loss = spec.loss
         self.connector = connector
+        self.auto = AutoWeight() if spec.is_auto else None
 
-    def current_weight(self) -> float:
-        """The weight at the current iteration, which nobody need count without a schedule."""
+    def planned_weight(self) -> float:
+        """What the config says of this iteration, which nobody need count without a schedule."""
         if not self.spec.schedules:
             return self.spec.weight
         return self.spec.weight_at(current_iteration())

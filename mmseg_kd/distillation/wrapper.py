@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.term_spec import student_layers, teacher_layers
 from mmseg_kd.distillation.assemble import assemble
+from mmseg_kd.distillation.balance import balance
 from mmseg_kd.distillation.task_loss import fuse_task_loss
 from mmseg_kd.distillation.term import Term
 from mmseg_kd.host.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
@@ -135,7 +136,7 @@ class DistillationWrapper(BaseSegmentor):
             The student's log entries as they are, `kd.<name>`, the weighted term, and
             `kd_weight.<name>`, its weight.
         """
-        weights = {term.name: term.current_weight() for term in self._term_list}
+        weights = {term.name: term.planned_weight() for term in self._term_list}
         active = [term for term in self._term_list if weights[term.name] != 0]
         teacher_taps = {
             name: teacher(inputs, data_samples, layers)
@@ -150,13 +151,13 @@ class DistillationWrapper(BaseSegmentor):
         for name, taps in teacher_taps.items():
             self._teachers[name].join(taps.outputs)
         label_NHW = _labels(data_samples) if active else None
+        values = {t.name: t(student_taps, teacher_taps, label_NHW) for t in active}
+        if torch.is_grad_enabled():
+            balance(active, values, student_taps, lambda: self._task_loss(losses)[0])
         entries: dict[str, Tensor] = {}
         for term in self._term_list:
-            weight = weights[term.name]
-            if weight == 0:
-                value = term.idle()
-            else:
-                value = weight * term(student_taps, teacher_taps, label_NHW)
+            weight = weights[term.name] * (1.0 if term.auto is None else term.auto.ratio)
+            value = term.idle() if weight == 0 else weight * values[term.name]
             entries[TERM_PREFIX + term.name] = inputs.new_zeros(()) if value is None else value
             entries[WEIGHT_PREFIX + term.name] = torch.tensor(weight)
         return {**losses, **entries}
@@ -170,7 +171,7 @@ class DistillationWrapper(BaseSegmentor):
         """
         prefixes = (TERM_PREFIX, WEIGHT_PREFIX)
         own = {key: value for key, value in losses.items() if not key.startswith(prefixes)}
-        total, log = super().parse_losses(own)
+        total, log = self._task_loss(own)
         log[TASK_LOSS] = total.detach()
         if self.loss_observer is not None:
             active = [name for name in self.terms if losses[WEIGHT_PREFIX + name] != 0]
@@ -184,6 +185,11 @@ class DistillationWrapper(BaseSegmentor):
                 log[key] = value
         log['loss'] = total
         return total, log
+
+    def _task_loss(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The student's own losses in all, and their log entries."""
+        parsed: tuple[Tensor, dict[str, Tensor]] = super().parse_losses(losses)
+        return parsed
 
     def predict(self, inputs: Tensor, data_samples: list[Any] | None = None) -> Any:
         """The student's predictions."""

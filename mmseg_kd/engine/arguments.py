@@ -13,6 +13,7 @@ from mmseg_kd.checkpoints.student import save_student
 from mmseg_kd.checks import is_integer, is_number
 from mmseg_kd.config.file import apply_options, read_config_file
 from mmseg_kd.config.load import load_config
+from mmseg_kd.config.recipes import expanded
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.networks.build import without_initialisation
 from mmseg_kd.networks.elsewhere.torch_segmentor import SUFFIX, save_network
@@ -84,7 +85,8 @@ def model_config(
             raise ConfigError('teacher_checkpoint: there is no teacher that it belongs to.')
     if isinstance(terms, (str, Mapping)) or not isinstance(terms, Sequence):
         problems.add(ConfigError(f'terms: expected a list of dicts, got {short_repr(terms)}.'))
-    model['distillation'] = to_builtins(terms)
+    with problems:
+        model['distillation'] = expanded(to_builtins(terms))
     problems.raise_if_any()
     return model
 

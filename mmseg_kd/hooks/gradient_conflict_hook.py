@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -15,6 +14,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmseg_kd.distillation import DistillationWrapper
+from mmseg_kd.distillation.gradients import compare, gradient, recomputing_layer
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.host.aside import aside
 from mmseg_kd.host.log_names import ANGLE_PREFIX, GRAD_NORM, TASK_LOSS, TERM_PREFIX
@@ -58,12 +58,12 @@ class GradientConflictHook(Hook):
                 'GradientConflictHook: expected a DistillationWrapper as model, got '
                 f'{type(wrapper).__name__}.'
             )
-        for name, module in wrapper.student.named_modules():
-            if getattr(module, 'with_cp', False):
-                raise ConfigError(
-                    'GradientConflictHook cannot look into layers that recompute their '
-                    f'activations, as {name!r} does; set with_cp=False or leave the hook out.'
-                )
+        name = recomputing_layer(wrapper.student)
+        if name is not None:
+            raise ConfigError(
+                'GradientConflictHook cannot look into layers that recompute their '
+                f'activations, as {name!r} does; set with_cp=False or leave the hook out.'
+            )
         if getattr(runner.model, 'static_graph', False):
             raise ConfigError(
                 'GradientConflictHook runs the backward pass more than once in some iterations; '
@@ -129,31 +129,23 @@ class Gradients:
 def measure_gradients(
     task: Tensor, terms: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]
 ) -> Gradients:
-    """Compare the gradient of `task` with that of each of `terms`.
+    """Compare the gradient of `task` with that of each of `terms`, the means over the ranks.
 
     Args:
         task, terms: Scalars. Their graphs stay as they are.
         parameters: What the gradients are taken over; those that are frozen are left out.
     """
     trained = [p for p in parameters if p.requires_grad]
-    of_task = _gradient(task, trained)
-    task_norm = of_task.norm()
-    norms, angles = {}, {}
-    for name, term in terms.items():
-        of_term = _gradient(term, trained)
-        norm = of_term.norm()
-        cosine = torch.dot(of_task, of_term) / (task_norm * norm)
-        # Rounding may leave [-1, 1] by a little.
-        angles[name] = math.degrees(math.acos(min(max(cosine.item(), -1.0), 1.0)))
-        norms[name] = norm.item()
-    return Gradients(task_norm.item(), norms, angles)
+    of_task = _mean_gradient(task, trained)
+    found = {name: compare(of_task, _mean_gradient(term, trained)) for name, term in terms.items()}
+    return Gradients(
+        of_task.norm().item(),
+        {name: one.term_norm for name, one in found.items()},
+        {name: math.degrees(math.acos(one.cosine)) for name, one in found.items()},
+    )
 
 
-def _gradient(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """The gradient over all parameters as one vector, the mean over the ranks."""
-    parts: Sequence[Tensor] = [torch.zeros_like(p) for p in parameters]
-    if loss.requires_grad:
-        parts = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
-    gradient = torch.cat([part.flatten().float() for part in parts])
-    all_reduce(gradient, op='mean')
-    return gradient
+def _mean_gradient(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    found = gradient(loss, parameters)
+    all_reduce(found, op='mean')
+    return found

@@ -31,6 +31,11 @@ class ATLoss(LogitLoss):
     Raises:
         ValueError: An argument is out of its range.
 
+    Taps: class scores; with `kl_weight=0` features.
+
+    Choose it to repeat the published comparison; attention transfer as its paper has it is
+    `AttentionTransferLoss`.
+
     Reference: `ATLoss` of SegDistill, after Zagoruyko and Komodakis, Paying More Attention to
     Attention, ICLR 2017, arXiv 1612.03928, which takes other means and no KL divergence.
     """

@@ -24,10 +24,6 @@ class AttentionValueLoss(nn.Module):
     images, heads and positions. A relation compares the positions with each other, so that
     student and teacher may have different numbers of channels.
 
-    The term names two layers a side, the attention weights and the values; of an
-    nn.MultiheadAttention, which mmseg's MiT is made of, these are `<layer>.weights` and
-    `<layer>.value`.
-
     Args:
         attention_weight: Of the first part, >= 0.
         value_weight: Of the second, >= 0.
@@ -35,6 +31,13 @@ class AttentionValueLoss(nn.Module):
 
     Raises:
         ValueError: An argument is out of its range.
+
+    Taps: two layers a side, attention weights and values: of an nn.MultiheadAttention, which
+    mmseg's MiT is made of, these are `<layer>.weights` and `<layer>.value`. Positions must be as
+    many on both sides; channels and heads may differ.
+
+    Choose it between two transformers, beside a term on the class scores: it sees where a block
+    looks, and which positions it holds alike.
 
     Reference: Wang et al., MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression
     of Pre-Trained Transformers, NeurIPS 2020, arXiv 2002.10957, eq. 5 to 8, with the attention

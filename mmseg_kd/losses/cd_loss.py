@@ -19,6 +19,11 @@ class CDLoss(LogitLoss):
 
     where i runs over the pixels of a channel that are not ignored.
 
+    Taps: class scores, or features with `resolution='student'`.
+
+    Choose it for features of any layer: it sees where in the image each channel is strong, whatever
+    its level.
+
     Reference: Shu et al., Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021,
     arXiv 2011.13256, eq. 5 and 6 (there with the factor tau squared: `tau_squared=True`).
     """

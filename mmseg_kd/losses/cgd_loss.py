@@ -29,10 +29,17 @@ class CGDLoss(LogitLoss):
             student, is drawn anew every so many iterations. It depends on the iteration
             alone, so that all ranks agree and a resumed run goes on with the same. The
             iteration is the runner's; a loop of your own says it by `at_iteration`.
-        tau, tau_squared, resolution, ignore_index: As in `LogitLoss`.
+        tau, tau_squared, resolution, ignore_index, standardise: As in `LogitLoss`.
 
     Raises:
         ValueError: An argument is out of its range.
+
+    Taps: class scores of the same classes, or features.
+
+    Choose it for class scores: between `CDLoss`, which it is with groups of one, and a softmax over
+    the whole map, it sees where each class lies and how its strength compares with that of the
+    other classes in the group. Of the published methods here it has the highest mIoU for each of
+    three students on ADE20K.
 
     Reference: channel group distillation as in SegDistill (group size 10, tau 2, weight 3 for
     the 150 classes of ADE20K).
@@ -46,8 +53,9 @@ class CGDLoss(LogitLoss):
         resolution: Resolution = 'label',
         ignore_index: int | None = None,
         shuffle_interval: int | None = None,
+        standardise: bool = False,
     ) -> None:
-        super().__init__(tau, tau_squared, resolution, ignore_index)
+        super().__init__(tau, tau_squared, resolution, ignore_index, standardise)
         if shuffle_interval is not None:
             at_least_one('shuffle_interval', shuffle_interval)
         self.group_size = at_least_one('group_size', group_size)

@@ -7,11 +7,15 @@ are compared, G groups, K the positions that one softmax runs over.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+# Entries of a matrix of relations that are held at a time: 16 MiB in float32.
+RELATIONS_HELD = 2**22
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -82,6 +86,22 @@ def softmax_divergence(
     if mask is not None:
         terms = terms.masked_fill(~mask, 0.0)
     return terms.sum(dim)
+
+
+def standardised_pixels(x_NChw: Tensor, eps: float = 1e-7) -> Tensor:
+    """The channels of each pixel with mean 0 and standard deviation 1 (that of a sample, C - 1).
+
+    Where they differ by less than `eps` they are 0, without gradient.
+    """
+    deviation_N1hw = x_NChw.std(1, keepdim=True)
+    deviation_N1hw = deviation_N1hw.masked_fill(deviation_N1hw < eps, math.inf)
+    standard: Tensor = (x_NChw - x_NChw.mean(1, keepdim=True)) / (deviation_N1hw + eps)
+    return standard
+
+
+def is_own_class(label_N1HW: Tensor, x_NCHW: Tensor) -> Tensor:
+    """Whether each channel of a map is the class of the pixel's label, booleans (N, C, H, W)."""
+    return label_N1HW.eq(torch.arange(x_NCHW.shape[1], device=x_NCHW.device).view(-1, 1))
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -213,3 +233,49 @@ def standardise(x_NChw: Tensor, eps: float = 1e-6) -> Tensor:
     )
     standard: Tensor = centred_NChw / (deviation_1C11 + eps)
     return standard
+
+
+def sum_over_pieces(
+    sum_of: Callable[..., Tensor], rows: Sequence[Tensor], others: Sequence[Tensor]
+) -> Tensor:
+    """The sum of `sum_of(*rows, *others)` over pieces of the rows.
+
+    A piece is as many rows as have `RELATIONS_HELD` relations with the others, and is worked out
+    again in the backward pass: no matrix of all rows with all others is ever held.
+    """
+    step = max(1, RELATIONS_HELD // max(1, len(others[0])))
+    total = rows[0].new_zeros(())
+    for piece in zip(*(x.split(step) for x in rows), strict=True):
+        part: Tensor = checkpoint(
+            sum_of, *piece, *others, use_reentrant=False, preserve_rng_state=False
+        )
+        total = total + part
+    return total
+
+
+def similarity_divergence(
+    student_PC: Tensor,
+    teacher_PC: Tensor,
+    student_AC: Tensor,
+    teacher_AC: Tensor,
+    *,
+    tau: float,
+    groups: int = 1,
+) -> Tensor:
+    """KL(teacher || student) between how like the anchors each position is, summed over positions.
+
+    Args:
+        student_PC, teacher_PC: Vectors of P positions.
+        student_AC, teacher_AC: Those of A anchors. The channels of a side are of one number.
+        tau: Temperature, > 0: the distribution is softmax(x a / tau) over the anchors a.
+        groups: Over so many runs of anchors one softmax each, whose divergences are added.
+    """
+
+    def divergence(student_PC: Tensor, teacher_PC: Tensor, *anchors: Tensor) -> Tensor:
+        ours_PGA, theirs_PGA = (
+            (x_PC @ x_AC.T).unflatten(1, (groups, -1))
+            for x_PC, x_AC in zip((student_PC, teacher_PC), anchors, strict=True)
+        )
+        return softmax_divergence(ours_PGA, theirs_PGA, tau=tau, dim=-1).sum()
+
+    return sum_over_pieces(divergence, (student_PC, teacher_PC), (student_AC, teacher_AC))

@@ -34,6 +34,11 @@ class IFVDLoss(LogitLoss):
     Raises:
         ValueError: An argument is out of its range.
 
+    Taps: class scores; with `kl_weight=0` features.
+
+    Choose it where the level of the scores says little: a cosine does not see it, only how typical
+    of its class each pixel is.
+
     Reference: Wang et al., Intra-class Feature Variation Distillation for Semantic Segmentation,
     ECCV 2020, eq. 2 to 4. The weights are those of SegDistill; the first part alone, with
     weight 1, is the paper's.

@@ -20,6 +20,10 @@ class KLLoss(LogitLoss):
     with M the pixels of the batch that are not ignored. Of one channel, as networks with a sigmoid
     give it, p is (sigmoid(z / tau), 1 - sigmoid(z / tau)).
 
+    Taps: class scores of the same classes.
+
+    Choose it as the plain method to compare with.
+
     Reference: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv
     1503.02531; per pixel in Liu et al., Structured Knowledge Distillation for Semantic
     Segmentation, CVPR 2019, arXiv 1903.04197, eq. 1.

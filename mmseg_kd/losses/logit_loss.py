@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmseg_kd.checks import is_integer, one_of, positive, true_or_false
 from mmseg_kd.errors import short_repr
-from mmseg_kd.losses.functional import as_list, at_least_float32, resize_label
+from mmseg_kd.losses.functional import as_list, at_least_float32, resize_label, standardised_pixels
 from mmseg_kd.losses.logit_maps import LogitMaps
 
 Resolution = Literal['label', 'student', 'teacher']
@@ -29,6 +29,11 @@ class LogitLoss(nn.Module, ABC):
             map or of the teacher's. Both maps go there by bilinear interpolation, labels by
             nearest neighbour.
         ignore_index: Pixels with this label take no part. None: all take part.
+        standardise: Give the channels of each pixel mean 0 and standard deviation 1, so that a
+            student need not reach the size of the teacher's scores (Sun et al., Logit
+            Standardization in Knowledge Distillation, CVPR 2024, arXiv 2403.01427, eq. 7). At the
+            maps' own sizes, before the interpolation: between two pixels of sure and opposite
+            scores there remain small ones. Of two channels only their order is left.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -43,6 +48,7 @@ class LogitLoss(nn.Module, ABC):
         tau_squared: bool = False,
         resolution: Resolution = 'label',
         ignore_index: int | None = None,
+        standardise: bool = False,
     ) -> None:
         super().__init__()
         if not (ignore_index is None or is_integer(ignore_index)):
@@ -53,6 +59,7 @@ class LogitLoss(nn.Module, ABC):
         self.tau_squared = true_or_false('tau_squared', tau_squared)
         self.resolution = one_of('resolution', resolution, get_args(Resolution))
         self.ignore_index = ignore_index
+        self.standardise = true_or_false('standardise', standardise)
 
     def forward(
         self,
@@ -81,8 +88,25 @@ class LogitLoss(nn.Module, ABC):
         with torch.autocast(student_NChw.device.type, enabled=False):
             student_NChw = at_least_float32(student_NChw)
             teachers_NChw = [t.detach().to(student_NChw.dtype) for t in teachers_NChw]
-            loss = self.divergence(self._maps(student_NChw, teachers_NChw, label_NHW))
-            return loss * self.tau**2 if self.tau_squared else loss
+            return self.loss(self._maps(student_NChw, teachers_NChw, label_NHW))
+
+    def loss(self, maps: LogitMaps) -> Tensor:
+        """The divergence with what all losses of this kind have around it.
+
+        Autocast is off inside.
+
+        Args:
+            maps: What is compared, as the layers put it out.
+
+        Raises:
+            ValueError: There is one channel, which cannot be standardised.
+        """
+        if self.standardise:
+            if maps.student_NChw.shape[1] == 1:
+                raise ValueError('standardise needs two channels or more, got 1.')
+            maps = maps.changed(standardised_pixels)
+        loss = self.divergence(maps)
+        return loss * self.tau**2 if self.tau_squared else loss
 
     def _maps(
         self, student_NChw: Tensor, teachers_NChw: Sequence[Tensor], label_NHW: Tensor | None
@@ -117,7 +141,8 @@ class LogitLoss(nn.Module, ABC):
     def extra_repr(self) -> str:
         return (
             f'tau={self.tau}, tau_squared={self.tau_squared}, '
-            f'resolution={self.resolution!r}, ignore_index={self.ignore_index}'
+            f'resolution={self.resolution!r}, ignore_index={self.ignore_index}, '
+            f'standardise={self.standardise}'
         )
 
 

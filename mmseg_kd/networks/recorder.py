@@ -25,7 +25,7 @@ class Recorder:
         model: The network.
         layers: Names as in `find_tap`.
         modified_in_place: Layers whose output the network changes in place later, as
-            ReLU(inplace=True) does: a copy is kept of these.
+            ReLU(inplace=True) does: the network goes on with a copy of these.
         stop: Raise `ForwardStopped` as soon as every layer has fired.
 
     >>> with Recorder(model, ['backbone.conv1']) as taps:
@@ -65,12 +65,19 @@ class Recorder:
         self._outputs.clear()
 
     def _make_hook(self, name: str, tap: Tap) -> Any:
-        def keep(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-            output = tap.read(args, kwargs, output)
-            self._outputs[name] = output.clone() if name in self._modified_in_place else output
-            self._versions[name] = self._outputs[name]._version
+        def keep(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+            kept = tap.read(args, kwargs, output)
+            if name in self._modified_in_place:
+                if kept is output:
+                    # The network goes on with the copy: what is kept lies on its way.
+                    output = output.clone()
+                else:
+                    kept = kept.clone()
+            self._outputs[name] = kept
+            self._versions[name] = kept._version
             if self._stop and len(self._outputs) == len(self._taps):
                 raise ForwardStopped
+            return output
 
         return keep
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.runner import Runner
 
-from mmseg_kd.config.fields import TermFields
+from mmseg_kd.config.fields import TermFields, weight_text
 from mmseg_kd.report.run import BASELINE, STUDENT, Run
 from mmseg_kd.report.text import MISSING
 
@@ -58,14 +58,10 @@ def _cells(term: Mapping[str, Any]) -> list[str]:
         call(term.get('loss')),
         _layers(term.get('student_layer')),
         _layers(term.get('teacher_layer')),
-        f'{weight:g}' if _is_number(weight) else '?',
+        weight_text(weight),
         ' · '.join(map(call, schedules)) or 'constant',
         ', '.join(f'{key}={as_repr(value)}' for key, value in more.items()) or MISSING,
     ]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
 
 
 def _layers(value: Any) -> str:

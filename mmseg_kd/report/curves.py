@@ -138,18 +138,17 @@ def _weights(run: Run) -> list[Series]:
     terms = run.distillation.terms if run.distillation is not None else ()
     end = run.max_iters or run.log.last_iteration
     steps = sorted({end * i // PLANNED for i in range(PLANNED)} | {max(end - 1, 0)})
-    series = [
-        Series(
-            term.name, f'c{i % COLOURS}', list(zip(steps, mean_weights(term, steps), strict=True))
-        )
-        for i, term in enumerate(terms)
-    ]
+    logged = {n: points for n, points in run.log.train.items() if n.startswith(WEIGHT_PREFIX)}
+    series = []
+    for i, term in enumerate(terms):
+        # What sets itself has no plan.
+        points = logged.get(WEIGHT_PREFIX + term.name, []) if term.is_auto else None
+        if points is None:
+            points = list(zip(steps, mean_weights(term, steps), strict=True))
+        series.append(Series(term.name, f'c{i % COLOURS}', points))
     if series:
         return series
-    logged = [name for name in run.log.train if name.startswith(WEIGHT_PREFIX)]
     return [
-        Series(
-            name.removeprefix(WEIGHT_PREFIX), f'c{i % COLOURS}', run.log.train[name], markers=True
-        )
-        for i, name in enumerate(logged)
+        Series(name.removeprefix(WEIGHT_PREFIX), f'c{i % COLOURS}', points, markers=True)
+        for i, (name, points) in enumerate(logged.items())
     ]

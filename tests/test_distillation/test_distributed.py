@@ -38,6 +38,7 @@ def config(checkpoint: str, teacher: dict[str, Any]) -> dict[str, Any]:
         term(loss='KLLoss', weight=2.0),
         term(loss=dict(type='CGDLoss', group_size=2, tau=2.0, shuffle_interval=1), weight=3.0),
         term(features, features, 'CDLoss', weight=10.0),
+        term(features, features, 'CDLoss', name='auto', weight=dict(conflict='project')),
         term(features, features, 'CDLoss', name='late', schedule=dict(type='Jump', begin=1)),
     )
 

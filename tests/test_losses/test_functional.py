@@ -169,7 +169,6 @@ def test_maps_are_brought_to_a_size(divergence: Callable[..., Any]) -> None:
         (softmax_divergence, dict(dim=1)),
         (pixel_divergence, {}),
         (group_divergence, dict(group_size=2)),
-        (dispatch.pixel_divergence_at, dict(size=(3, 4))),
         (dispatch.group_divergence_at, dict(size=(3, 4), group_size=2)),
     ],
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import needs_shared
+import torch
+import torch.nn.functional as F
+from conftest import needs_shared, random_maps
 from torch import Tensor, nn
 from vectors import arrays, cases, check
 
@@ -92,6 +94,20 @@ def test_pixel_kl_of_cirkd(case: dict[str, Any], resolution: Any) -> None:
 @pytest.mark.parametrize('resolution', ['student', 'label'])
 def test_channel_wise_kl_of_cirkd_and_mmrazor(case: dict[str, Any], resolution: Any) -> None:
     check_peer(CDLoss(tau=case['tau'], tau_squared=True, resolution=resolution), case)
+
+
+@pytest.mark.parametrize('reduction', ['batchmean', 'mean', 'sum'])
+@pytest.mark.filterwarnings('ignore:reduction')
+def test_reductions_of_mmrazors_kl(reduction: str) -> None:
+    student, teacher = (x.double() for x in random_maps())
+    tau = 4.0
+    expected = tau**2 * F.kl_div(
+        (student / tau).log_softmax(1), (teacher / tau).softmax(1), reduction=reduction
+    )
+    loss = KLLoss(tau, tau_squared=True, resolution='student')(student, teacher)
+    n, c, h, w = student.shape
+    factor = dict(batchmean=h * w, mean=1 / c, sum=n * h * w)[reduction]
+    torch.testing.assert_close(factor * loss, expected, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_terms_are_listed_as_calls() -> None:
 def test_broken_terms_are_listed_as_they_are() -> None:
     broken = dict(student_layer=None, teacher_layer=['x', 'y'], loss='KLLoss', weight='much')
     [row] = term_rows([run('a', broken, 'no dict')])  # type: ignore[arg-type]
-    assert row.cells[:4] == ["'KLLoss'", 'None', 'x, y', '?']
+    assert row.cells[:4] == ["'KLLoss'", 'None', 'x, y', 'much']
 
 
 def test_values_are_written_as_plain_ones() -> None:

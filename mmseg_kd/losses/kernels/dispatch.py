@@ -18,16 +18,18 @@ from mmseg_kd.losses.kernels.eager import eager
 @eager
 def pixel_divergence_at(
     student_NChw: Tensor,
-    teacher_NChw: Tensor | Sequence[Tensor],
+    teacher_NChw: Tensor,
     *,
     size: tuple[int, int],
     tau: float,
     mask_NHW: Tensor | None = None,
 ) -> Tensor:
-    """`functional.pixel_divergence` of the maps brought to `size`; arguments as there."""
-    backend, teacher = _chosen(student_NChw, teacher_NChw)
-    loss: Tensor = backend.pixel_divergence(
-        student_NChw, teacher, size=size, tau=tau, mask_NHW=mask_NHW
+    """`functional.pixel_divergence` of the maps brought to `size`; arguments as there.
+
+    Of one teacher: for several see `LogitMaps`.
+    """
+    loss: Tensor = backend_of(student_NChw, teacher_NChw).pixel_divergence(
+        student_NChw, teacher_NChw, size=size, tau=tau, mask_NHW=mask_NHW
     )
     return loss
 
@@ -58,8 +60,8 @@ def _chosen(
     if len(teachers_NChw) > 1:
         # The mean of several teachers' distributions needs them all at once.
         _say_once(
-            'The mean over several teachers is computed by the plain formula, from maps at the '
-            'size of the labels.'
+            'Over the pixels of channels the mean of several teachers is computed by the plain '
+            'formula, from maps at the size of the labels.'
         )
         return functional, teachers_NChw
     (teacher_NChw,) = teachers_NChw

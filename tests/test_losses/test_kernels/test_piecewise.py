@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import value_and_gradient
+from conftest import Largest, value_and_gradient
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mmseg_kd.losses import functional
 from mmseg_kd.losses.kernels import piecewise
@@ -278,19 +276,6 @@ def test_no_gradient_is_computed_where_none_is_asked_for() -> None:
     pieces, plain = both(teacher, (20, 28), 3)
     torch.testing.assert_close(pieces(student), plain(student))
     assert not pieces(student).requires_grad
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the size of the largest tensor of floats that an operation makes."""
-
-    values = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor) and leaf.is_floating_point():
-                self.values = max(self.values, leaf.numel())
-        return out
 
 
 @pytest.mark.parametrize('group_size', [None, 1, 10, 30])
