@@ -32,6 +32,7 @@ GROUPS = {
         Command('test', CLI + 'test', 'measure mIoU on the test split'),
         Command('launch', CLI + 'launch', 'train or test on several GPUs'),
         Command('compare', CLI + 'compare', 'does it pay? methods over seeds, equal budgets'),
+        Command('sweep', CLI + 'sweep', 'try weights, temperatures, layers; find the best'),
         Command('export', CLI + 'export_student', 'export to stock mmseg, safetensors, ONNX'),
     ),
     'Write a config': (
