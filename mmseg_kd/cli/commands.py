@@ -45,6 +45,7 @@ GROUPS = {
     'Look at runs': (
         Command('report', CLI + 'report', 'write one HTML page about trainings'),
         Command('visualize', CLI + 'visualize', 'draw networks side by side, errors, layers'),
+        Command('replay', CLI + 'replay', 'run a step with NaN or infinity again, name the layer'),
         Command('analyze-logs', CLI + 'analyze_logs', 'plot curves of runs, mean over seeds'),
     ),
     'Data and older files': (

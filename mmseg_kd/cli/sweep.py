@@ -55,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmengine.logging import MMLogger
+
     from mmseg_kd.comparison.queue import places
     from mmseg_kd.comparison.sweep import begin_sweep, read_sweep_plan, run_sweep
     from mmseg_kd.config.experiments import run_name
@@ -65,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     if args.status:
         show_status(folder, status_of)
         return 0
+    # Networks are built to see that all values serve.
+    MMLogger.get_current_instance().setLevel('WARNING')
     plan = read_sweep_plan(args.plan, args.trials)
     if args.amp:
         apply_options(plan.config, TrainingOptions(amp=True))
