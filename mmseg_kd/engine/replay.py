@@ -129,7 +129,8 @@ def _check_teachers(cfg: Config, step: FailedStep, where: str) -> None:
     problems = Problems()
     for name, spec in specs.items():
         with problems:
-            if sha256_of(local_file(str(spec.checkpoint))) != step.teachers.get(name):
+            digest = sha256_of(local_file(str(spec.checkpoint)))
+            if digest != step.teachers.get(name, digest):
                 raise CheckpointError(
                     f'{where}: teacher {name!r}: {spec.checkpoint} has other weights than in the '
                     'run; put those back.'

@@ -26,13 +26,14 @@ _KEYS = (
     'model',
     'data_preprocessor',
     'optim_wrapper',
-    'custom_imports',
     'default_scope',
     'env_cfg',
     'randomness',
     'sync_bn',
     'compile',
 )
+# What the shipped configs import, and the commands do by themselves.
+_REGISTER = 'mmseg_kd.register'
 # What a sample is made of; in the file each is a dict that names its class under this key.
 _ELEMENTS = {
     kind.__name__: kind
@@ -88,6 +89,10 @@ def config_of(cfg: Config) -> dict[str, Any]:
         model = resolved(cfg.model)
         model['student'].pop('checkpoint', None)  # the weights are those of the step
         own['model'] = model
+    imports = (cfg.get('custom_imports') or {}).get('imports', [])
+    imports = [imports] if isinstance(imports, str) else imports
+    if others := [name for name in imports if name != _REGISTER]:
+        own['custom_imports'] = dict(imports=others)
     found: dict[str, Any] = _as_data(own, 'config')
     return found
 

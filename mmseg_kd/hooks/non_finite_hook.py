@@ -165,12 +165,12 @@ class NonFiniteHook(Hook):
         assert self._guard is not None
         said = ''
         with aside(f'Keeping the step in {file}', lambda: None):
-            [made_of] = [hook.made_of(runner) for hook in find_hooks(runner, SameRunHook)]
+            made_of = [hook.made_of(runner) for hook in find_hooks(runner, SameRunHook)]
             step = FailedStep(
                 config=config_of(runner.cfg),
                 # What the step left as it was: it was not taken, and the buffers are restored.
                 weights=unwrapped(runner.model).state_dict(),
-                teachers=made_of['teacher'],
+                teachers=made_of[0]['teacher'] if made_of else {},
                 batches=[batch.data for batch in batches],
                 iterations=[batch.iteration for batch in batches],
                 max_iters=runner.train_loop.max_iters,
