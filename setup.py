@@ -12,6 +12,8 @@ REQUIREMENTS = [
 ]
 # What ONNX files are made, checked and quantised with.
 EXPORT = ['onnx>=1.17', 'onnxscript>=0.2', 'onnxruntime>=1.20']
+# What chooses the trials of a sweep.
+SWEEP = ['optuna>=4']
 # What the documentation is built with. The theme is made for mkdocs 1.
 DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5.40,<10']
 # What `mmseg_kd::` names: beside the package in a checkout, in it in a wheel.
@@ -49,9 +51,11 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         'export': EXPORT,
+        'sweep': SWEEP,
         'docs': DOCS,
         'dev': [
             *EXPORT,
+            *SWEEP,
             *DOCS,
             'pytest>=8',
             'pytest-timeout',

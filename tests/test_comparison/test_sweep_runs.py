@@ -116,7 +116,7 @@ def test_a_pruned_trial_ends_and_the_rest_goes_on(tmp_path: Path) -> None:
     pytest.importorskip('optuna')
     extra = (
         "sweep.update(space={'optim_wrapper.optimizer.lr': dict(low=1e-3, high=1.0, log=True)},"
-        "trials=3)\ntrain_cfg['max_iters'] = 60\n"
+        "trials=3)\ntrain_cfg.update(max_iters=40, val_interval=10)\n"
     )
     plan, work = write_sweep(tmp_path, extra), tmp_path / 'work'
     options = [plan, '--work-dir', str(work), '--jobs', '1']
@@ -127,7 +127,7 @@ def test_a_pruned_trial_ends_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert 'trial001: pruned' in out and '3 trials, chosen by Optuna' in out
     rows = collect_trials(read_sweep(work)).rows
     assert [state.name for _, state in rows] == ['done', 'done', 'pruned']
-    assert 2 <= rows[-1][1].iteration < 60
+    assert 10 <= rows[-1][1].iteration < 40
     # It was told to stop as any run is: with a checkpoint.
     assert list((work / 'trial001' / 'seed0').glob('iter_*.pth'))
     # Nothing is left to do, also for a study that is read again.
@@ -168,8 +168,9 @@ def test_a_search_that_goes_on_chooses_as_one_that_never_stopped(study: Any) -> 
     while len(chosen['stopped']) < 3:
         # A new start for each; what the one before began is not lost.
         trial = next(study('stopped', 3).trials())
-        again = next(study('stopped', 3).trials())
-        assert (again.number, again.options) == (trial.number, trial.options)
+        if trial.number == 0:
+            again = next(study('stopped', 3).trials())
+            assert (again.number, again.options) == (0, trial.options)
         chosen['stopped'].append(trial.options)
         log_of(trial, {2: 10.0, 4: 20.0 + trial.options['model.distillation.0.loss.tau']})
     assert chosen['stopped'] == chosen['whole']

@@ -193,8 +193,8 @@ def test_states(tmp_path: Path) -> None:
     write_start(late.folder, '20260101_000000', [train_line(100, 1.0), val_line(100, 40.0)])
     (late.folder / '.running').touch()
     state = state_of(late, True)
-    assert (state.name, state.iteration, state.miou) == ('running', 100, 40.0)
-    assert state_of(late, False).name == 'broken off'
+    assert (state.name, state.iteration, state.value) == ('running', 100, 40.0)
+    assert state_of(late, False).name == 'stopped'
     (late.folder / '.failed').touch()
     assert state_of(late, False).name == 'failed'
 
