@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     from mmengine.logging import MMLogger
 
     from mmseg_kd.comparison.queue import places
-    from mmseg_kd.comparison.sweep import begin_sweep, read_sweep_plan, run_sweep
+    from mmseg_kd.comparison.sweep import begin_sweep, read_sweep_plan
+    from mmseg_kd.comparison.trials import run_sweep
     from mmseg_kd.config.experiments import run_name
     from mmseg_kd.engine.training import TrainingOptions, apply_options
     from mmseg_kd.runs.comparison import at_work

@@ -17,7 +17,7 @@ Without `trials` all combinations of lists are tried; with them Optuna chooses.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -33,7 +33,6 @@ from mmseg_kd.comparison.budget import check_counts_iterations, stretch
 from mmseg_kd.comparison.folder import check_same
 from mmseg_kd.comparison.held_out import hold_out
 from mmseg_kd.comparison.plan import SEEDS
-from mmseg_kd.comparison.queue import Outcome, run_all
 from mmseg_kd.comparison.space import Space, check_places, grid, one_by_one, read_space
 from mmseg_kd.config.file import apply_options
 from mmseg_kd.config.load import load_config
@@ -248,24 +247,6 @@ def begin_sweep(plan: SweepPlan, folder: Path) -> Sweep:
     )
     sweep.write()
     return sweep
-
-
-def run_sweep(plan: SweepPlan, sweep: Sweep, places: Sequence[Mapping[str, str]]) -> Outcome:
-    """Run what has no result yet, as `run_all`."""
-    if plan.is_grid:
-        return run_all(_grid_trials(plan, sweep), places)
-    from mmseg_kd.comparison.search import Search
-
-    search = Search(plan, sweep)
-    outcome = run_all(search.trials(), places, search.is_hopeless)
-    search.settle()
-    return outcome
-
-
-def _grid_trials(plan: SweepPlan, sweep: Sweep) -> Iterator[Trial]:
-    there = {trial.number: trial for trial in sweep.trials()}
-    for number, options in enumerate(grid(plan.space) or ()):
-        yield there.get(number) or begin_trial(plan, sweep, number, options)
 
 
 def begin_trial(plan: SweepPlan, sweep: Sweep, number: int, options: Mapping[str, Any]) -> Trial:

@@ -116,7 +116,7 @@ def test_a_pruned_trial_ends_and_the_rest_goes_on(tmp_path: Path) -> None:
     pytest.importorskip('optuna')
     extra = (
         "sweep.update(space={'optim_wrapper.optimizer.lr': dict(low=1e-3, high=1.0, log=True)},"
-        "trials=3)\ntrain_cfg.update(max_iters=40, val_interval=10)\n"
+        'trials=3)\ntrain_cfg.update(max_iters=40, val_interval=10)\n'
     )
     plan, work = write_sweep(tmp_path, extra), tmp_path / 'work'
     options = [plan, '--work-dir', str(work), '--jobs', '1']

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from run_logs import train_line, val_line, write_start
 
-from mmseg_kd.cli.compare import show_results, show_status
+from mmseg_kd.cli.compare import show_results, show_status, status_of
 from mmseg_kd.runs.comparison import Comparison, at_work, is_at_work, read_comparison, state_of
 from mmseg_kd.runs.results import Results, as_csv, as_json, as_markdown, collect
 from mmseg_kd.runs.results_figures import draw_results
@@ -143,7 +143,7 @@ def test_on_a_terminal_there_are_colours(
     monkeypatch.delenv('NO_COLOR', raising=False)
     show_results(tmp_path)
     assert '\x1b[1;31m**The teacher (49.00) is no better' in capsys.readouterr().out
-    show_status(tmp_path)
+    show_status(tmp_path, status_of)
     rows = [
         re.sub(r'\x1b\[[^A-Za-z]*[A-Za-z]', '', line).split('│')
         for line in capsys.readouterr().out.splitlines()
