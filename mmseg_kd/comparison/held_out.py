@@ -12,9 +12,11 @@ from mmseg_kd.data_checks.preflight import build_dataset
 from mmseg_kd.errors import ConfigError, nearest, short_repr
 
 _KEYS = ('every', 'block')
+# Of data sets, by what their configs say: to list files takes a second, and values are many.
+_LENGTHS: dict[str, int] = {}
 
 
-def hold_out(cfg: Config, given: Any, where: str) -> tuple[int, int]:
+def hold_out(cfg: Config, given: Any, where: str) -> None:
     """Validate on a part of train, and train on the rest.
 
     Samples are taken in blocks, as frames that follow one another are much alike: of each `every`
@@ -24,9 +26,6 @@ def hold_out(cfg: Config, given: Any, where: str) -> tuple[int, int]:
         cfg: Is changed; validation keeps its pipeline.
         given: dict(every=6, block=12), from a plan; block=1 where it has none.
         where: What messages call it.
-
-    Returns:
-        How many samples are left to train on, and how many are held out.
 
     Raises:
         ConfigError: `given` is no such dict, or the training data have no `indices`.
@@ -52,7 +51,7 @@ def hold_out(cfg: Config, given: Any, where: str) -> tuple[int, int]:
         )
     before = dataset.get('indices')
     if before is None or is_integer(before):
-        before = range(len(build_dataset(dataset, 'train')))
+        before = range(_length(dataset))
     held = [one for place, one in enumerate(before) if place // block % every == every - 1]
     kept = [one for place, one in enumerate(before) if place // block % every != every - 1]
     if not held:
@@ -64,4 +63,10 @@ def hold_out(cfg: Config, given: Any, where: str) -> tuple[int, int]:
     own = {key: validated[key] for key in ('pipeline', 'test_mode') if key in validated}
     cfg.val_dataloader.dataset = {**dataset, **own, 'indices': held}
     dataset.indices = kept
-    return len(kept), len(held)
+
+
+def _length(dataset: Any) -> int:
+    key = repr(dataset)
+    if key not in _LENGTHS:
+        _LENGTHS[key] = len(build_dataset(dataset, 'train'))
+    return _LENGTHS[key]

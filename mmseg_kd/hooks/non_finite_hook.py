@@ -163,7 +163,7 @@ class NonFiniteHook(Hook):
         if len([*folder.glob(f'non_finite_iter_*{suffix}.pth')]) >= KEPT:
             return ''
         assert self._guard is not None
-        said = ''
+        said: list[str] = []
         with aside(f'Keeping the step in {file}', lambda: None):
             made_of = [hook.made_of(runner) for hook in find_hooks(runner, SameRunHook)]
             step = FailedStep(
@@ -181,8 +181,8 @@ class NonFiniteHook(Hook):
                 gradient=gradient,
             )
             size = write_step(step, file) / 2**20
-            said = f' mmseg-kd replay {file} ({size:.1f} MiB) runs the step again.'
-        return said
+            said.append(f' mmseg-kd replay {file} ({size:.1f} MiB) runs the step again.')
+        return ''.join(said)
 
     def _first_layer(self, runner: Runner, batch: _Batch) -> str | None:
         """Run the batch once more, on all ranks alike, and look at every layer."""
