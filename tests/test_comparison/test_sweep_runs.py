@@ -116,7 +116,7 @@ def test_a_pruned_trial_ends_and_the_rest_goes_on(tmp_path: Path) -> None:
     pytest.importorskip('optuna')
     extra = (
         "sweep.update(space={'optim_wrapper.optimizer.lr': dict(low=1e-3, high=1.0, log=True)},"
-        'trials=3)\ntrain_cfg.update(max_iters=40, val_interval=10)\n'
+        'trials=3)\ntrain_cfg.update(max_iters=24, val_interval=6)\n'
     )
     plan, work = write_sweep(tmp_path, extra), tmp_path / 'work'
     options = [plan, '--work-dir', str(work), '--jobs', '1']
@@ -127,13 +127,9 @@ def test_a_pruned_trial_ends_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert 'trial001: pruned' in out and '3 trials, chosen by Optuna' in out
     rows = collect_trials(read_sweep(work)).rows
     assert [state.name for _, state in rows] == ['done', 'done', 'pruned']
-    assert 10 <= rows[-1][1].iteration < 40
+    assert 6 <= rows[-1][1].iteration < 24
     # It was told to stop as any run is: with a checkpoint.
     assert list((work / 'trial001' / 'seed0').glob('iter_*.pth'))
-    # Nothing is left to do, also for a study that is read again.
-    process = sweeping(plan, work)
-    assert process.wait() == 0, process.output()
-    assert 'begins' not in process.output()
 
 
 def log_of(trial: Trial, values: dict[int, float]) -> None:
