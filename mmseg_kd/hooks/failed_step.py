@@ -131,8 +131,8 @@ def _as_data(value: Any, place: str) -> Any:
     if value is None or isinstance(value, str | bool | int | float | np.ndarray | np.generic):
         return value
     if isinstance(value, Tensor):
-        # Else the whole memory of which it is a part would be written.
-        return value.detach().clone()
+        # A copy, else the whole memory of which it is a part would be written; not on a full GPU.
+        return value.detach().to('cpu', copy=True)
     if isinstance(value, type):
         return f'{value.__module__}.{value.__qualname__}'
     if isinstance(value, BaseDataElement) and type(value).__name__ in _ELEMENTS:
