@@ -15,6 +15,8 @@ EXPORT = ['onnx>=1.17', 'onnxscript>=0.2', 'onnxruntime>=1.20']
 # Networks from elsewhere: of Hugging Face, and of segmentation_models_pytorch.
 HF = ['transformers>=4.49']
 SMP = ['segmentation-models-pytorch>=0.4']
+# What chooses the trials of a sweep.
+SWEEP = ['optuna>=4']
 # What the documentation is built with. The theme is made for mkdocs 1.
 DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5.40,<10']
 # What `mmseg_kd::` names: beside the package in a checkout, in it in a wheel.
@@ -52,11 +54,13 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         'export': EXPORT,
+        'sweep': SWEEP,
         'docs': DOCS,
         'hf': HF,
         'smp': SMP,
         'dev': [
             *EXPORT,
+            *SWEEP,
             *DOCS,
             *HF,
             *SMP,

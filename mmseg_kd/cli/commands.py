@@ -32,6 +32,7 @@ GROUPS = {
         Command('test', CLI + 'test', 'measure mIoU on the test split'),
         Command('launch', CLI + 'launch', 'train or test on several GPUs'),
         Command('compare', CLI + 'compare', 'does it pay? methods over seeds, equal budgets'),
+        Command('sweep', CLI + 'sweep', 'try weights, temperatures, layers; find the best'),
         Command('export', CLI + 'export_student', 'export to stock mmseg, safetensors, ONNX'),
     ),
     'Write a config': (
@@ -44,6 +45,7 @@ GROUPS = {
     'Look at runs': (
         Command('report', CLI + 'report', 'write one HTML page about trainings'),
         Command('visualize', CLI + 'visualize', 'draw networks side by side, errors, layers'),
+        Command('replay', CLI + 'replay', 'run a step with NaN or infinity again, name the layer'),
         Command('analyze-logs', CLI + 'analyze_logs', 'plot curves of runs, mean over seeds'),
     ),
     'Data and older files': (

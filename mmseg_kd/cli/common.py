@@ -108,16 +108,21 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where and on what the runner runs, and whether the checkpoints are trusted."""
-    add_trust_argument(parser)
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """On what a command runs."""
     parser.add_argument(
         '--device',
         type=_device,
         default='auto',
         help=f'{DEVICES}; default: auto, a GPU where there is one, else the CPU',
     )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where and on what the runner runs, and whether the checkpoints are trusted."""
+    add_trust_argument(parser)
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    add_device_argument(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torchrun sets the environment; the argument is what older launchers pass.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,9 @@ from mmseg_kd.cli.common import run_command
 if TYPE_CHECKING:
     from mmseg_kd.comparison.plan import Budget
     from mmseg_kd.runs.results import Results
+
+# A head and rows.
+Table = tuple[Sequence[str], list[Sequence[str]]]
 
 # Seconds from one look at the runs to the next.
 REFRESH_S = 2.0
@@ -50,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--jobs',
-        type=_at_least_one,
+        type=at_least_one,
         metavar='N',
         help='runs at a time on each GPU, 1 by default; or on the CPU, as many as it has cores',
     )
@@ -70,7 +73,8 @@ def _budget(text: str) -> tuple[str, float]:
     raise argparse.ArgumentTypeError(f'expected iterations=N or seconds=S, got {text!r}')
 
 
-def _at_least_one(text: str) -> int:
+def at_least_one(text: str) -> int:
+    """A number of an argument."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'expected 1 or more, got {text!r}')
     return int(text)
@@ -88,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder = args.work_dir or Path('work_dirs', Path(args.plan).stem)
     if args.status:
-        show_status(folder)
+        show_status(folder, status_of)
         return 0
     budget: Budget | None = Budget(**dict([args.budget])) if args.budget else None
     plan = read_plan(args.plan, args.seeds, budget, args.only)
@@ -148,11 +152,15 @@ def _print(results: Results) -> None:
         console.print(line, style='bold red' if line in warnings else '')
 
 
-def show_status(folder: Path) -> None:
+def show_status(folder: Path, status_of: Callable[[Path], Table]) -> None:
     """Print how far the runs are: live on a terminal while there is work, else once.
 
+    Args:
+        folder: Of the runs.
+        status_of: Gives the head and the rows of their table.
+
     Raises:
-        LogError: There is no comparison in the folder.
+        LogError: There are none in the folder.
     """
     import time
 
@@ -165,16 +173,17 @@ def show_status(folder: Path) -> None:
         return
     from rich.console import Console
     from rich.live import Live
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
-    def table() -> Table:
+    def table() -> RichTable:
         head, body = status_of(folder)
-        found = Table(*head)
+        found = RichTable(*head)
         for column in found.columns[1:]:
             column.justify = 'right'
-        styles = {'done': 'green', 'failed': 'bold red', 'running': 'bold'}
+        styles = {'done': 'green', 'failed': 'bold red', 'running': 'bold', 'pruned': 'dim'}
+        state = head.index('state')
         for row in body:
-            found.add_row(*row, style=styles.get(row[1], ''))
+            found.add_row(*row, style=styles.get(row[state], ''))
         return found
 
     with Live(table(), console=Console(), auto_refresh=False) as live:
@@ -184,7 +193,7 @@ def show_status(folder: Path) -> None:
         live.update(table(), refresh=True)
 
 
-def status_of(folder: Path) -> tuple[Sequence[str], list[Sequence[str]]]:
+def status_of(folder: Path) -> Table:
     """The head and the rows of the table of runs."""
     from mmseg_kd.runs.comparison import METRIC, is_at_work, read_comparison, state_of
 
@@ -193,8 +202,8 @@ def status_of(folder: Path) -> tuple[Sequence[str], list[Sequence[str]]]:
     for run in comparison.runs():
         state = state_of(run, works)
         made = '' if run.seed is None else f'{state.iteration}/{run.iterations}'
-        miou = '' if state.miou is None else f'{state.miou:.2f}'
-        body.append((str(run), state.name, made, miou))
+        value = '' if state.value is None else f'{state.value:.2f}'
+        body.append((str(run), state.name, made, value))
     return ('run', 'state', 'iterations', METRIC), list(body)
 
 

@@ -1,1 +1,1 @@
-"""Whether a method pays: several of them over seeds, against a baseline with the same budget."""
+"""Many runs: methods over seeds, with the same budget, and one config with options swept."""

@@ -39,7 +39,7 @@ def begin(plan: Plan, folder: Path) -> Comparison:
     for file, method in configs.items():
         if method in texts and file.exists():
             with problems:
-                _check_same(file, texts[method], method)
+                check_same(file, texts[method], method)
     problems.raise_if_any()
     for file, method in configs.items():
         if not file.exists():
@@ -75,7 +75,7 @@ def _joined(new: Comparison, folder: Path) -> Comparison:
     )
 
 
-def _check_same(file: Path, text: str, method: str) -> None:
+def check_same(file: Path, text: str, method: str) -> None:
     """See that what a run was begun with is what the plan says now."""
     if file.read_text(encoding='utf-8') == text:
         return

@@ -1,4 +1,4 @@
-"""All runs of a comparison, as many at a time as there are places, one after the other in each."""
+"""Runs, as many at a time as there are places, one after the other in each."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from mmseg_kd.comparison.process import POLL_S, STOPPED, last_words, start, stop_requests
-from mmseg_kd.runs.comparison import FAILED, LOG, METRIC, RUNNING, Run
+from mmseg_kd.runs.comparison import FAILED, LOG, RUNNING, Run
 
 
 @dataclass
@@ -26,15 +26,15 @@ class _Place:
 
 @dataclass
 class Outcome:
-    """What became of a comparison's runs.
+    """What became of runs.
 
     Attributes:
         failed: Ended with an error; the log in their folder says which.
-        stopped: A signal ended them; they can be resumed.
+        stopped: Whether a signal has left some to be resumed.
     """
 
     failed: list[Run] = field(default_factory=list)
-    stopped: list[Run] = field(default_factory=list)
+    stopped: bool = False
 
 
 def places(jobs: int | None, runs: int) -> list[dict[str, str]]:
@@ -56,34 +56,42 @@ def places(jobs: int | None, runs: int) -> list[dict[str, str]]:
     return [dict(OMP_NUM_THREADS=str(max((cores or 1) // count, 1)))] * count
 
 
-def run_all(runs: Sequence[Run], places: Sequence[Mapping[str, str]]) -> Outcome:
+def run_all(
+    runs: Iterable[Run],
+    places: Sequence[Mapping[str, str]],
+    is_hopeless: Callable[[Run], bool] = lambda run: False,
+) -> Outcome:
     """Train and test what has no result yet.
 
     Args:
-        runs: With their configs in their folders.
+        runs: With their configs in their folders; the next is asked for when a place is free.
         places: What the processes of each place find in their environment.
+        is_hopeless: Looked at all the time for each that runs: whether to end it for good.
     """
-    waiting = [run for run in runs if run.metrics() is None]
+    waiting = (run for run in runs if run.metrics() is None and not run.is_pruned)
     outcome = Outcome()
     here = [_Place(environment) for environment in places]
     with stop_requests() as asked:
         passed_on = 0
-        while waiting or any(place.run for place in here):
+        while True:
             if len(asked) > passed_on:
                 # The first is a request; one more ends them at once, as in a training alone.
                 number = signal.SIGINT if passed_on else signal.SIGTERM
                 passed_on = len(asked)
-                outcome.stopped += waiting
-                waiting.clear()
                 for place in here:
                     if place.process is not None:
                         place.process.send_signal(number)
             for place in here:
                 if place.process is not None and place.process.poll() is not None:
                     _end(place, outcome)
-                if place.process is None and waiting and not asked:
-                    _begin(place, waiting.pop(0))
+                if place.process is None and not asked and (run := next(waiting, None)):
+                    _begin(place, run)
+                elif place.process and place.run and not asked and is_hopeless(place.run):
+                    place.process.send_signal(signal.SIGTERM)
+            if not any(place.run for place in here):
+                break
             time.sleep(POLL_S)
+        outcome.stopped |= next(waiting, None) is not None
     return outcome
 
 
@@ -94,6 +102,8 @@ def _begin(place: _Place, run: Run) -> None:
     print(f'{run}: begins', flush=True)
     seed = [] if run.seed is None else [str(run.seed)]
     command = ['run', str(run.config), str(run.folder), *seed]
+    if not run.is_tested:
+        command.append('--no-test')
     place.process = start(command, place.environment, run.folder / LOG)
     place.run = run
 
@@ -104,10 +114,12 @@ def _end(place: _Place, outcome: Outcome) -> None:
     metrics = run.metrics()
     (run.folder / RUNNING).unlink(missing_ok=True)
     if metrics is not None:
-        print(f'{run}: {METRIC} {metrics[METRIC]:.2f}', flush=True)
+        print(f'{run}: {run.metric} {metrics[run.metric]:.2f}', flush=True)
+    elif status in STOPPED and run.is_pruned:
+        print(f'{run}: pruned', flush=True)
     elif status in STOPPED:
         print(f'{run}: stopped, can be resumed', flush=True)
-        outcome.stopped.append(run)
+        outcome.stopped = True
     else:
         (run.folder / FAILED).touch()
         log = run.folder / LOG

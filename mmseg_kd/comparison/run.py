@@ -1,9 +1,9 @@
 """One run of a comparison: an ordinary training, resumed where it stopped, and its test.
 
-    python -m mmseg_kd.comparison.run CONFIG FOLDER [SEED]
+    python -m mmseg_kd.comparison.run CONFIG FOLDER [SEED] [--no-test]
 
 FOLDER becomes the work dir of the training, and FOLDER/test that of the test. Without a seed the
-config's teacher is tested.
+config's teacher is tested; with --no-test the last validation is the run's result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from mmseg_kd.errors import KDError, message_of
 
 
-def train_and_test(config: str, folder: Path, seed: int | None) -> None:
+def train_and_test(config: str, folder: Path, seed: int | None, is_tested: bool = True) -> None:
     """Train to the end, from where it stopped, then test the last checkpoint.
 
     Raises:
@@ -37,10 +37,13 @@ def train_and_test(config: str, folder: Path, seed: int | None) -> None:
         cfg = load_config(config, None)
         cfg.work_dir = str(folder)
         checkpoint = str(folder / f'iter_{cfg.train_cfg.max_iters}.pth')
-        if not Path(checkpoint).exists():
+        # One that was stopped before its last validation makes up for that.
+        if not (is_tested and Path(checkpoint).exists()):
             # Of visualisers and logs a process has one: the test would write into the training's.
             with isolated():
                 run_training(prepare_training(cfg, TrainingOptions(resume=True, seed=seed)))
+    if not is_tested:
+        return
     cfg = load_config(config, None)
     cfg.work_dir = str(folder / 'test')
     teacher = '' if seed is None else None
@@ -65,12 +68,13 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument('config')
     parser.add_argument('folder', type=Path)
     parser.add_argument('seed', type=int, nargs='?')
+    parser.add_argument('--no-test', action='store_true')
     parsed = parser.parse_args(args)
     end_with_parent()
     import mmseg_kd.register  # noqa: F401
 
     try:
-        train_and_test(parsed.config, parsed.folder, parsed.seed)
+        train_and_test(parsed.config, parsed.folder, parsed.seed, not parsed.no_test)
     except KDError as error:
         print(f'error: {message_of(error)}', file=sys.stderr)
         return 1

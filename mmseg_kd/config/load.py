@@ -58,6 +58,13 @@ def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool 
     return cfg
 
 
+def runner_keys() -> set[str]:
+    """What a config may have at its top that a runner looks at."""
+    known = set(signature(Runner.__init__).parameters) - {'self', 'cfg', 'experiment_name'}
+    known |= {'custom_imports', 'tta_model', 'tta_pipeline', 'find_unused_parameters'}
+    return known | {'data_preprocessor', 'model_wrapper_cfg', 'sync_bn', 'compile'}
+
+
 def check_keys(cfg: Config, added: Collection[str] = ()) -> None:
     """Find misspelt keys at the top of a config, which the runner would skip.
 
@@ -71,9 +78,7 @@ def check_keys(cfg: Config, added: Collection[str] = ()) -> None:
     Raises:
         ConfigError: There is such a key; `ManyErrors` where there are more.
     """
-    known = set(signature(Runner.__init__).parameters) - {'self', 'cfg', 'experiment_name'}
-    known |= {'custom_imports', 'tta_model', 'tta_pipeline', 'find_unused_parameters'}
-    known |= {'data_preprocessor', 'model_wrapper_cfg', 'sync_bn', 'compile'}
+    known = runner_keys()
     # Variables that nearly every data set's config has, and that are close to tta_pipeline.
     variables = {'train_pipeline', 'val_pipeline', 'test_pipeline'}
     problems = Problems()

@@ -31,6 +31,11 @@ def seed_all(*words: int) -> None:
     torch.manual_seed(int(state[2]) << 32 | int(state[3]))
 
 
+def seed_networks(seed: int, rank: int, iteration: int) -> None:
+    """Seed what the networks of a rank draw in an iteration."""
+    seed_all(seed, rank, iteration, _MODEL)
+
+
 class NumberedBatch(list[int]):
     """The indices of a batch, and its number in the run."""
 
@@ -144,7 +149,7 @@ class IterationSeedHook(Hook):
 
     def seed_networks(self, runner: Runner, iteration: int) -> None:
         """Seed what the networks draw in an iteration."""
-        seed_all(runner.seed or 0, get_rank(), iteration, _MODEL)
+        seed_networks(runner.seed or 0, get_rank(), iteration)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None

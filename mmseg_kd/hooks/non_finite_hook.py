@@ -9,23 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from mmengine.dist import all_gather_object, get_rank, is_main_process
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from mmseg_kd.errors import ConfigError, NonFiniteError
+from mmseg_kd.hooks.failed_step import FailedStep, config_of, write_step
 from mmseg_kd.hooks.find import find_hooks
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_kd.hooks.non_finite_layers import (
     first_non_finite_layer,
     has_non_finite,
-    last_non_finite_gradient,
+    named_networks,
 )
+from mmseg_kd.hooks.same_run_hook import SameRunHook
+from mmseg_kd.hooks.step_guard import StepGuard
+from mmseg_kd.host.aside import aside
 from mmseg_kd.host.log_names import TASK_LOSS, TERM_PREFIX
 from mmseg_kd.networks.build import unwrapped
 
@@ -33,6 +34,8 @@ from mmseg_kd.networks.build import unwrapped
 SKIPPED = 'skipped_steps'
 
 FILE = 'non_finite.jsonl'
+# Steps that a run keeps in files, on each rank: the first ones say what went wrong.
+KEPT = 2
 
 
 @HOOKS.register_module()
@@ -42,7 +45,8 @@ class NonFiniteHook(Hook):
     A step whose loss or gradient is not finite, on any rank, is not taken: parameters, optimiser
     and buffers (BatchNorm's statistics among them) stay as they were before it. The log names
     the losses, the first layer that put out such a value, and the iteration;
-    `<work_dir>/non_finite.jsonl` has a line with the images of the batch. With mixed precision
+    `<work_dir>/non_finite.jsonl` has a line with the images of the batch. The first two such steps
+    are kept in `non_finite_iter_N.pth`, for `mmseg-kd replay`. With mixed precision
     the steps that the loss scaler leaves out by itself, since the scale was too large, are its
     own affair; they count where the scale has come down below 1 and still does not help.
 
@@ -72,7 +76,7 @@ class NonFiniteHook(Hook):
         self.in_a_row = 0
         # Of the iterations since the last step: several where gradients are accumulated.
         self._batches: list[_Batch] = []
-        self._guard: _Guard | None = None
+        self._guard: StepGuard | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Put the guard between the loss and the optimiser."""
@@ -81,7 +85,7 @@ class NonFiniteHook(Hook):
                 'NonFiniteHook: expected one optimiser, got '
                 f'{type(runner.optim_wrapper).__name__}; leave the hook out.'
             )
-        self._guard = _Guard(runner.optim_wrapper, runner.model)
+        self._guard = StepGuard(runner.optim_wrapper, runner.model)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep what may have to be restored."""
@@ -121,6 +125,11 @@ class NonFiniteHook(Hook):
             for batch in batches
         ]
         everywhere: list[list[_Finding]] = all_gather_object(found)
+        is_mine = any(one.losses for one in found) or not any(
+            one.losses for rank in everywhere for one in rank
+        )
+        kept = self._keep(runner, batches, verdict.gradient) if is_mine else ''
+        how = ''.join(all_gather_object(kept))
         reported = [finding for rank in everywhere for finding in rank if finding.losses]
         reported = reported or [finding for rank in everywhere for finding in rank]
         file = Path(runner.work_dir) / FILE
@@ -132,11 +141,11 @@ class NonFiniteHook(Hook):
         if self.policy == 'stop':
             raise NonFiniteError(
                 f"{what}. Training stops (policy='stop') and the step was not taken; "
-                f'the images of the batch are listed in {file}.'
+                f'the images of the batch are listed in {file}.{how}'
             )
         runner.logger.warning(
             f'{what}. The step is skipped ({self.in_a_row} in a row, {total} in all); '
-            f'the images of the batch are listed in {file}.'
+            f'the images of the batch are listed in {file}.{how}'
         )
         if self.in_a_row >= self.limit:
             raise NonFiniteError(
@@ -146,14 +155,39 @@ class NonFiniteHook(Hook):
                 'sets how many are skipped.'
             )
 
+    def _keep(self, runner: Runner, batches: Sequence[_Batch], gradient: str | None) -> str:
+        """Write the step to a file, unless there are enough; returns what the log says of it."""
+        suffix = f'_rank{get_rank()}' if get_world_size() > 1 else ''
+        folder = Path(runner.work_dir)
+        file = folder / f'non_finite_iter_{batches[-1].iteration + 1}{suffix}.pth'
+        if len([*folder.glob(f'non_finite_iter_*{suffix}.pth')]) >= KEPT:
+            return ''
+        assert self._guard is not None
+        said: list[str] = []
+        with aside(f'Keeping the step in {file}', lambda: None):
+            made_of = [hook.made_of(runner) for hook in find_hooks(runner, SameRunHook)]
+            step = FailedStep(
+                config=config_of(runner.cfg),
+                # What the step left as it was: it was not taken, and the buffers are restored.
+                weights=unwrapped(runner.model).state_dict(),
+                teachers=made_of[0]['teacher'] if made_of else {},
+                batches=[batch.data for batch in batches],
+                iterations=[batch.iteration for batch in batches],
+                max_iters=runner.train_loop.max_iters,
+                seed=runner.seed or 0,
+                rank=get_rank(),
+                scale=self._guard.scale,
+                losses=[{k: float(v) for k, v in batch.losses.items()} for batch in batches],
+                gradient=gradient,
+            )
+            size = write_step(step, file) / 2**20
+            said.append(f' mmseg-kd replay {file} ({size:.1f} MiB) runs the step again.')
+        return ''.join(said)
+
     def _first_layer(self, runner: Runner, batch: _Batch) -> str | None:
         """Run the batch once more, on all ranks alike, and look at every layer."""
         assert self._guard is not None
         model = unwrapped(runner.model)
-        teachers = getattr(model, 'teachers', {})
-        label = 'teacher' if len(teachers) == 1 else 'teacher {}'
-        networks = {label.format(name): network for name, network in teachers.items()}
-
         images_are_finite = True
 
         def run() -> None:
@@ -165,7 +199,7 @@ class NonFiniteHook(Hook):
                 images_are_finite = not has_non_finite(data['inputs'])
                 model._run_forward(data, mode='loss')
 
-        layer = first_non_finite_layer({'': model, **networks}, run)
+        layer = first_non_finite_layer(named_networks(model), run)
         self._guard.restore_buffers()
         return layer if images_are_finite else 'the images'
 
@@ -223,79 +257,3 @@ class _Finding:
         if not self.losses:
             return f'{where}: the gradient is not finite, last in {self.gradient}; {source}'
         return f'{where}: {values}; {source}'
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """What became of a step.
-
-    Attributes:
-        is_taken: The optimiser took it.
-        is_counted: It was kept from the optimiser, and not by the loss scaler.
-        gradient: Where the gradient is not finite.
-    """
-
-    is_taken: bool
-    is_counted: bool = False
-    gradient: str | None = None
-
-
-class _Guard:
-    """Stands between the loss and the optimiser of an `OptimWrapper`.
-
-    Args:
-        optim_wrapper: Its `backward` and `step` are replaced.
-        model: Whose buffers and gradients are watched.
-    """
-
-    def __init__(self, optim_wrapper: OptimWrapper, model: nn.Module) -> None:
-        self.verdict: _Verdict | None = None
-        self._scaler = getattr(optim_wrapper, 'loss_scaler', None)
-        self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        self._buffers = list(model.buffers())
-        self._kept = [buffer.clone() for buffer in self._buffers]
-        self._losses_are_finite: Tensor | None = None
-        self._backward, self._step = optim_wrapper.backward, optim_wrapper.step
-        optim_wrapper.backward = self.backward
-        optim_wrapper.step = self.step
-
-    def keep_buffers(self) -> None:
-        _copy(self._buffers, self._kept)
-
-    def restore_buffers(self) -> None:
-        _copy(self._kept, self._buffers)
-
-    def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """As the wrapper's; a loss that is not finite gives no finite gradient."""
-        is_finite = loss.detach().isfinite()
-        if self._losses_are_finite is not None:
-            is_finite = is_finite & self._losses_are_finite
-        self._losses_are_finite = is_finite
-        self._backward(loss * torch.where(is_finite, 1.0, torch.nan), **kwargs)
-
-    def step(self, **kwargs: Any) -> None:
-        """As the wrapper's, if the numbers are fit for it."""
-        losses_are_finite, self._losses_are_finite = self._losses_are_finite, None
-        gradients = [p.grad for _, p in self._parameters if p.grad is not None]
-        if bool(get_total_norm(gradients, norm_type=math.inf).isfinite()):
-            self._step(**kwargs)
-            self.verdict = _Verdict(is_taken=True)
-            return
-        # All ranks have this gradient, and come here together.
-        mine = losses_are_finite is None or bool(losses_are_finite)
-        if self._scaler_may_help() and all(all_gather_object(mine)):
-            self._step(**kwargs)  # leaves the optimiser alone and lowers the scale
-            self.verdict = _Verdict(is_taken=False)
-            return
-        gradient = last_non_finite_gradient(self._parameters)
-        self.verdict = _Verdict(is_taken=False, is_counted=True, gradient=gradient)
-        self.restore_buffers()
-
-    def _scaler_may_help(self) -> bool:
-        return self._scaler is not None and self._scaler.get_scale() >= 1
-
-
-def _copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
-    if source:
-        with torch.no_grad():
-            torch._foreach_copy_(list(target), list(source))

@@ -50,11 +50,11 @@ class SameRunHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Look at the teachers' files now: later they may be gone, which must not end the run."""
-        self._parts(runner)
+        self.made_of(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Say what the run is made of."""
-        checkpoint[_ENTRY] = self._parts(runner)
+        checkpoint[_ENTRY] = self.made_of(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Compare."""
@@ -63,7 +63,7 @@ class SameRunHook(Hook):
         source = str(runner._load_from)
         found = [
             *_changed_tensors(runner, checkpoint, source),
-            *_changed_parts(checkpoint.get(_ENTRY, {}), self._parts(runner)),
+            *_changed_parts(checkpoint.get(_ENTRY, {}), self.made_of(runner)),
         ]
         groups = _changed_groups(runner, checkpoint)
         if not found and not groups:
@@ -80,7 +80,7 @@ class SameRunHook(Hook):
             checkpoint.pop('optimizer', None)
             checkpoint.pop('param_schedulers', None)
 
-    def _parts(self, runner: Runner) -> dict[str, dict[str, str]]:
+    def made_of(self, runner: Runner) -> dict[str, dict[str, str]]:
         """Losses of the terms by name, and digests of the teachers' weights."""
         if self._made_of is None:
             model = unwrapped(runner.model)

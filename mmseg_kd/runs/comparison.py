@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from filelock import FileLock, Timeout
 
@@ -38,15 +39,24 @@ class Run:
         seed: Of all random numbers; None of the teacher, which is tested alone.
         folder: Its work dir.
         iterations: How long it is trained.
+        metric: What it is judged by.
+        is_tested: Whether a test follows the training.
     """
 
     method: str
     seed: int | None
     folder: Path
     iterations: int = 0
+    metric: str = METRIC
+    is_tested: ClassVar[bool] = True
 
     def __str__(self) -> str:
         return self.method if self.seed is None else f'{self.method}, seed {self.seed}'
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether it was ended before its time, for good."""
+        return False
 
     @property
     def config(self) -> Path:
@@ -172,14 +182,14 @@ class State:
     """How far a run is.
 
     Attributes:
-        name: 'waiting' for its turn, 'running', 'broken off', 'failed' or 'done'.
+        name: 'waiting' for its turn, 'running', 'stopped', 'failed', 'pruned' or 'done'.
         iteration: The last that was logged.
-        miou: In percent, of the test or else of the last validation; None: there is none yet.
+        value: Of its metric in the test or else in the last validation; None: there is none yet.
     """
 
     name: str
     iteration: int = 0
-    miou: float | None = None
+    value: float | None = None
 
 
 def state_of(run: Run, is_at_work: bool) -> State:
@@ -189,7 +199,7 @@ def state_of(run: Run, is_at_work: bool) -> State:
         run: Of a comparison.
         is_at_work: Whether a process works at that.
     """
-    iteration, miou = 0, None
+    iteration, value = 0, None
     try:
         log = read_log(run.folder)
     except LogError:
@@ -197,11 +207,13 @@ def state_of(run: Run, is_at_work: bool) -> State:
     else:
         ends = [curve.iterations[-1] for curve in (*log.train.values(), *log.val.values())]
         iteration = int(max(ends, default=0))
-        miou = log.val[METRIC].last if METRIC in log.val else None
+        value = log.val[run.metric].last if run.metric in log.val else None
     if (metrics := run.metrics()) is not None:
-        return State('done', run.iterations, metrics[METRIC])
+        return State('done', run.iterations, metrics[run.metric])
+    if run.is_pruned:
+        return State('pruned', iteration, value)
     if (run.folder / FAILED).exists():
-        return State('failed', iteration, miou)
-    if (run.folder / RUNNING).exists():
-        return State('running' if is_at_work else 'broken off', iteration, miou)
-    return State('waiting', iteration, miou)
+        return State('failed', iteration, value)
+    if (run.folder / RUNNING).exists() and is_at_work:
+        return State('running', iteration, value)
+    return State('stopped' if iteration else 'waiting', iteration, value)

@@ -134,7 +134,7 @@ def test_stopped_and_resumed(compared: Compared, tmp_path: Path, number: int) ->
     assert 'failed' not in process.output()
     comparison = read_comparison(work)
     states = {str(run): state_of(run, False).name for run in comparison.runs()}
-    assert states == {'teacher': 'done', 'alone, seed 0': 'done', 'kl, seed 0': 'waiting'}
+    assert states == {'teacher': 'done', 'alone, seed 0': 'done', 'kl, seed 0': 'stopped'}
     process = comparing(plan, work, *options)
     assert process.wait() == 0, process.output()
     assert re.findall('(.*): begins', process.output())[-1:] == ['kl, seed 0']

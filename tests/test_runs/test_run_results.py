@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from run_logs import train_line, val_line, write_start
 
-from mmseg_kd.cli.compare import show_results, show_status
+from mmseg_kd.cli.compare import show_results, show_status, status_of
 from mmseg_kd.runs.comparison import Comparison, at_work, is_at_work, read_comparison, state_of
 from mmseg_kd.runs.results import Results, as_csv, as_json, as_markdown, collect
 from mmseg_kd.runs.results_figures import draw_results
@@ -143,7 +143,7 @@ def test_on_a_terminal_there_are_colours(
     monkeypatch.delenv('NO_COLOR', raising=False)
     show_results(tmp_path)
     assert '\x1b[1;31m**The teacher (49.00) is no better' in capsys.readouterr().out
-    show_status(tmp_path)
+    show_status(tmp_path, status_of)
     rows = [
         re.sub(r'\x1b\[[^A-Za-z]*[A-Za-z]', '', line).split('│')
         for line in capsys.readouterr().out.splitlines()
@@ -193,8 +193,8 @@ def test_states(tmp_path: Path) -> None:
     write_start(late.folder, '20260101_000000', [train_line(100, 1.0), val_line(100, 40.0)])
     (late.folder / '.running').touch()
     state = state_of(late, True)
-    assert (state.name, state.iteration, state.miou) == ('running', 100, 40.0)
-    assert state_of(late, False).name == 'broken off'
+    assert (state.name, state.iteration, state.value) == ('running', 100, 40.0)
+    assert state_of(late, False).name == 'stopped'
     (late.folder / '.failed').touch()
     assert state_of(late, False).name == 'failed'
 
