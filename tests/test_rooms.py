@@ -21,7 +21,7 @@ FLOORS = (
     {'teacher', 'evaluation', 'migration', 'data_checks'},
     {'distillation'},
     {'analysis', 'export'},
-    {'hooks', 'report'},
+    {'hooks', 'report', 'own_data'},
     {'register'},
     {'engine'},
     {'comparison'},

@@ -35,6 +35,7 @@ GROUPS = {
         Command('export', CLI + 'export_student', 'export to stock mmseg, safetensors, ONNX'),
     ),
     'Write a config': (
+        Command('init', CLI + 'init', 'your own images and masks: look at them, write configs'),
         Command('experiments', CLI + 'list_experiments', 'list the shipped experiments'),
         Command('layers', CLI + 'list_layers', 'list layers that can be tapped, propose terms'),
         Command('print-config', CLI + 'print_config', 'print a config with its bases as one file'),

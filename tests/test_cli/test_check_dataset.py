@@ -257,7 +257,7 @@ def test_a_config_without_the_split(project: Project, capsys: pytest.CaptureFixt
 def test_progress_in_lines(
     project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_data, 'LINE_EVERY_S', 0.0)
+    monkeypatch.setattr(following, "LINE_EVERY_S", 0.0)
     project.check(code=0)
     err = capsys.readouterr().err
     assert 'train: 1 of 4 samples, 0 errors\n' in err
