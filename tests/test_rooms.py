@@ -15,7 +15,8 @@ import mmseg_kd
 # From the ground up. A room imports from floors below its own, and from no neighbour.
 FLOORS = (
     {'errors'},
-    {'checks', 'registry', 'datasets'},
+    {'checks', 'registry'},
+    {'datasets'},
     {'host', 'checkpoints'},
     {'losses', 'schedules', 'connectors', 'networks', 'config', 'runs'},
     {'teacher', 'evaluation', 'migration', 'data_checks'},

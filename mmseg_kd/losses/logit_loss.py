@@ -9,9 +9,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.checks import is_integer, positive, true_or_false
+from mmseg_kd.checks import is_integer, is_number, positive, true_or_false
 from mmseg_kd.errors import short_repr
-from mmseg_kd.losses.functional import as_list, at_least_float32, resize_label
+from mmseg_kd.losses.functional import (
+    as_list,
+    at_least_float32,
+    confidence,
+    resize_label,
+)
 from mmseg_kd.losses.logit_maps import LogitMaps
 
 Resolution = Literal['label', 'student', 'teacher']
@@ -29,6 +34,9 @@ class LogitLoss(nn.Module, ABC):
             map or of the teacher's. Both maps go there by bilinear interpolation, labels by
             nearest neighbour.
         ignore_index: Pixels with this label take no part. None: all take part.
+        min_confidence: Pixels take no part where the teacher's largest probability, at tau 1, is
+            below it; 0 to 1. It is looked at at the size of the teacher's own map, and goes to the
+            others by nearest neighbour; of several teachers all must be sure.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -43,6 +51,7 @@ class LogitLoss(nn.Module, ABC):
         tau_squared: bool = False,
         resolution: Resolution = 'label',
         ignore_index: int | None = None,
+        min_confidence: float = 0.0,
     ) -> None:
         super().__init__()
         if resolution not in get_args(Resolution):
@@ -57,6 +66,11 @@ class LogitLoss(nn.Module, ABC):
         self.tau_squared = true_or_false('tau_squared', tau_squared)
         self.resolution = resolution
         self.ignore_index = ignore_index
+        if not (is_number(min_confidence) and 0 <= min_confidence <= 1):
+            raise ValueError(
+                f'min_confidence must be a number of 0 to 1, got {short_repr(min_confidence)}.'
+            )
+        self.min_confidence = min_confidence
 
     def forward(
         self,
@@ -99,6 +113,11 @@ class LogitLoss(nn.Module, ABC):
             if label_NHW is None:
                 raise ValueError('ignore_index needs labels, got none.')
             mask_NHW = label_NHW != self.ignore_index
+        if self.min_confidence:
+            for teacher_NChw in teachers_NChw:
+                sure_Nhw = confidence(teacher_NChw) >= self.min_confidence
+                sure_NHW = resize_label(sure_Nhw, size)
+                mask_NHW = sure_NHW if mask_NHW is None else mask_NHW & sure_NHW
         return LogitMaps(student_NChw, teachers_NChw, size, mask_NHW, label_NHW)
 
     def _size(self, student: Tensor, teacher: Tensor, label: Tensor | None) -> tuple[int, int]:
@@ -121,7 +140,8 @@ class LogitLoss(nn.Module, ABC):
     def extra_repr(self) -> str:
         return (
             f'tau={self.tau}, tau_squared={self.tau_squared}, '
-            f'resolution={self.resolution!r}, ignore_index={self.ignore_index}'
+            f'resolution={self.resolution!r}, ignore_index={self.ignore_index}, '
+            f'min_confidence={self.min_confidence}'
         )
 
 

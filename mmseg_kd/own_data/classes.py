@@ -140,7 +140,7 @@ def listed(survey: Survey, values: list[int]) -> str:
 
 
 def _palette(survey: Survey, values: list[int]) -> tuple[Colour, ...] | None:
-    """The colours that a palette PNG shows values in, where it has one for each and no two alike."""
+    """The colours that a palette PNG shows values in; None: it has none, or two alike."""
     flat = survey.palette or []
     colours = [tuple(flat[3 * value : 3 * value + 3]) for value in values]
     if len(set(colours)) < len(colours) or any(len(colour) != 3 for colour in colours):

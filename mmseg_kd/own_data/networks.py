@@ -1,4 +1,4 @@
-"""Networks by one word: of the table here, of Hugging Face, timm or torchvision, or a trained run."""
+"""Networks by one word: of a table, of Hugging Face, timm or torchvision, or a trained run."""
 
 from __future__ import annotations
 

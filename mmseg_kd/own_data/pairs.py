@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from mmseg_kd.data_checks.findings import SPLITS
-from mmseg_kd.data_checks.image_folder import SUFFIXES
+from mmseg_kd.datasets.unlabelled import SUFFIXES
 from mmseg_kd.errors import DatasetError
 
 # Words in names of files and folders, in small letters.
