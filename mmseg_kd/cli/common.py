@@ -112,6 +112,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Where and on what the runner runs, and whether the checkpoints are trusted."""
     add_trust_argument(parser)
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    add_device_arguments(parser)
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """On what a command runs, alone or as one of several ranks."""
     parser.add_argument(
         '--device',
         type=_device,

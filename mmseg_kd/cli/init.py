@@ -1,7 +1,7 @@
 """Look at a folder of images and masks, and write configs that train on it.
 
 Images and masks are paired by their names; splits are folders, lists such as train.txt, or drawn.
-The configs are a data set, a teacher, a baseline and a distillation, with the next commands in them.
+The configs are data, teacher, baseline and distillation, with the next commands in them.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ def _check_gradients(student: Taps) -> None:
 
 
 def _has_mask(sample: BaseDataElement) -> bool:
-    return sample.metainfo.get('seg_map_path') != NO_MASK
+    return bool(sample.metainfo.get('seg_map_path') != NO_MASK)
 
 
 def _labels(data_samples: Sequence[BaseDataElement]) -> Tensor:
