@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     for part in ('teacher', 'baseline', 'distilled'):
         if part in configs:
             print(f'  mmseg-kd train {configs[part]}')
-    runs = ' '.join(project.work_dir(part) for part in configs if part != 'data')
+    runs = ' '.join(project.work_dir(part) for part in configs)
     print(f'  mmseg-kd report {runs}')
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,6 +117,17 @@ def network_of(text: str, side: str, num_classes: Any, size: Any) -> dict[str, A
     if not Path(known.weights).is_file():
         options |= known.public
     return dict(config=known.config, cfg_options=options)
+
+
+def is_trained(text: str, num_classes: int) -> bool:
+    """Whether a network of `network_of` needs no training: a run, or a folder of Hugging Face with
+    as many classes.
+    """
+    file = Path(text.removeprefix('hf:'), 'config.json')
+    if text.startswith('hf:') and file.is_file():
+        labels = json.loads(file.read_text(encoding='utf-8')).get('id2label', ())
+        return len(labels) == num_classes
+    return Path(text).is_dir()
 
 
 def check_classes(network: Mapping[str, Any], side: str, num_classes: int) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.config.packaged import packaged_path
 from mmseg_kd.config.text import Name, resolve, write
+from mmseg_kd.datasets.class_list import read_class_list
 from mmseg_kd.errors import ConfigError, DatasetError, Problems, nearest
-from mmseg_kd.own_data.classes import Classes, write_masks
-from mmseg_kd.own_data.networks import check_classes, first_terms, network_of
-from mmseg_kd.own_data.pairs import Pair, Pairs
+from mmseg_kd.own_data.classes import Classes, class_file, name_classes, write_masks
+from mmseg_kd.own_data.networks import check_classes, first_terms, is_trained, network_of
+from mmseg_kd.own_data.pairs import FindOptions, Pair, Pairs, find_pairs
+from mmseg_kd.own_data.survey import Survey
 
 SCHEDULES = 'mmseg_kd::configs/_base_/schedules/'
 RUNTIME = 'mmseg_kd::configs/_base_/runtime.py'
@@ -71,15 +73,8 @@ def size_for(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
     return round(height * factor), round(width * factor)
 
 
-def data_files(project: Project) -> dict[str, Any]:
-    """Write the lists of pairs, the classes, and masks of indices where there are none.
-
-    Returns:
-        The arguments of a `PairedDataset`, but for its `ann_file`, SPLIT.txt.
-
-    Raises:
-        CheckpointError: A file cannot be written.
-    """
+def _data_files(project: Project) -> dict[str, Any]:
+    """Write them; returns the arguments of a `PairedDataset`, but for its `ann_file`, SPLIT.txt."""
     pairs, folder, splits = project.pairs, project.folder, project.pairs.splits
     masks = pairs.root
     if not project.classes.as_they_are:
@@ -106,11 +101,46 @@ def write_project(project: Project) -> dict[str, str]:
         KDError: What is wrong with the networks, the schedule or the folder, all at once.
     """
     check_words(project.teacher, project.student, project.schedule)
-    networks = _network_texts(project)
-    texts = {'data': _data_text(project, data_files(project)), **networks}
+    texts = _network_texts(project)
+    write_data(project)
     for part, text in texts.items():
         _write(Path(project.config(part)), text)
     return {part: project.config(part) for part in texts}
+
+
+def write_data(project: Project) -> str:
+    """Write the lists of pairs, the classes, masks where they are needed, and the config of these.
+
+    Returns:
+        The config.
+
+    Raises:
+        CheckpointError: A file cannot be written.
+    """
+    _write(Path(project.config('data')), _data_text(project, _data_files(project)))
+    return project.config('data')
+
+
+def project_of(root: Path, folder: Path) -> Project:
+    """The project of a folder of images and masks which has the names of its classes in a file.
+
+    Args:
+        root: The folder.
+        folder: Where to write.
+
+    Raises:
+        DatasetError: What is wrong with images, masks or names.
+    """
+    survey = Survey(find_pairs(root, FindOptions()))
+    for _ in survey.run(0):
+        pass
+    file = class_file(root)
+    if file is None:
+        raise DatasetError(
+            f'{root}: expected classes.txt in it, with a line NAME, or R G B NAME, for each class.'
+        )
+    classes = name_classes(survey, read_class_list(file))
+    return Project(survey.pairs, classes, size_for(survey.sizes), folder, root.resolve().name)
 
 
 def _write(path: Path, text: str) -> None:
@@ -198,10 +228,9 @@ def _network_texts(project: Project) -> dict[str, str]:
     problems.raise_if_any()
     values: dict[str, Any] = dict(zip(names, (project.num_classes, project.size), strict=True))
     terms = first_terms(*(resolve(named[side], values) for side in ('teacher', 'student')))
-    is_trained = 'checkpoint' in named['teacher']
     texts = {}
-    if is_trained:
-        teacher = named['teacher']
+    if is_trained(project.teacher, project.num_classes):
+        teacher = {key: value for key, value in named['teacher'].items() if key != 'num_classes'}
     else:
         texts['teacher'] = _alone_text(project, 'teacher', named['teacher'])
         checkpoint = f'{project.work_dir("teacher")}/student_best.pth'
