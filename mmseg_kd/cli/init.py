@@ -91,13 +91,11 @@ def _parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from mmengine.logging import MMLogger
-    from mmengine.registry import init_default_scope
 
     from mmseg_kd.own_data.pairs import FindOptions
     from mmseg_kd.own_data.project import Project, check_words, size_for, write_project
 
     MMLogger.get_current_instance().setLevel('WARNING')
-    init_default_scope('mmseg')
     name = args.folder.resolve().name
     out = args.out or Path(f'{name}-kd')
     problems = Problems()

@@ -211,10 +211,10 @@ def distill(
         if found.trains_teacher:
             done, taught = folder / 'teacher.pth', folder / 'teacher'
             if resume and done.is_file():
-                teacher = {**teacher, 'checkpoint': str(done)}
+                teacher = dict(found.teacher, checkpoint=str(done))
             else:
                 teacher = distill(
-                    student=teacher,
+                    student=found.teacher,
                     data=data,
                     iterations=iterations,
                     lr=lr,

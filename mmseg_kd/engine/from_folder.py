@@ -60,7 +60,7 @@ def from_folder(data: str | Path, teacher: Any, student: Any, terms: Any, out: P
                 network.pop('num_classes', None)
             elif side == 'teacher':
                 trains_teacher = True
-    both = [networks['teacher'], networks['student']]
-    if not terms and all(isinstance(one, dict) for one in both):
-        terms = first_terms(both[0], both[1])
-    return FromFolder(write_data(project), *both, terms, trains_teacher)
+    teacher, student = networks['teacher'], networks['student']
+    if not terms and isinstance(teacher, dict) and isinstance(student, dict):
+        terms = first_terms(teacher, student)
+    return FromFolder(write_data(project), teacher, student, terms, trains_teacher)

@@ -12,7 +12,7 @@ from mmengine.dist import barrier
 
 
 def join_ranks(launcher: str) -> tuple[int, int]:
-    """Meet the other ranks of a job without tensors in common; returns this one's number of how many.
+    """Meet the other ranks of a job that shares no tensors; returns its number, and of how many.
 
     Args:
         launcher: What started them, as mmengine calls it; 'none': this is the only one.

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmengine.registry import DefaultScope
+
 from mmseg_kd.analysis.pairing import propose
 from mmseg_kd.config.file import read_config_file
 from mmseg_kd.config.load import load_config
@@ -155,11 +157,12 @@ def first_terms(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> list[
     Raises:
         ConfigError: A network cannot be built, or nothing in them can be compared.
     """
-    networks = [
-        build_segmentor(without_initialisation(parse_network(one, side, is_teacher).model), side)
-        for one, side, is_teacher in ((teacher, 'teacher', True), (student, 'student', False))
-    ]
-    for proposal in propose(*networks):
+    sides = ((teacher, 'teacher', True), (student, 'student', False))
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        specs = [(parse_network(one, side, is_teacher), side) for one, side, is_teacher in sides]
+        built = [build_segmentor(without_initialisation(one.model), side) for one, side in specs]
+        proposals = propose(*built)
+    for proposal in proposals:
         if proposal.term is not None and not proposal.instead:
             term = dict(proposal.term)
             if isinstance(term['student_layer'], str):
