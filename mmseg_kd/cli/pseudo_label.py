@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,13 +71,14 @@ def run(args: argparse.Namespace) -> int:
     labels = PseudoLabels(settings, args.images, args.out, device)
     problems: list[str] = []
 
-    def note(problem: str | None) -> str:
-        if problem is not None:
-            problems.append(problem)
-        return f'{len(problems)} bad images'
+    def steps() -> Iterator[None]:
+        for problem in labels.run(rank, ranks):
+            if problem is not None:
+                problems.append(problem)
+            yield
 
     count = len(range(rank, len(labels.images), ranks))
-    follow('Labelling', count, labels.run(rank, ranks), 'images', note)
+    follow('Labelling', count, steps(), 'images', lambda _: f'{len(problems)} bad')
     for problem in problems:
         print(f'error: {problem}', file=sys.stderr)
     exit_code = 1 if problems else 0

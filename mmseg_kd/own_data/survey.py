@@ -93,16 +93,15 @@ class Survey:
         loader = DataLoader(looks, 4, num_workers=workers, collate_fn=list)
         for (split, pair), look in zip(looks.pairs, chain.from_iterable(loader), strict=True):
             self.findings += look.findings
-            if not look.findings:
-                sound[split].append(pair)
             if look.size is not None:
                 self.sizes[look.size] += 1
-            if look.values:
+            if not look.findings:
                 kinds[look.is_colour] += 1
                 self.is_colour = kinds[True] > kinds[False]
                 self.pixels[split].update(look.values)
                 self.masks[split].update(dict.fromkeys(look.values, 1))
                 self.palette = self.palette or look.palette
+                sound[split].append(pair)
             yield self
         if len(kinds) > 1:
             raise DatasetError(

@@ -92,7 +92,7 @@ def test_bad_files_are_found_and_left_out(tmp_path: Path) -> None:
     (tmp_path / 'masks/0.png').write_bytes(b'')
     Image.new('L', (3, 3)).save(tmp_path / 'masks/1.png')
     (tmp_path / 'images/2.jpg').write_bytes(b'no picture')
-    survey = Survey(find_pairs(tmp_path, FindOptions(val_share=0.5, seed=1)))
+    survey = Survey(find_pairs(tmp_path, FindOptions(val_share=0.4, seed=5)))
     list(survey.run(0))
     assert sorted(finding.kind for finding in survey.findings) == ['empty', 'size', 'unreadable']
     assert sum(map(len, survey.pairs.splits.values())) == 2
@@ -125,5 +125,5 @@ def test_class_files(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(DatasetError, match=why):
             read_class_list(file)
-    with pytest.raises(DatasetError, match='no.txt'):
+    with pytest.raises(DatasetError, match=r'no\.txt'):
         read_class_list(tmp_path / 'no.txt')
