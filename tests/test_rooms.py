@@ -15,13 +15,14 @@ import mmseg_kd
 # From the ground up. A room imports from floors below its own, and from no neighbour.
 FLOORS = (
     {'errors'},
-    {'checks', 'registry', 'datasets'},
+    {'checks', 'registry'},
+    {'datasets'},
     {'host', 'checkpoints'},
     {'losses', 'schedules', 'connectors', 'networks', 'config', 'runs'},
     {'teacher', 'evaluation', 'migration', 'data_checks'},
     {'distillation'},
     {'analysis', 'export'},
-    {'hooks', 'report'},
+    {'hooks', 'report', 'own_data'},
     {'register'},
     {'engine'},
     {'comparison'},

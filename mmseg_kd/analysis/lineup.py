@@ -113,7 +113,7 @@ def line_up(
         pair = _between(named, between, len(networks))
         loaded = load_networks(named, place)
         classes = next(iter(loaded.values())).num_classes
-        dataset = _dataset(named[0].cfg, split, input, classes)
+        dataset = dataset_of(named[0].cfg, split, input, classes)
     if dataset.metainfo.get('classes') is None:
         raise ConfigError('the data set names no classes; give it metainfo=dict(classes=(...)).')
     return Lineup(loaded, named, dataset, pair, teacher)
@@ -140,7 +140,7 @@ def _between(
     return (first, second) if first != second else None
 
 
-def _dataset(cfg: Config, split: str, files: str | Path | None, num_classes: int) -> Any:
+def dataset_of(cfg: Config, split: str, files: str | Path | None, num_classes: int) -> Any:
     """The images: a split of a config's data, or files."""
     loader = cfg.get(f'{split}_dataloader')
     if loader is None:

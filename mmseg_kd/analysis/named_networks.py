@@ -133,6 +133,15 @@ def read_teacher(networks: Sequence[NamedNetwork], name: str | None) -> NamedNet
     if name is not None and (Path(name).exists() or _PAIR.fullmatch(name)):
         raise ConfigError(f'--teacher: {name!r} is no name; networks go before --teacher.')
     cfg = next((one.cfg for one in networks if is_distillation(one.cfg)), networks[0].cfg)
+    return teacher_named(cfg, name)
+
+
+def teacher_named(cfg: Config, name: str | None) -> NamedNetwork:
+    """The teacher of a config by its name; None: the only one.
+
+    Raises:
+        ConfigError, CheckpointError: As in `read_teacher`.
+    """
     spec = teacher_of(cfg, name)
     if spec.checkpoint is None:
         raise CheckpointError(

@@ -9,13 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmseg_kd.cli.common import add_config_arguments, run_command
+from mmseg_kd.cli.following import follow
 from mmseg_kd.data_checks.findings import KINDS, SPLITS, Finding
 from mmseg_kd.errors import ConfigError, KDError, Problems
 
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 # Files that are named of each kind.
 SHOWN = 5
-
-# Seconds between two lines about the progress where there is no terminal to draw on.
-LINE_EVERY_S = 10.0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,47 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def follow(name: str, total: int, steps: Iterator[Split]) -> Split | None:
-    """Go through the steps of a check and show how far it is; returns what it found."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return _follow_in_lines(name, total, steps)
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn('{task.fields[errors]} errors'),
-    )
-    split = None
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(name, total=total, errors=0)
-        for split in steps:
-            progress.update(task, advance=1, errors=_errors(split.findings))
-    return split
-
-
-def _follow_in_lines(name: str, total: int, steps: Iterator[Split]) -> Split | None:
-    split, last = None, time.monotonic()
-    for done, split in enumerate(steps, 1):
-        if time.monotonic() - last >= LINE_EVERY_S:
-            last = time.monotonic()
-            line = f'{name}: {done} of {total} samples, {_errors(split.findings)} errors'
-            print(line, file=sys.stderr, flush=True)
-    return split
-
-
 def _errors(findings: Sequence[Finding]) -> int:
     return sum(finding.error for finding in findings)
+
+
+def _note(split: Split) -> str:
+    return f'{_errors(split.findings)} errors'
 
 
 def _count(number: int, word: str) -> str:
@@ -215,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
         with problems, as_config_error(f'{name} data'):
             dataset = build_dataset(dataset_cfg, name)
             check = SplitCheck(name, dataset, num_classes, channels)
-            split = follow(name, len(check), check.run(args.workers))
+            split = follow(name, len(check), check.run(args.workers), 'samples', _note)
             splits[name] = check.split if split is None else split
     for name, findings in shared_findings(splits).items():
         splits[name].findings += findings

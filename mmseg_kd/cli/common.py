@@ -123,6 +123,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add_trust_argument(parser)
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     add_device_argument(parser)
+    add_rank_arguments(parser)
+
+
+def add_rank_arguments(parser: argparse.ArgumentParser) -> None:
+    """What makes a command one of several ranks."""
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torchrun sets the environment; the argument is what older launchers pass.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

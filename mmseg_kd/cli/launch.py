@@ -49,7 +49,7 @@ def torchrun(args: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mmseg-kd launch',
-        usage='%(prog)s [--max-restarts N] [--NAME=VALUE ...] GPUS train|test ...',
+        usage='%(prog)s [--max-restarts N] [--NAME=VALUE ...] GPUS train|test|pseudo-label ...',
         description='Train or test on several GPUs, or CPU processes where there is no CUDA,\n'
         'on one machine or many.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         '--standalone', action='store_true', help='on one machine, at any port that is free'
     )
     parser.add_argument('gpus', metavar='GPUS', help='of this machine; auto: all')
-    parser.add_argument('command', choices=['train', 'test'], help='what the ranks do')
+    parser.add_argument(
+        'command', choices=['train', 'test', 'pseudo-label'], help='what the ranks do'
+    )
     parser.add_argument(
         'arguments', nargs=argparse.REMAINDER, metavar='...', help='the arguments of the command'
     )

@@ -66,10 +66,17 @@ def check_batches(
         heads: The heads that learn from the masks; None: none does.
 
     Raises:
-        ConfigError: Images of a batch would be of several sizes, which the preprocessor refuses.
+        ConfigError: Images of a batch would be of several sizes, which the preprocessor refuses, or
+            a batch does not hold a sampler's ratio.
         DatasetError: Masks hold values after augmentation and padding that a head does not take.
     """
     batch_size = loader.get('batch_size', 1)
+    ratio = (loader.get('sampler') or {}).get('ratio')
+    if split == 'train' and ratio is not None and batch_size % sum(ratio):
+        raise ConfigError(
+            f'train data: MixedSampler: ratio={ratio} needs a batch_size that is a multiple of '
+            f'{sum(ratio)}, got {batch_size}.'
+        )
     if not _is_of_mmseg(preprocessor) or not isinstance(batch_size, int):
         return
     if split == 'train':

@@ -75,6 +75,7 @@ KINDS = {
         'masks with colours instead of class indices',
         'Convert them to one channel of 8 bits, or to a palette PNG.',
     ),
+    'lossy': Kind('masks as JPEG, which changes values', 'Make them anew as PNG.'),
     'depth': Kind(
         'masks with values that 8 bits do not hold',
         'Convert them to 8 bits, with 255 for what is ignored.',

@@ -26,13 +26,11 @@ from mmseg_kd.data_checks.loading import (
     role_of,
 )
 from mmseg_kd.data_checks.preflight import check_list
+from mmseg_kd.datasets.unlabelled import SUFFIXES
 from mmseg_kd.errors import ConfigError
 
 # Values of a mask of 8 bits.
 _VALUES = 256
-
-# What a picture's name may end with, for files that a data set skips.
-_PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 @dataclass
@@ -247,7 +245,7 @@ def unlisted_findings(dataset: Any) -> list[Finding]:
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     found = []
     for kind, role, key, ends in (
-        ('unused', 'image', 'img_path', _PICTURES),
+        ('unused', 'image', 'img_path', SUFFIXES),
         ('unpaired', 'mask', 'seg_map_path', (getattr(dataset, 'seg_map_suffix', ''),)),
     ):
         folder = prefix.get(key)

@@ -9,9 +9,8 @@ from typing import Any
 from mmcv.transforms import Compose
 
 from mmseg_kd.data_checks.loading import Expected, read, role_of
+from mmseg_kd.datasets.unlabelled import SUFFIXES
 from mmseg_kd.errors import DatasetError
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 
 class ImageFiles:

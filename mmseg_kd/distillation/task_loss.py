@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from types import MethodType
 from typing import Any
 
 import torch
+from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS
@@ -187,3 +190,57 @@ def _loss_by_feat(
     counted = (label_NHW != head.ignore_index).sum()
     entries['acc_seg'] = ((correct + eps) * (100.0 / (counted + eps))).reshape(1)
     return entries
+
+
+@contextmanager
+def labelled_only(network: nn.Module, is_labelled: Sequence[bool]) -> Iterator[None]:
+    """Inside, the heads of `network` compute their losses of the images that have masks alone.
+
+    Args:
+        network: A segmentor.
+        is_labelled: Whether an image of the batch has a mask. Where none has, the losses are 0.
+
+    Raises:
+        ConfigError: A head has a way of its own to its losses.
+    """
+    if all(is_labelled):
+        yield
+        return
+    kept = [index for index, one in enumerate(is_labelled) if one]
+    heads: list[Any] = [one for one in network.modules() if isinstance(one, BaseDecodeHead)]
+    before = [vars(head).get('loss_by_feat') for head in heads]
+    for head in heads:
+        if type(head).loss not in (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss):
+            raise ConfigError(
+                f'student: {type(head).__name__} computes its losses in a way of its own, in which '
+                'images without masks cannot be left out; take another head, or images with masks.'
+            )
+    try:
+        for head in heads:
+            head.loss_by_feat = partial(_of_labelled, head.loss_by_feat, kept)
+        yield
+    finally:
+        for head, own in zip(heads, before, strict=True):
+            del head.loss_by_feat
+            if own is not None:
+                head.loss_by_feat = own
+
+
+def _of_labelled(
+    loss_by_feat: Any, kept: Sequence[int], seg_logits: Any, batch_data_samples: Sequence[Any]
+) -> dict[str, Tensor]:
+    if not kept:
+        # Through all that learns: DDP waits for each gradient.
+        entries = loss_by_feat(seg_logits, batch_data_samples)
+        return {name: value * 0.0 for name, value in entries.items()}
+    some = [batch_data_samples[index] for index in kept]
+    entries = loss_by_feat(_part(seg_logits, kept), some)
+    labelled: dict[str, Tensor] = entries
+    return labelled
+
+
+def _part(scores: Any, kept: Sequence[int]) -> Any:
+    """These images of scores, or of several."""
+    if isinstance(scores, (list, tuple)):
+        return type(scores)(_part(one, kept) for one in scores)
+    return scores[list(kept)]

@@ -15,13 +15,17 @@ from torch import Tensor, nn
 
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.term_spec import student_layers, teacher_layers
+from mmseg_kd.datasets.unlabelled import NO_MASK
 from mmseg_kd.distillation.assemble import assemble
 from mmseg_kd.distillation.balance import balance
-from mmseg_kd.distillation.task_loss import fuse_task_loss
+from mmseg_kd.distillation.task_loss import fuse_task_loss, labelled_only
 from mmseg_kd.distillation.term import Term
 from mmseg_kd.host.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.networks.taps import Taps, no_gradient
+
+# The label of pixels that no mask says anything of: neither a class nor what masks call ignored.
+NO_CLASS = -1
 
 
 @MODELS.register_module()
@@ -130,7 +134,8 @@ class DistillationWrapper(BaseSegmentor):
 
         Args:
             inputs: Images (N, 3, H, W), normalised for the student.
-            data_samples: One `SegDataSample` an image, with `gt_sem_seg`.
+            data_samples: One `SegDataSample` an image, with `gt_sem_seg`. Those of an
+                `UnlabelledDataset` take part in the terms alone.
 
         Returns:
             The student's log entries as they are, `kd.<name>`, the weighted term, and
@@ -143,7 +148,8 @@ class DistillationWrapper(BaseSegmentor):
             for name, teacher in self._teachers.items()
             if (layers := teacher_layers(active, name))
         }
-        with Recorder(self.student, student_layers(active), self._modified_in_place) as recorder:
+        recorder = Recorder(self.student, student_layers(active), self._modified_in_place)
+        with recorder, labelled_only(self.student, [*map(_has_mask, data_samples)]):
             losses: dict[str, Tensor] = self.student.loss(inputs, data_samples)
             student_taps = Taps(recorder.outputs, _size(inputs))
         if torch.is_grad_enabled():
@@ -231,9 +237,23 @@ def _check_gradients(student: Taps) -> None:
             raise no_gradient('student_layer', layer)
 
 
+def _has_mask(sample: BaseDataElement) -> bool:
+    return bool(sample.metainfo.get('seg_map_path') != NO_MASK)
+
+
 def _labels(data_samples: Sequence[BaseDataElement]) -> Tensor:
-    """The class indices (N, H, W) of a batch."""
-    return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples])
+    """The class indices (N, H, W) of a batch.
+
+    Pixels of images without a mask are neither a class nor ignored: terms count them. What such an
+    image is padded with stays as it is.
+    """
+    label_NHW = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples])
+    for label_HW, sample in zip(label_NHW, data_samples, strict=True):
+        if not _has_mask(sample):
+            _, right, _, bottom = sample.metainfo.get('padding_size', (0, 0, 0, 0))
+            height, width = label_HW.shape
+            label_HW[: height - bottom, : width - right] = NO_CLASS
+    return label_NHW
 
 
 def _size(images_NCHW: Tensor) -> tuple[int, int]:

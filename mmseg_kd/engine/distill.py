@@ -32,6 +32,7 @@ from mmseg_kd.engine.arguments import (
     schedule_config,
     to_builtins,
 )
+from mmseg_kd.engine.from_folder import ITERATIONS, from_folder
 from mmseg_kd.engine.isolation import isolated
 from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
 from mmseg_kd.errors import ConfigError, Problems
@@ -110,14 +111,18 @@ def distill(
             network that knows its config, such as mmseg's `init_model` makes: it is left alone,
             and a student of its weights is trained.
         data: `train_dataloader`, and `val_dataloader` with `val_evaluator`, as in mmseg: a dict of
-            these, a config that has them, or its path.
-        teacher: As the student; a list of them for several. Needed where there are terms. Any other
-            nn.Module that maps images to score maps is one too: it is left alone, and saved in
-            `work_dir`, so that the run can be repeated.
+            these, a config that has them, or its path. Or a folder of images and masks, as
+            `mmseg-kd init` takes it, with the names of the classes in its classes.txt.
+        teacher: As the student; a list of them for several. Needed where there are terms. With a
+            folder as data both may be a word as in `mmseg-kd init`: 'mobilenetv2', 'hf:NAME', the
+            work dir of a run; a teacher that is not trained on such data then is, first, in
+            `work_dir/teacher`. Any other nn.Module that maps images to score maps is one too: it is
+            left alone, and saved in `work_dir`, so that the run can be repeated.
         terms: Dicts as in `distillation` of a config: `student_layer`, `teacher_layer`, `loss`,
-            and optionally `weight`, `schedule`, `connector`, `name`.
+            and optionally `weight`, `schedule`, `connector`, `name`. None with a folder and words:
+            one between the class scores, as `mmseg-kd init` proposes it.
         teacher_checkpoint: The teacher's weights, where `teacher` does not say.
-        iterations: How many, >= 1.
+        iterations: How many, >= 1; None, with a folder: 20000.
         lr: The highest learning rate, > 0; None: the optimiser's, 6e-5 for AdamW.
         optimizer: `dict(type='SGD', lr=...)`; None: AdamW as SegFormer uses it, with ten times
             the learning rate in the head. The rate rises for a twentieth of the run and falls
@@ -198,6 +203,31 @@ def distill(
     if resume is True and work_dir is None:
         raise ConfigError('resume=True: expected the work_dir of the run that is to go on.')
     folder = _new_folder() if work_dir is None else Path(work_dir)
+    if isinstance(data, str | Path) and Path(data).is_dir():
+        with isolated():
+            found = from_folder(data, teacher, student, terms, folder / 'data')
+        if iterations is None and schedule is None:
+            iterations = ITERATIONS
+        data, teacher, student, terms = found.data, found.teacher, found.student, found.terms
+        if found.trains_teacher:
+            done, taught = folder / 'teacher.pth', folder / 'teacher'
+            if resume and done.is_file():
+                teacher = dict(found.teacher, checkpoint=str(done))
+            else:
+                teacher = distill(
+                    student=found.teacher,
+                    data=data,
+                    iterations=iterations,
+                    lr=lr,
+                    optimizer=optimizer,
+                    val_interval=val_interval,
+                    schedule=schedule,
+                    work_dir=taught,
+                    seed=seed,
+                    device=device,
+                    amp=amp,
+                    resume=bool(resume) and taught.is_dir(),
+                ).student
     options = TrainingOptions(resume=resume, amp=amp, seed=seed, device=device)
     with isolated(), checkpoint_trust(checkpoints_are_trusted()):
         problems = Problems()

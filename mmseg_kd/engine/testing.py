@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.runner import Runner
-from torch import Tensor
 
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.network_spec import teacher_of, trained_network_of
@@ -17,6 +15,7 @@ from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
+from mmseg_kd.evaluation.labels import scale_images
 from mmseg_kd.hooks import BadDataHook
 from mmseg_kd.hooks.find import get_or_add_hook
 from mmseg_kd.host.loaders import end_workers
@@ -82,7 +81,7 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
         raise CheckpointError(f'{report}\nGive the checkpoint of this very network.')
     runner.logger.info(str(report))
     if is_teacher and spec.input_size is not None:
-        _scale_images(network, spec.input_size)
+        scale_images(network, spec.input_size)
     if options.fused_attention and not use_fused_attention(network):
         raise ConfigError('--fused-attention: the network has no attention that this is for.')
     if not options.plain_eval:
@@ -91,16 +90,6 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
         check_dataset(cfg.test_dataloader['dataset'], 'test', network.num_classes)
         get_or_add_hook(runner, BadDataHook)
     return runner
-
-
-def _scale_images(network: Any, size: tuple[int, int]) -> None:
-    """Let a network see its images at `size`, as the teacher of a distillation does."""
-
-    def scale(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        images_NCHW, *rest = args
-        return F.interpolate(images_NCHW, size, mode='bilinear', align_corners=False), *rest
-
-    network.backbone.register_forward_pre_hook(scale)
 
 
 def run_test(runner: Runner) -> None:

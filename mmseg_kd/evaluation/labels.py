@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mmseg_kd.networks.probe import evaluating
 
@@ -28,6 +30,16 @@ def predict_labels(network: Any, dataset: Any, indices: Iterable[int]) -> list[N
             prediction = network.test_step(batch)[0].pred_sem_seg.data
             labels.append(prediction.squeeze(0).cpu().numpy().astype(np.uint8))
     return labels
+
+
+def scale_images(network: Any, size: tuple[int, int]) -> None:
+    """Let a network see its images at `size`, as the teacher of a distillation does."""
+
+    def scale(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        images_NCHW, *rest = args
+        return F.interpolate(images_NCHW, size, mode='bilinear', align_corners=False), *rest
+
+    network.backbone.register_forward_pre_hook(scale)
 
 
 def image_of(item: Any) -> NDArray[np.uint8]:

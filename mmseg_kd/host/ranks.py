@@ -1,13 +1,27 @@
-"""The end of a job of several ranks."""
+"""The beginning and the end of a job of several ranks."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from datetime import timedelta
 
 import torch
 from mmengine.dist import barrier
+
+
+def join_ranks(launcher: str) -> tuple[int, int]:
+    """Meet the other ranks of a job that shares no tensors; returns its number, and of how many.
+
+    Args:
+        launcher: What started them, as mmengine calls it; 'none': this is the only one.
+    """
+    if launcher == 'none':
+        return 0, 1
+    # They wait for each other at the end alone, however much work each has.
+    torch.distributed.init_process_group('gloo', timeout=timedelta(days=7))
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 def exit_all_ranks(code: int = 0) -> None:

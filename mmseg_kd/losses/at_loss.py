@@ -26,7 +26,7 @@ class ATLoss(LogitLoss):
         attention_weight: Of the first part, >= 0.
         kl_weight: Of the second, >= 0.
         tau: Temperature of the second, > 0.
-        resolution, ignore_index: As in `LogitLoss`.
+        resolution, ignore_index, min_confidence: As in `LogitLoss`.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -49,8 +49,14 @@ class ATLoss(LogitLoss):
         tau: float = 1.0,
         resolution: Resolution = 'student',
         ignore_index: int | None = None,
+        min_confidence: float = 0.0,
     ) -> None:
-        super().__init__(tau, resolution=resolution, ignore_index=ignore_index)
+        super().__init__(
+            tau,
+            resolution=resolution,
+            ignore_index=ignore_index,
+            min_confidence=min_confidence,
+        )
         self.attention_weight = non_negative('attention_weight', attention_weight)
         self.kl_weight = non_negative('kl_weight', kl_weight)
 

@@ -30,7 +30,7 @@ class BoundaryLoss(LogitLoss):
         edge_weight: Of the first part, >= 0.
         body_weight: Of the second, >= 0.
         distance: From an edge, in pixels at the size that `resolution` says, >= 1.
-        tau, tau_squared, resolution, ignore_index, standardise: As in `LogitLoss`.
+        tau, tau_squared, resolution, ignore_index, standardise, min_confidence: As in `LogitLoss`.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -54,8 +54,9 @@ class BoundaryLoss(LogitLoss):
         resolution: Resolution = 'label',
         ignore_index: int | None = None,
         standardise: bool = False,
+        min_confidence: float = 0.0,
     ) -> None:
-        super().__init__(tau, tau_squared, resolution, ignore_index, standardise)
+        super().__init__(tau, tau_squared, resolution, ignore_index, standardise, min_confidence)
         self.edge_weight = non_negative('edge_weight', edge_weight)
         self.body_weight = non_negative('body_weight', body_weight)
         self.distance = at_least_one('distance', distance)

@@ -29,7 +29,7 @@ class CGDLoss(LogitLoss):
             student, is drawn anew every so many iterations. It depends on the iteration
             alone, so that all ranks agree and a resumed run goes on with the same. The
             iteration is the runner's; a loop of your own says it by `at_iteration`.
-        tau, tau_squared, resolution, ignore_index, standardise: As in `LogitLoss`.
+        tau, tau_squared, resolution, ignore_index, standardise, min_confidence: As in `LogitLoss`.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -54,8 +54,9 @@ class CGDLoss(LogitLoss):
         ignore_index: int | None = None,
         shuffle_interval: int | None = None,
         standardise: bool = False,
+        min_confidence: float = 0.0,
     ) -> None:
-        super().__init__(tau, tau_squared, resolution, ignore_index, standardise)
+        super().__init__(tau, tau_squared, resolution, ignore_index, standardise, min_confidence)
         if shuffle_interval is not None:
             at_least_one('shuffle_interval', shuffle_interval)
         self.group_size = at_least_one('group_size', group_size)

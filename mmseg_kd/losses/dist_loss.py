@@ -44,7 +44,7 @@ class DISTLoss(LogitLoss):
         variant: 'torchdistill' divides by norms of 1e-8 at least where 1e-8 is added to their
             product else, and takes the channels' correlation itself, which a minimiser pushes
             down, and not 1 less it.
-        tau, tau_squared, resolution, ignore_index, standardise: As in `LogitLoss`; the last is not
+        tau, tau_squared, resolution, ignore_index, standardise, min_confidence: As in `LogitLoss`; the last is not
             for the two parts more.
 
     Raises:
@@ -76,8 +76,9 @@ class DISTLoss(LogitLoss):
         resolution: Resolution = 'student',
         ignore_index: int | None = None,
         standardise: bool = False,
+        min_confidence: float = 0.0,
     ) -> None:
-        super().__init__(tau, tau_squared, resolution, ignore_index, standardise)
+        super().__init__(tau, tau_squared, resolution, ignore_index, standardise, min_confidence)
         self.inter_weight = non_negative('inter_weight', inter_weight)
         self.intra_weight = non_negative('intra_weight', intra_weight)
         self.channel_weight = non_negative('channel_weight', channel_weight)

@@ -29,7 +29,7 @@ class DKDLoss(LogitLoss):
     Args:
         alpha: Weight of the first part, >= 0.
         beta: Weight of the second, >= 0.
-        tau, resolution, ignore_index, standardise: As in `LogitLoss`.
+        tau, resolution, ignore_index, standardise, min_confidence: As in `LogitLoss`.
         tau_squared: As there; True as in the authors' code.
 
     Raises:
@@ -53,8 +53,9 @@ class DKDLoss(LogitLoss):
         resolution: Resolution = 'label',
         ignore_index: int | None = None,
         standardise: bool = False,
+        min_confidence: float = 0.0,
     ) -> None:
-        super().__init__(tau, tau_squared, resolution, ignore_index, standardise)
+        super().__init__(tau, tau_squared, resolution, ignore_index, standardise, min_confidence)
         self.alpha = non_negative('alpha', alpha)
         self.beta = non_negative('beta', beta)
 

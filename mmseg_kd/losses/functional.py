@@ -31,12 +31,23 @@ def resize_map(x_NChw: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_label(label_NHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest-neighbour interpolation of class indices to `size` (height, width)."""
+    """Nearest-neighbour interpolation of class indices, or booleans, to `size` (height, width)."""
     if label_NHW.shape[-2:] == size:
         return label_NHW
-    # float64 holds every index exactly; interpolate takes no integers.
-    label = F.interpolate(label_NHW[:, None].double(), size=size, mode='nearest')
+    # float64 holds every index exactly; of integers interpolate takes those of 8 bits alone.
+    plain = label_NHW.byte() if label_NHW.dtype == torch.bool else label_NHW.double()
+    label = F.interpolate(plain[:, None], size=size, mode='nearest')
     return label[:, 0].to(label_NHW.dtype)
+
+
+def confidence(x_NChw: Tensor) -> Tensor:
+    """The largest probability (N, h, w) of each pixel of a map of logits.
+
+    One channel x is a sigmoid's, whose two probabilities are those of x and -x.
+    """
+    if x_NChw.shape[1] == 1:
+        return x_NChw[:, 0].abs().sigmoid()
+    return (x_NChw.amax(1) - x_NChw.logsumexp(1)).exp()
 
 
 def mean_log_softmax(logits: Sequence[Tensor], dim: int) -> Tensor:

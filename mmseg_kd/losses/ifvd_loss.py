@@ -29,7 +29,7 @@ class IFVDLoss(LogitLoss):
             has no centre and counts as equal on both sides. The default takes every label but
             255 for a class.
         tau: Temperature of the second part, > 0.
-        resolution, ignore_index: As in `LogitLoss`.
+        resolution, ignore_index, min_confidence: As in `LogitLoss`.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -54,8 +54,14 @@ class IFVDLoss(LogitLoss):
         tau: float = 1.0,
         resolution: Resolution = 'student',
         ignore_index: int | None = None,
+        min_confidence: float = 0.0,
     ) -> None:
-        super().__init__(tau, resolution=resolution, ignore_index=ignore_index)
+        super().__init__(
+            tau,
+            resolution=resolution,
+            ignore_index=ignore_index,
+            min_confidence=min_confidence,
+        )
         self.variation_weight = non_negative('variation_weight', variation_weight)
         self.kl_weight = non_negative('kl_weight', kl_weight)
         self.num_classes = at_least_one('num_classes', num_classes)

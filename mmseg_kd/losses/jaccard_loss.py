@@ -41,7 +41,7 @@ class JaccardLoss(LogitLoss):
         norm: Exponent of the values that are added up, >= 1.
         log: The negative logarithm of the index in place of 1 less it.
         gamma: Exponent of the loss of a class, >= 1.
-        resolution, ignore_index, standardise: As in `LogitLoss`; the last is not for the labels'
+        resolution, ignore_index, standardise, min_confidence: As in `LogitLoss`; the last is not for the labels'
             part.
 
     Raises:
@@ -73,8 +73,14 @@ class JaccardLoss(LogitLoss):
         resolution: Resolution = 'label',
         ignore_index: int | None = None,
         standardise: bool = False,
+        min_confidence: float = 0.0,
     ) -> None:
-        super().__init__(resolution=resolution, ignore_index=ignore_index, standardise=standardise)
+        super().__init__(
+            resolution=resolution,
+            ignore_index=ignore_index,
+            standardise=standardise,
+            min_confidence=min_confidence,
+        )
         for name, value in (('norm', norm), ('gamma', gamma)):
             if not (is_number(value) and value >= 1):
                 raise ValueError(f'{name} must be a finite number >= 1, got {short_repr(value)}.')

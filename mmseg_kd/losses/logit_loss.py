@@ -9,9 +9,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.checks import is_integer, one_of, positive, true_or_false
+from mmseg_kd.checks import fraction, is_integer, one_of, positive, true_or_false
 from mmseg_kd.errors import short_repr
-from mmseg_kd.losses.functional import as_list, at_least_float32, resize_label, standardised_pixels
+from mmseg_kd.losses.functional import (
+    as_list,
+    at_least_float32,
+    confidence,
+    resize_label,
+    standardised_pixels,
+)
 from mmseg_kd.losses.logit_maps import LogitMaps
 
 Resolution = Literal['label', 'student', 'teacher']
@@ -34,6 +40,9 @@ class LogitLoss(nn.Module, ABC):
             Standardization in Knowledge Distillation, CVPR 2024, arXiv 2403.01427, eq. 7). At the
             maps' own sizes, before the interpolation: between two pixels of sure and opposite
             scores there remain small ones. Of two channels only their order is left.
+        min_confidence: Pixels take no part where the teacher's largest probability, at tau 1, is
+            below it; 0 to 1. It is looked at at the size of the teacher's own map, and goes to the
+            others by nearest neighbour; of several teachers all must be sure.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -49,6 +58,7 @@ class LogitLoss(nn.Module, ABC):
         resolution: Resolution = 'label',
         ignore_index: int | None = None,
         standardise: bool = False,
+        min_confidence: float = 0.0,
     ) -> None:
         super().__init__()
         if not (ignore_index is None or is_integer(ignore_index)):
@@ -60,6 +70,7 @@ class LogitLoss(nn.Module, ABC):
         self.resolution = one_of('resolution', resolution, get_args(Resolution))
         self.ignore_index = ignore_index
         self.standardise = true_or_false('standardise', standardise)
+        self.min_confidence = fraction('min_confidence', min_confidence)
 
     def forward(
         self,
@@ -119,6 +130,11 @@ class LogitLoss(nn.Module, ABC):
             if label_NHW is None:
                 raise ValueError('ignore_index needs labels, got none.')
             mask_NHW = label_NHW != self.ignore_index
+        if self.min_confidence:
+            for teacher_NChw in teachers_NChw:
+                sure_Nhw = confidence(teacher_NChw) >= self.min_confidence
+                sure_NHW = resize_label(sure_Nhw, size)
+                mask_NHW = sure_NHW if mask_NHW is None else mask_NHW & sure_NHW
         return LogitMaps(student_NChw, teachers_NChw, size, mask_NHW, label_NHW)
 
     def _size(self, student: Tensor, teacher: Tensor, label: Tensor | None) -> tuple[int, int]:
@@ -142,7 +158,7 @@ class LogitLoss(nn.Module, ABC):
         return (
             f'tau={self.tau}, tau_squared={self.tau_squared}, '
             f'resolution={self.resolution!r}, ignore_index={self.ignore_index}, '
-            f'standardise={self.standardise}'
+            f'standardise={self.standardise}, min_confidence={self.min_confidence}'
         )
 
 

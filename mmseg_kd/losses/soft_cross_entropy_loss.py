@@ -30,7 +30,7 @@ class SoftCrossEntropyLoss(LogitLoss):
 
     Args:
         label_weight: Share of the labels, 0 to 1. With 0 none are needed for it.
-        tau, tau_squared, resolution, ignore_index, standardise: As in `LogitLoss`.
+        tau, tau_squared, resolution, ignore_index, standardise, min_confidence: As in `LogitLoss`.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -54,8 +54,9 @@ class SoftCrossEntropyLoss(LogitLoss):
         resolution: Resolution = 'label',
         ignore_index: int | None = None,
         standardise: bool = False,
+        min_confidence: float = 0.0,
     ) -> None:
-        super().__init__(tau, tau_squared, resolution, ignore_index, standardise)
+        super().__init__(tau, tau_squared, resolution, ignore_index, standardise, min_confidence)
         self.label_weight = fraction('label_weight', label_weight)
 
     def loss(self, maps: LogitMaps) -> Tensor:

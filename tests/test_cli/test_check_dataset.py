@@ -15,6 +15,7 @@ from builders import CLASSES, resnet, write_config, write_dataset
 from PIL import Image
 
 from mmseg_kd.cli import check_dataset as check_data
+from mmseg_kd.cli import following
 from mmseg_kd.data_checks.findings import KINDS
 
 WAYS = {**ERRORS, **WARNINGS, 'damaged mask': ('damaged', damage_mask)}
@@ -257,7 +258,7 @@ def test_a_config_without_the_split(project: Project, capsys: pytest.CaptureFixt
 def test_progress_in_lines(
     project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_data, 'LINE_EVERY_S', 0.0)
+    monkeypatch.setattr(following, 'LINE_EVERY_S', 0.0)
     project.check(code=0)
     err = capsys.readouterr().err
     assert 'train: 1 of 4 samples, 0 errors\n' in err

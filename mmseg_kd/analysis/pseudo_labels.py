@@ -1,0 +1,195 @@
+"""Masks that a network predicts for images without any, of the pixels that it is sure of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.registry import DefaultScope
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmseg_kd.analysis.lineup import dataset_of
+from mmseg_kd.analysis.named_networks import (
+    NamedNetwork,
+    load_networks,
+    read_networks,
+    teacher_named,
+)
+from mmseg_kd.checkpoints.save import atomic_write
+from mmseg_kd.config.load import load_config
+from mmseg_kd.errors import ConfigError, DatasetError
+from mmseg_kd.evaluation.labels import scale_images
+from mmseg_kd.losses.functional import confidence
+from mmseg_kd.runs.work_dir import find_config
+
+IGNORED = 255
+SETTINGS = 'pseudo_labels.json'
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What masks are made with; a folder has those of one kind.
+
+    Attributes:
+        network: A work dir or CONFIG:CHECKPOINT; with `teacher` the config of a distillation too.
+        teacher: The name of its teacher, which predicts in the place of the student; '': the only
+            one; None: the student.
+        min_confidence: Pixels whose largest probability is below it are ignored, 0 to 1.
+    """
+
+    network: str
+    teacher: str | None = None
+    min_confidence: float = 0.9
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the masks of a folder hold.
+
+    Attributes:
+        masks: How many there are.
+        pixels: Of each class.
+        images: How many masks have each class.
+        ignored: Pixels that are ignored.
+    """
+
+    masks: int
+    pixels: NDArray[np.int64]
+    images: NDArray[np.int64]
+    ignored: int
+
+    @property
+    def share(self) -> float:
+        """Of the pixels that have a class."""
+        return float(self.pixels.sum() / max(int(self.pixels.sum()) + self.ignored, 1))
+
+
+class PseudoLabels:
+    """Predicts masks of the images of a folder.
+
+    Args:
+        settings: With what.
+        images: An image or a folder of images.
+        out: The folder for masks, each called as its image, as palette PNGs of class indices.
+        device: Where the network is.
+
+    Raises:
+        KDError: What is wrong with the network or the images; or `out` has masks that were made
+            with other settings.
+    """
+
+    def __init__(self, settings: Settings, images: Path, out: Path, device: torch.device) -> None:
+        if not 0 <= settings.min_confidence <= 1:
+            raise ConfigError(
+                f'--min-confidence: expected 0 to 1, got {settings.min_confidence:g}.'
+            )
+        self.settings, self.out = settings, out
+        _check_settings(out, settings)
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            named = _read_network(settings)
+            (self.network,) = load_networks([named], device).values()
+            if self.network.num_classes > IGNORED:
+                raise ConfigError(
+                    f'masks of 8 bits hold {IGNORED} classes, and the network tells '
+                    f'{self.network.num_classes} apart.'
+                )
+            if named.input_size is not None:
+                scale_images(self.network, named.input_size)
+            split = 'val' if named.cfg.get('val_dataloader') else 'test'
+            self.images = dataset_of(named.cfg, split, images, self.network.num_classes)
+        names = [self.target(index).name for index in range(len(self.images))]
+        twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+        if twice is not None:
+            raise DatasetError(f'{images}: two images would have the mask {twice}; rename one.')
+        classes = self.images.metainfo.get('classes') or range(self.network.num_classes)
+        self.classes = tuple(map(str, classes))
+
+    def target(self, index: int) -> Path:
+        """The mask of an image."""
+        return self.out / f'{self.images.paths[index].stem}.png'
+
+    def run(self, rank: int = 0, ranks: int = 1) -> Iterator[str | None]:
+        """Write the masks that are not there; after each image None, or why it has none.
+
+        Args:
+            rank, ranks: Each of several processes does a part of the images.
+
+        Raises:
+            CheckpointError: A mask cannot be written.
+        """
+        with atomic_write(self.out / SETTINGS) as partial:
+            partial.write_text(json.dumps(asdict(self.settings), indent=2), encoding='utf-8')
+        for index in range(rank, len(self.images), ranks):
+            target, problem = self.target(index), None
+            if not target.exists():
+                try:
+                    item = self.images[index]
+                except DatasetError as error:
+                    problem = str(error)
+                else:
+                    self._write(self.label(item), target)
+            yield problem
+
+    @torch.inference_mode()
+    def label(self, item: Any) -> NDArray[np.uint8]:
+        """The mask (H, W) of an item of the images, 255 where the network is not sure."""
+        batch = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+        sample = self.network.test_step(batch)[0]
+        label_HW = sample.pred_sem_seg.data.squeeze(0)
+        sure_HW = confidence(sample.seg_logits.data[None].float())[0]
+        label_HW = label_HW.masked_fill(sure_HW < self.settings.min_confidence, IGNORED)
+        mask: NDArray[np.uint8] = label_HW.byte().cpu().numpy()
+        return mask
+
+    def _write(self, label_HW: NDArray[np.uint8], target: Path) -> None:
+        picture = Image.fromarray(label_HW)
+        # All 256 entries: with a shorter palette Pillow stores fewer bits a pixel, and 255 is lost.
+        colours = np.zeros((256, 3), np.uint8)
+        palette = self.images.metainfo.get('palette') or []
+        colours[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
+        picture.putpalette(colours.flatten().tolist())
+        with atomic_write(target) as partial:
+            picture.save(partial, format='PNG')
+
+    def coverage(self) -> Coverage:
+        """What the masks that are there hold, of this call and of those before."""
+        counts = np.zeros(256, np.int64)
+        images = np.zeros(256, np.int64)
+        masks = 0
+        for index in range(len(self.images)):
+            if self.target(index).exists():
+                with Image.open(self.target(index)) as mask:
+                    found = np.bincount(np.asarray(mask).ravel(), minlength=256)
+                counts, images, masks = counts + found, images + (found > 0), masks + 1
+        count = len(self.classes)
+        return Coverage(masks, counts[:count], images[:count], int(counts[IGNORED]))
+
+
+def _read_network(settings: Settings) -> NamedNetwork:
+    if settings.teacher is None:
+        (named,) = read_networks([settings.network])
+        return named
+    folder = Path(settings.network)
+    cfg = load_config(str(find_config(folder)) if folder.is_dir() else settings.network, None)
+    return teacher_named(cfg, settings.teacher or None)
+
+
+def _check_settings(out: Path, settings: Settings) -> None:
+    """See that masks which are there were made in the same way."""
+    path = out / SETTINGS
+    if not path.is_file():
+        if out.is_dir() and any(out.glob('*.png')):
+            raise ConfigError(f'{out}: holds other pictures; choose a folder for the masks alone.')
+        return
+    known = json.loads(path.read_text(encoding='utf-8'))
+    if known != asdict(settings):
+        raise ConfigError(
+            f'{out}: its masks were made with {known}, and now {asdict(settings)} is asked for; '
+            'choose another folder, or the same settings to go on.'
+        )

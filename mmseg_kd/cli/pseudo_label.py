@@ -1,0 +1,110 @@
+"""Predict masks for images without any, 255 where the network is not sure: data to train on.
+
+Finished masks are left as they are, so that a run that was stopped goes on where it was. On several
+GPUs: mmseg-kd launch GPUS pseudo-label ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmseg_kd.cli.common import (
+    add_device_argument,
+    add_rank_arguments,
+    add_trust_argument,
+    run_command,
+)
+from mmseg_kd.cli.following import follow
+
+if TYPE_CHECKING:
+    from mmseg_kd.analysis.pseudo_labels import Coverage
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='mmseg-kd pseudo-label',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='example: mmseg-kd pseudo-label CONFIG data/streets/new data/streets/new_masks '
+        '--teacher',
+    )
+    parser.add_argument(
+        'config',
+        help='work dir of a run, or CONFIG:CHECKPOINT; with --teacher a config will do',
+    )
+    parser.add_argument('images', type=Path, help='folder of images')
+    parser.add_argument('out', type=Path, help='folder for the masks, and for nothing else')
+    parser.add_argument(
+        '--teacher',
+        nargs='?',
+        const='',
+        metavar='NAME',
+        help="the config's teacher predicts; of several the one of this name",
+    )
+    parser.add_argument(
+        '--min-confidence',
+        type=float,
+        default=0.9,
+        help='the largest probability of a pixel, below which it gets 255 (default: %(default)s)',
+    )
+    add_trust_argument(parser)
+    add_device_argument(parser)
+    add_rank_arguments(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    import torch
+    from mmengine.dist import barrier
+    from mmengine.logging import MMLogger
+
+    from mmseg_kd.analysis.pseudo_labels import PseudoLabels, Settings
+    from mmseg_kd.host.device import find_device
+    from mmseg_kd.host.ranks import exit_all_ranks, join_ranks
+
+    MMLogger.get_current_instance().setLevel('WARNING')
+    device = find_device(args.device)
+    rank, ranks = join_ranks(args.launcher)
+    if ranks > 1 and device.type == 'cuda':
+        device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', args.local_rank)))
+    settings = Settings(args.config, args.teacher, args.min_confidence)
+    labels = PseudoLabels(settings, args.images, args.out, device)
+    problems: list[str] = []
+
+    def steps() -> Iterator[None]:
+        for problem in labels.run(rank, ranks):
+            if problem is not None:
+                problems.append(problem)
+            yield
+
+    count = len(range(rank, len(labels.images), ranks))
+    follow('Labelling', count, steps(), 'images', lambda _: f'{len(problems)} bad')
+    for problem in problems:
+        print(f'error: {problem}', file=sys.stderr)
+    exit_code = 1 if problems else 0
+    barrier()
+    if rank == 0:
+        _print_coverage(labels.coverage(), labels.classes, args.out)
+    exit_all_ranks(exit_code)
+    return exit_code
+
+
+def _print_coverage(coverage: Coverage, classes: Sequence[str], out: Path) -> None:
+    """Print the share of each class in the pixels that have one, and how many masks have it."""
+    width = max(map(len, classes))
+    print(f'{coverage.masks:,} masks in {out}, {coverage.share:.1%} of their pixels labelled')
+    print(f'  {"":<{width}}{"share":>10}{"masks":>10}')
+    total = max(int(coverage.pixels.sum()), 1)
+    for name, pixels, masks in zip(classes, coverage.pixels, coverage.images, strict=True):
+        print(f'  {name:<{width}}{pixels / total:>10.2%}{masks:>10,}')
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Parse `args` (None: the command line) and label; returns the exit code."""
+    return run_command(_parser(), run, args)

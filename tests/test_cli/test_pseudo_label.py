@@ -1,0 +1,114 @@
+"""mmseg-kd pseudo-label: masks of images without any."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import resnet, save_weights, write_config, write_dataset
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from mmseg_kd.analysis.pseudo_labels import PseudoLabels, Settings
+from mmseg_kd.cli import pseudo_label
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[str, Path]:
+    """A trained network as CONFIG:CHECKPOINT, and a folder of three images."""
+    data = write_dataset(tmp_path / 'data')
+    config = write_config(tmp_path, resnet(4), data)
+    save_weights(resnet(4), tmp_path / 'net.pth')
+    return f'{config}:{tmp_path / "net.pth"}', data / 'images' / 'val'
+
+
+def masks_in(folder: Path) -> dict[str, Any]:
+    return {path.name: np.asarray(Image.open(path)) for path in sorted(folder.glob('*.png'))}
+
+
+def test_masks_are_those_of_the_network_where_it_is_sure(
+    made: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, images = made
+    out = tmp_path / 'masks'
+    assert pseudo_label.main([network, str(images), str(out), '--min-confidence', '0']) == 0
+    everywhere = masks_in(out)
+    assert list(everywhere) == ['0.png', '1.png', '2.png']
+    labels = PseudoLabels(Settings(network, None, 0.0), images, out, torch.device('cpu'))
+    scores = labels.network.test_step(_batch(labels.images[0]))[0].seg_logits.data.detach()
+    assert (everywhere['0.png'] == scores.argmax(0).numpy()).all()
+    sure = scores.softmax(0).amax(0)
+    threshold = float(sure.median())
+    other = tmp_path / 'other'
+    args = [network, str(images), str(other), '--min-confidence', str(threshold)]
+    assert pseudo_label.main(args) == 0
+    expected = np.where(sure.numpy() < threshold, 255, everywhere['0.png'])
+    assert (masks_in(other)['0.png'] == expected).mean() > 0.999
+    assert '3 masks in' in capsys.readouterr().out
+
+
+def _batch(item: Any) -> dict[str, Any]:
+    return dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+
+
+def test_goes_on_and_refuses_other_settings(
+    made: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, images = made
+    out = tmp_path / 'masks'
+    args = [network, str(images), str(out), '--min-confidence', '0.3']
+    assert pseudo_label.main(args) == 0
+    kept = (out / '0.png').stat().st_mtime_ns
+    before = masks_in(out)
+    (out / '1.png').unlink()
+    assert pseudo_label.main(args) == 0
+    assert (out / '0.png').stat().st_mtime_ns == kept
+    assert all((before[name] == mask).all() for name, mask in masks_in(out).items())
+    assert json.loads((out / 'pseudo_labels.json').read_text())['min_confidence'] == 0.3
+    assert pseudo_label.main([*args[:3], '--min-confidence', '0.5']) == 1
+    assert pseudo_label.main([network, str(images), str(images.parent / 'train')]) == 0
+    Path(tmp_path / 'own').mkdir()
+    Image.new('L', (2, 2)).save(tmp_path / 'own' / 'mine.png')
+    assert pseudo_label.main([network, str(images), str(tmp_path / 'own')]) == 1
+    assert 'holds other pictures' in capsys.readouterr().err
+    assert pseudo_label.main([*args[:2], str(tmp_path / 'x'), '--min-confidence', '2']) == 1
+
+
+def test_ranks_share_the_images_and_bad_ones_are_told(
+    made: tuple[str, Path], tmp_path: Path
+) -> None:
+    network, images = made
+    (images / '1.jpg').write_bytes(b'')
+    labels = PseudoLabels(Settings(network), images, tmp_path / 'm', torch.device('cpu'))
+    problems = list(labels.run(1, 2))
+    assert len(problems) == 1
+    assert '1.jpg is empty' in str(problems[0])
+    assert list(labels.run(0, 2)) == [None, None]
+    assert list(masks_in(tmp_path / 'm')) == ['0.png', '2.png']
+    coverage = labels.coverage()
+    assert coverage.masks == 2
+    assert coverage.pixels.sum() + coverage.ignored == 2 * 32 * 32
+    args = [network, str(images), str(tmp_path / 'm')]
+    assert pseudo_label.main(args) == 1
+
+
+def test_masks_can_be_trained_on(made: tuple[str, Path], tmp_path: Path) -> None:
+    network, images = made
+    out = tmp_path / 'masks'
+    assert pseudo_label.main([network, str(images), str(out), '--min-confidence', '0.25']) == 0
+    dataset = DATASETS.build(
+        dict(
+            type='BaseSegDataset',
+            data_prefix=dict(img_path=str(images), seg_map_path=str(out)),
+            metainfo=dict(classes=tuple('abcde')),
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')],
+        )
+    )
+    assert len(dataset) == 3
+    mask = dataset[2]['gt_seg_map']
+    assert mask.shape == (32, 32)
+    assert set(np.unique(mask)) <= {0, 1, 2, 3, 4, 255}
