@@ -44,8 +44,8 @@ class DISTLoss(LogitLoss):
         variant: 'torchdistill' divides by norms of 1e-8 at least where 1e-8 is added to their
             product else, and takes the channels' correlation itself, which a minimiser pushes
             down, and not 1 less it.
-        tau, tau_squared, resolution, ignore_index, standardise, min_confidence: As in `LogitLoss`; the last is not
-            for the two parts more.
+        standardise: As in `LogitLoss`; not for the two parts more.
+        tau, tau_squared, resolution, ignore_index, min_confidence: As there.
 
     Raises:
         ValueError: An argument is out of its range.

@@ -41,8 +41,8 @@ class JaccardLoss(LogitLoss):
         norm: Exponent of the values that are added up, >= 1.
         log: The negative logarithm of the index in place of 1 less it.
         gamma: Exponent of the loss of a class, >= 1.
-        resolution, ignore_index, standardise, min_confidence: As in `LogitLoss`; the last is not for the labels'
-            part.
+        standardise: As in `LogitLoss`; not for the labels' part.
+        resolution, ignore_index, min_confidence: As there.
 
     Raises:
         ValueError: An argument is out of its range.
