@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_kd.config.term_spec import TermSpec
-from mmseg_kd.connectors import ConvConnector
+from mmseg_kd.connectors import ConvConnector, teacher_side
 from mmseg_kd.errors import ShapeError
 from mmseg_kd.host.iteration import at_iteration, current_iteration
 from mmseg_kd.networks.probe import evaluating
@@ -61,7 +61,10 @@ class Term(nn.Module):
         student_NChw = student.map(self.layers.student[0])
         if self.connector is not None:
             student_NChw = self.connector(student_NChw)
-        maps = [teachers[name].map(layers[0]) for name, layers in self.layers.teachers.items()]
+        maps = [
+            teacher_side(self.connector, teachers[name].map(layers[0]))
+            for name, layers in self.layers.teachers.items()
+        ]
         loss = self.loss(student_NChw, maps[0] if len(maps) == 1 else maps, label_NHW)
         return loss
 
