@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.network_spec import (
     NetworkSpec,
     is_distillation,
@@ -113,7 +114,7 @@ def proposals_of(cfg: Config) -> dict[str, list[Proposal]]:
     found = {}
     for name in names:
         teacher = _built(teachers[name], teacher_label(name, len(names)))
-        found[name] = propose(teacher, student, teachers[name].input_size is None)
+        found[name] = propose(teacher, student, teachers[name].scaling == InputScaling())
     return found
 
 

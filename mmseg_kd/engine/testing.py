@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor
 
 from mmseg_kd.checkpoints import load_weights
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.network_spec import teacher_of, trained_network_of
 from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.data_checks.preflight import check_dataset
@@ -81,8 +81,8 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
     if report.missing or report.mismatched:
         raise CheckpointError(f'{report}\nGive the checkpoint of this very network.')
     runner.logger.info(str(report))
-    if is_teacher and spec.input_size is not None:
-        _scale_images(network, spec.input_size)
+    if is_teacher and spec.scaling != InputScaling():
+        _scale_images(network, spec.scaling)
     if options.fused_attention and not use_fused_attention(network):
         raise ConfigError('--fused-attention: the network has no attention that this is for.')
     if not options.plain_eval:
@@ -93,12 +93,12 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
     return runner
 
 
-def _scale_images(network: Any, size: tuple[int, int]) -> None:
-    """Let a network see its images at `size`, as the teacher of a distillation does."""
+def _scale_images(network: Any, scaling: InputScaling) -> None:
+    """Let a network see its images at a size, as the teacher of a distillation does."""
 
     def scale(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         images_NCHW, *rest = args
-        return F.interpolate(images_NCHW, size, mode='bilinear', align_corners=False), *rest
+        return scaling(images_NCHW), *rest
 
     network.backbone.register_forward_pre_hook(scale)
 

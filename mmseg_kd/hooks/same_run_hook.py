@@ -90,7 +90,8 @@ class SameRunHook(Hook):
             if is_distillation(runner.cfg):
                 _, specs = teachers_of(runner.cfg)
                 for name in model.teachers:
-                    digests[name] = sha256_of(local_file(str(specs[name].checkpoint)))
+                    if specs[name].kind == 'frozen':
+                        digests[name] = sha256_of(local_file(str(specs[name].checkpoint)))
             self._made_of = dict(term=losses, teacher=digests)
         return self._made_of
 

@@ -13,7 +13,7 @@ from mmseg_kd.config.network_spec import NetworkSpec
 from mmseg_kd.errors import CheckpointError, ConfigError, Problems
 from mmseg_kd.networks.forward import as_network
 from mmseg_kd.networks.network import Preprocessing
-from mmseg_kd.networks.probe import Probe, probe
+from mmseg_kd.networks.probe import PROBE_SIZE, Probe, probe
 from mmseg_kd.teacher.normalisation import Normalisation
 from mmseg_kd.teacher.teacher import Teacher
 
@@ -29,7 +29,7 @@ def build_teacher(
     """Fill a network with a teacher's weights and make a teacher of it.
 
     Args:
-        network: The network that `spec` describes.
+        network: The network that `spec` describes; that of an EMATeacher has its weights.
         spec: What the config says of the teacher.
         layers: All that will be asked for; names as in `find_tap`.
         student: What the images have gone through that it will get.
@@ -45,21 +45,25 @@ def build_teacher(
     found: Probe | None = None
     teacher: Teacher | None = None
     with problems:
-        sizes = [] if spec.input_size is None else [spec.input_size]
+        sizes = [size for size in [spec.scaling.of(PROBE_SIZE)] if size != PROBE_SIZE]
         found = probe(network, layers, label, sizes)
     with problems:
-        report = _load(network, spec, label, found.used if found else ())
+        lacking: set[str] = set()
+        if spec.kind == 'frozen':
+            report = _load(network, spec, label, found.used if found else ())
+            lacking = {*report.missing, *report.mismatched}
         if found is not None:
             teacher = Teacher(
                 network,
                 layers,
                 options=spec.options,
                 normalisation=Normalisation(student, as_network(network).preprocessing),
-                input_size=spec.input_size,
+                input_size=spec.scaling.size,
+                input_scale=spec.scaling.scale,
+                size_divisor=spec.scaling.divisor,
                 label=label,
                 probed=found,
             )
-            lacking = {*report.missing, *report.mismatched}
             teacher.is_complete = found.used_in_all.isdisjoint(lacking)
     return teacher, found
 
