@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from mmseg_kd.checks import is_integer, is_name, is_number
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 
 T = TypeVar('T')
+
+# Teachers that are the student: types that stand for no network of their own.
+Kind = Literal['frozen', 'EMATeacher', 'SelfTeacher']
+OWN_TEACHERS: tuple[Kind, ...] = ('EMATeacher', 'SelfTeacher')
 
 REDUCTIONS = ('sum', 'mean', 'random')
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from mmseg_kd.checks import is_name
 from mmseg_kd.config.fields import (
+    OWN_TEACHERS,
     EMATeacherFields,
+    Kind,
     NetworkFields,
     TeacherFields,
     keys_of,
@@ -22,11 +24,6 @@ from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.teacher_options import TeacherOptions, parse_teacher_options
 from mmseg_kd.errors import ConfigError, KDError, Problems, nearest, short_repr
 from mmseg_kd.runs.work_dir import read_work_dir
-
-Kind = Literal['frozen', 'EMATeacher', 'SelfTeacher']
-
-# Teachers that are the student: types that stand for no network of their own.
-_OWN: tuple[Kind, ...] = ('EMATeacher', 'SelfTeacher')
 
 # Keys that lead to a network which stands in another config.
 _SOURCE = ('config', 'cfg_options')
@@ -171,7 +168,7 @@ def parse_network(
     cfg = from_run(cfg, side)
     if not isinstance(cfg, Mapping):
         raise ConfigError(f'{side}: expected a dict, got {short_repr(cfg)}.')
-    if is_teacher and cfg.get('type') in _OWN:
+    if is_teacher and cfg.get('type') in OWN_TEACHERS:
         return _parse_own(cfg, side)
     kinds = [NetworkFields, TeacherFields, TeacherOptions] if is_teacher else [NetworkFields]
     own = {name for kind in kinds for name in keys_of(kind)} - {*_SOURCE, 'name'}

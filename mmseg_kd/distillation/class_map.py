@@ -145,9 +145,7 @@ def read_class_map(
         one = index(student, ours)
         several = list(theirs) if isinstance(theirs, (list, tuple)) else [theirs]
         if not several:
-            problems.add(
-                ConfigError(f'{where}: {ours!r} has no class of the teacher; leave it out.')
-            )
+            problems.add(ConfigError(f'{where}: {ours!r} has no class on the other side; omit it.'))
         if one is not None and one in groups:
             problems.add(ConfigError(f'{where}: {ours!r} is there twice, by number and by name.'))
         group = groups.setdefault(-1 if one is None else one, [])

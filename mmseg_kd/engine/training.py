@@ -218,7 +218,7 @@ def check_config(cfg: Config) -> None:
 
 
 def name_classes(cfg: Config) -> None:
-    """Tell the student the names of its data's classes where a teacher's `class_map` may use them."""
+    """Tell the student the names of its classes, where a teacher's `class_map` may use them."""
     if not is_distillation(cfg) or cfg.model.student.get('classes') is not None:
         return
     _, teachers = teachers_of(cfg)
