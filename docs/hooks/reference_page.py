@@ -20,7 +20,7 @@ import mmseg.registry
 from mmengine.registry import Registry
 
 import mmseg_kd.register
-from mmseg_kd.config.fields import NetworkFields, TeacherFields, TermFields
+from mmseg_kd.config.fields import EMATeacherFields, NetworkFields, TeacherFields, TermFields
 from mmseg_kd.config.teacher_options import TeacherOptions
 from mmseg_kd.config.term_spec import CHANNELS
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES
@@ -32,6 +32,7 @@ FIELDS = {
     'Networks': NetworkFields,
     'Teachers': TeacherFields,
     'How a teacher is run': TeacherOptions,
+    'The average of the student': EMATeacherFields,
     'Terms': TermFields,
 }
 REGISTRIES = {
