@@ -25,7 +25,7 @@ from builders import (
     write_dataset,
 )
 from mmengine.config import Config
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_kd.distillation.class_map import IGNORED, Classes, ClassMap, read_class_map
 from mmseg_kd.engine.training import name_classes
@@ -97,6 +97,23 @@ def test_classes_without_a_counterpart_take_no_part(tmp_path: Path) -> None:
     some = {0: [1, 4], 4: 5, 1: 6}
     model = twins(tmp_path, some, term(loss=dict(type='KLLoss', ignore_index=255)))
     assert log_of(model)['kd.kl'] == pytest.approx(0.0, abs=1e-6)
+
+
+class Spy(nn.Module):
+    """Keeps the labels that it gets."""
+
+    def forward(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
+        assert student.shape[1] == teacher.shape[1] == 3
+        self.label = label
+        return (student - teacher).square().mean()
+
+
+def test_a_loss_gets_the_labels_of_the_classes_that_are_left(tmp_path: Path) -> None:
+    wrapper = build(twins(tmp_path, {0: [1, 4], 4: 5, 1: 6}, term(loss=dict(type=Spy))))
+    wrapper.train_step(batch(), sgd(wrapper))
+    label = torch.stack([one.gt_sem_seg.data[0] for one in batch()['data_samples']])
+    expected = torch.tensor([0, 1, 255, 255, 2])[label]
+    assert torch.equal(wrapper.terms['spy'].loss.label, expected)
 
 
 def test_without_a_map_scores_of_other_classes_are_refused(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from builders import (
 from mmengine.config import Config
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_kd.config.network_spec import networks_of, parse_network, teacher_of
 from mmseg_kd.config.resolved import resolved
@@ -153,6 +153,22 @@ def test_deeper_layers_teach_earlier_ones_in_the_same_pass() -> None:
     assert wrapper.student.decode_head.conv_seg.weight.grad is None
     assert wrapper.teacher is None
     assert {key.split('.')[0] for key in wrapper.state_dict()} == {'student'}
+
+
+class Distance(nn.Module):
+    """A loss that detaches nothing itself."""
+
+    def forward(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
+        return (student.mean((2, 3)) - teacher.mean((2, 3))).square().mean()
+
+
+def test_the_deeper_layer_learns_nothing_from_it() -> None:
+    pair = term('auxiliary_head.conv_seg', loss=dict(type=Distance), name='own')
+    wrapper = build(model(dict(type='SelfTeacher'), pair, auxiliary_head=fcn_head(4, 0)))
+    data = wrapper.data_preprocessor(batch(), training=True)
+    wrapper.train()(**data, mode='loss')['kd.own'].backward()
+    assert wrapper.student.auxiliary_head.conv_seg.weight.grad.any()
+    assert wrapper.student.decode_head.conv_seg.weight.grad is None
 
 
 def test_a_connector_leads_to_a_deeper_layer() -> None:
