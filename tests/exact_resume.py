@@ -264,6 +264,22 @@ def resume_from_each(config: Path, work: Path, ends: str, **checkpoints: list[st
 WORKERS = ['train_dataloader.num_workers=2']
 
 
+OWN = """
+teachers = model['teacher']
+model['teacher'] = [*teachers, dict(name='average', type='EMATeacher', momentum=0.1)]
+scores = dict(student_layer='decode_head.conv_seg', teacher_layer='decode_head.conv_seg')
+scores |= dict(loss=dict(type='KLLoss'), teacher='average')
+model['distillation'] = [*model['distillation'], scores]
+model['task_schedule'] = dict(type='Jump', begin=5)
+"""
+
+
+def test_a_teacher_that_is_the_average_of_the_student(tmp_path: Path, config: Path) -> None:
+    resume_from_each(add(config, SHORT + OWN), tmp_path, 'iter_10.pth', iter_3=[], iter_6=[])
+    state = load(tmp_path / 'whole', 'iter_10.pth')['state_dict']
+    assert state['averaged.average.updates'] == 10
+
+
 def test_by_epochs(tmp_path: Path, config: Path) -> None:
     """Five images in batches of two: three iterations an epoch, of which the last has one image."""
     add(

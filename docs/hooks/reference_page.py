@@ -21,7 +21,13 @@ from mmengine.registry import Registry
 
 import mmseg_kd.register
 from mmseg_kd.cli.list_experiments import describe_terms
-from mmseg_kd.config.fields import NetworkFields, TeacherFields, TermFields, WeightFields
+from mmseg_kd.config.fields import (
+    EMATeacherFields,
+    NetworkFields,
+    TeacherFields,
+    TermFields,
+    WeightFields,
+)
 from mmseg_kd.config.recipes import RECIPES
 from mmseg_kd.config.teacher_options import TeacherOptions
 from mmseg_kd.config.term_spec import CHANNELS
@@ -34,6 +40,7 @@ FIELDS = {
     'Networks': NetworkFields,
     'Teachers': TeacherFields,
     'How a teacher is run': TeacherOptions,
+    'The average of the student': EMATeacherFields,
     'Terms': TermFields,
     'Weights that set themselves': WeightFields,
 }

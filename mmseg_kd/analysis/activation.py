@@ -8,7 +8,7 @@ as the best class and as the entropy of their softmax, attention weights as thos
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmseg_kd.analysis.grid import Picture
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.errors import ConfigError, Problems, ShapeError
 from mmseg_kd.networks.forward import run_to_layers
 from mmseg_kd.networks.probe import evaluating
@@ -37,11 +38,11 @@ class TappedNetwork:
 
     Attributes:
         network: A segmentor of mmseg's.
-        input_size: Height and width that its images are scaled to; None: as they come.
+        scaling: What its images are scaled to.
     """
 
     network: Any
-    input_size: tuple[int, int] | None = None
+    scaling: InputScaling = field(default_factory=InputScaling)
 
 
 def check_layers(network: nn.Module, layers: Collection[str], title: str) -> None:
@@ -68,11 +69,7 @@ def tap(tapped: TappedNetwork, item: Any, layers: Collection[str]) -> Taps:
     network = tapped.network
     batch = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
     with evaluating(network):
-        images_NCHW = network.data_preprocessor(batch, False)['inputs']
-        if tapped.input_size is not None:
-            images_NCHW = F.interpolate(
-                images_NCHW, tapped.input_size, mode='bilinear', align_corners=False
-            )
+        images_NCHW = tapped.scaling(network.data_preprocessor(batch, False)['inputs'])
         # Copies: a layer after it may change an output in place.
         outputs = run_to_layers(network, images_NCHW, layers, modified_in_place=layers)
     idle = [layer for layer in layers if layer not in outputs]

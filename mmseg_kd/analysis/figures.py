@@ -78,7 +78,7 @@ def features(
     if not all(0 <= part <= 1 for part in query):
         raise ConfigError(f'--query: expected two numbers from 0 to 1, got {list(query)}.')
     tapped = {
-        one.title: TappedNetwork(lineup.networks[one.title], one.input_size) for one in lineup.named
+        one.title: TappedNetwork(lineup.networks[one.title], one.scaling) for one in lineup.named
     }
     meta = lineup.dataset.metainfo
     drawing = ActivationFigure(

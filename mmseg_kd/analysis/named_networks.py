@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.experiments import run_name
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import (
     NetworkSpec,
@@ -51,9 +52,9 @@ class NamedNetwork:
     checkpoint: str
 
     @property
-    def input_size(self) -> tuple[int, int] | None:
-        """Height and width that its images are scaled to; None: as they come."""
-        return self.spec.input_size
+    def scaling(self) -> InputScaling:
+        """What its images are scaled to."""
+        return self.spec.scaling
 
 
 def read_networks(

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.network_spec import (
     NetworkSpec,
     is_distillation,
@@ -71,7 +72,7 @@ def proposals_of(cfg: Config, recipe: str | None = None) -> dict[str, list[Propo
         label = teacher_label(name, len(names))
         teacher = _built(teachers[name], label)
         if recipe is None:
-            found[name] = propose(teacher, student, teachers[name].input_size is None)
+            found[name] = propose(teacher, student, teachers[name].scaling == InputScaling())
         else:
             found[name] = _of_recipe(recipe, Roles(teacher), Roles(student), label)
     return found

@@ -22,6 +22,7 @@ from mmseg_kd.analysis.named_networks import (
     teacher_named,
 )
 from mmseg_kd.checkpoints.save import atomic_write
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.load import load_config
 from mmseg_kd.errors import ConfigError, DatasetError
 from mmseg_kd.evaluation.labels import scale_images
@@ -99,8 +100,8 @@ class PseudoLabels:
                     f'masks of 8 bits hold {IGNORED} classes, and the network tells '
                     f'{self.network.num_classes} apart.'
                 )
-            if named.input_size is not None:
-                scale_images(self.network, named.input_size)
+            if named.scaling != InputScaling():
+                scale_images(self.network, named.scaling)
             split = 'val' if named.cfg.get('val_dataloader') else 'test'
             self.images = dataset_of(named.cfg, split, images, self.network.num_classes)
         names = [self.target(index).name for index in range(len(self.images))]

@@ -94,9 +94,10 @@ def run(args: argparse.Namespace) -> int:
         network = build_network(without_initialisation(spec.model), name)
         # A teacher may see the images at another size.
         with as_config_error(f'{name}, on an image of {size[0]}x{size[1]}'):
-            found[name] = complexity(network, spec.input_size or size)
+            found[name] = complexity(network, spec.scaling.of(size))
     print(markdown_table(HEAD, list(rows_of(found))))
-    scaled = [f'the {n} scales it to {s.input_size}' for n, s in specs.items() if s.input_size]
+    sizes = {name: spec.scaling.of(size) for name, spec in specs.items()}
+    scaled = [f'the {name} scales it to {one}' for name, one in sizes.items() if one != size]
     image = '; '.join([f'{size[0]}x{size[1]}', *scaled])
     print('\n' + textwrap.fill(f'For one image of {image}. {COUNTED}', 80))
     if any(not part.flops for one in found.values() for part in one.parts.values()):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmseg_kd.cli.common import run_command
-from mmseg_kd.config.fields import TermFields, weight_text
+from mmseg_kd.config.fields import OWN_TEACHERS, TermFields, weight_text
 from mmseg_kd.config.recipes import expanded
 from mmseg_kd.errors import ConfigError
 
@@ -40,8 +40,14 @@ def describe_network(cfg: Any) -> str:
     """A network in a word or two: the start of its config's name, or its backbone and head."""
     if isinstance(cfg, (list, tuple)):
         return ' + '.join(map(describe_network, cfg))
+    if isinstance(cfg, str):  # the work dir of a run
+        return Path(cfg).name
     if not isinstance(cfg, Mapping):
         return '-'
+    if 'run' in cfg:
+        return Path(cfg['run']).name
+    if cfg.get('type') in OWN_TEACHERS:
+        return str(cfg['type'])
     if 'config' in cfg:
         # Names go on with GPUs and batch (_8xb2-160k_...), or with data and size (_camvid-240x320).
         return re.split(r'_\d+xb\d+|_\w+-\d+x\d+', Path(cfg['config']).stem)[0]

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmseg_kd.comparison.plan import Plan
+from mmseg_kd.config.fields import OWN_TEACHERS
 from mmseg_kd.config.file import read_config_file
 from mmseg_kd.config.network_spec import is_distillation
 from mmseg_kd.errors import ConfigError, Problems
@@ -51,7 +52,9 @@ def begin(plan: Plan, folder: Path) -> Comparison:
 
 def _has_teacher(cfg: Config) -> bool:
     """Whether a config names one teacher, which can be tested."""
-    return is_distillation(cfg) and isinstance(cfg.model.get('teacher'), Mapping)
+    teacher = cfg.model.get('teacher') if is_distillation(cfg) else None
+    own = isinstance(teacher, Mapping) and teacher.get('type') in OWN_TEACHERS
+    return isinstance(teacher, (Mapping, str)) and not own
 
 
 def _joined(new: Comparison, folder: Path) -> Comparison:

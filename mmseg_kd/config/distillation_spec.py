@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmseg_kd.config.network_spec import NetworkSpec, parse_network, parse_teachers
+from mmseg_kd.config.network_spec import (
+    NetworkSpec,
+    parse_network,
+    parse_teachers,
+    with_student,
+)
 from mmseg_kd.config.term_spec import Layers, TermSpec, parse_terms
 from mmseg_kd.errors import ConfigError, Problems
 
@@ -48,4 +53,5 @@ def parse_distillation(
     terms = parse_terms(distillation, names, problems)
     if distillation and not names:
         problems.add(ConfigError('teacher: there are terms in distillation, but no teacher.'))
+    teachers = with_student(teachers, student_spec)
     return DistillationSpec(student_spec, teachers, names, terms.specs, terms.layers)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from mmseg_kd.checks import is_integer, is_name, is_number
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 
 T = TypeVar('T')
+
+# Teachers that are the student: types that stand for no network of their own.
+Kind = Literal['frozen', 'EMATeacher', 'SelfTeacher']
+OWN_TEACHERS: tuple[Kind, ...] = ('EMATeacher', 'SelfTeacher')
 
 REDUCTIONS = ('sum', 'mean', 'random')
 CONFLICTS = ('keep', 'project', 'drop')
@@ -112,6 +116,20 @@ def _is_size(value: Any) -> bool:
     return is_pair and all(is_integer(side) and side >= 1 for side in value)
 
 
+def _is_factor(value: Any) -> bool:
+    return is_number(value) and value > 0
+
+
+def _is_count(value: Any) -> bool:
+    return is_integer(value) and value >= 1
+
+
+def _is_classes(value: Any) -> bool:
+    """Whether a value names a data set, or is a list of names, all different."""
+    is_list = isinstance(value, (list, tuple)) and len(value) > 0 and all(map(_is_text, value))
+    return _is_text(value) or (is_list and len(set(value)) == len(value))
+
+
 def _is_layer(value: Any) -> bool:
     """Whether a value is a layer's name, or a list of names."""
     names = [value] if isinstance(value, str) else value
@@ -140,12 +158,23 @@ class NetworkFields:
             names.
         strict: True: a tensor that is missing or of another shape is an error (for a teacher: in
             the part that runs). False: go on with what fits; the log lists the rest.
+        run: The work dir of a finished run, in the place of `config`: the network that it trained,
+            with its best checkpoint where `checkpoint` names no other.
+        classes: Names of the classes, for a `class_map`: a list, or a data set as mmseg calls it
+            (`'cityscapes'`). None: for a teacher those in its checkpoint, for the student those
+            of the training data.
     """
 
     config: str | None = key('a path or mmseg::...', _is_text, None)
     cfg_options: Mapping[str, Any] | None = key('a dict by dotted names', _or_none(_is_dict), None)
     checkpoint: str | None = key('a path or URL', _or_none(_is_text), None)
     strict: bool = key('True or False', is_bool, True)
+    run: str | None = key('the work dir of a run', _or_none(_is_text), None)
+    classes: str | Sequence[str] | None = key(
+        "a list of different names, or a data set such as 'cityscapes'",
+        _or_none(_is_classes),
+        None,
+    )
 
 
 @dataclass(frozen=True)
@@ -155,11 +184,45 @@ class TeacherFields:
     Attributes:
         name: In a list of teachers: what terms call it. None: `teacher0`, `teacher1` and so on.
         input_size: Height and width that its images are scaled to. None: as they come.
+        input_scale: A factor of the student's image size, instead.
+        size_divisor: Its images are scaled up to a multiple of this, such as its patch size.
+        class_map: The teacher's classes, one or a list, by the student's, each by number or by
+            name: `{'road': ['road', 'lane marking'], 'car': 'car'}`. Probabilities of several are
+            added. In terms between class scores classes of either side that are not in it take no
+            part. None: the classes are the same.
     """
 
     name: str | None = key("letters, digits, '_' and '-'", _or_none(is_name), None)
     input_size: tuple[int, int] | None = key(
         '(height, width), two whole numbers >= 1', _or_none(_is_size), None
+    )
+    input_scale: float | None = key('a finite number > 0', _or_none(_is_factor), None)
+    size_divisor: int = key('a whole number >= 1', _is_count, 1)
+    class_map: Mapping[Any, Any] | None = key(
+        "a dict of the teacher's classes by the student's",
+        _or_none(lambda value: _is_dict(value) and len(value) > 0),
+        None,
+    )
+
+
+@dataclass(frozen=True)
+class EMATeacherFields:
+    """Keys of `teacher=dict(type='EMATeacher')`, a teacher that is the average of the student.
+
+    After each iteration it moves towards the student by `momentum`, as mmengine's
+    `ExponentialMovingAverage` does; at the beginning by more, so that it is the mean of what the
+    student has been. It has the sizes of other teachers too, and the options of how it is run but
+    for `fold_bn`. It is saved and resumed with the student.
+
+    Reference: Tarvainen and Valpola, Mean Teachers Are Better Role Models, NeurIPS 2017, arXiv
+    1703.01780.
+
+    Attributes:
+        momentum: The share of the student in each update.
+    """
+
+    momentum: float = key(
+        'a number > 0 and <= 1', lambda value: _is_factor(value) and value <= 1, 0.001
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmseg_kd.config.network_spec import parse_network
+from mmseg_kd.config.network_spec import from_run, parse_network, unnamed
 from mmseg_kd.errors import Problems
 
 
@@ -19,10 +19,11 @@ def resolved(model: Mapping[str, Any]) -> dict[str, Any]:
 
     def resolve(network: Any, side: str, is_teacher: bool) -> Any:
         with problems:
+            network = from_run(network, side)
+            spec = parse_network(unnamed(network), side, is_teacher)
+            if spec.kind != 'frozen':
+                return dict(network)
             own = {k: v for k, v in network.items() if k not in ('config', 'cfg_options')}
-            # The name of one of several teachers is read elsewhere.
-            unnamed = {k: v for k, v in network.items() if k != 'name'}
-            spec = parse_network(unnamed, side, is_teacher)
             return {**own, **spec.model.to_dict()}
         return network
 

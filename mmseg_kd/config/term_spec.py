@@ -233,7 +233,7 @@ def _parse_term(
     schedules: list[Schedule] = []
     for i, one in enumerate(entry.schedule or ()):
         with problems:
-            schedules.append(_schedule(one, f'{where}.schedule[{i}]'))
+            schedules.append(parse_schedule(one, f'{where}.schedule[{i}]'))
     loss: Any = None
     if entry.loss is not None:
         with problems:
@@ -259,7 +259,12 @@ def _parse_term(
     return TermSpec(where, name, layers, loss, weight, tuple(schedules), entry.connector)
 
 
-def _schedule(cfg: Any, where: str) -> Schedule:
+def parse_schedule(cfg: Any, where: str) -> Schedule:
+    """The schedule of a config.
+
+    Raises:
+        ConfigError: It is none, or refuses its arguments.
+    """
     schedule: Schedule = build(SCHEDULES, cfg, where)
     if not callable(schedule):
         raise ConfigError(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from mmseg_kd.config.distillation_spec import DistillationSpec, parse_distillation
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
+from mmseg_kd.config.task_weight import TaskWeight, parse_task_weight
 from mmseg_kd.config.term_spec import Layers, TermSpec, student_layers, teacher_layers
+from mmseg_kd.distillation.class_map import Classes, ClassMap, class_names, read_class_map
 from mmseg_kd.distillation.gradients import recomputing_layer
 from mmseg_kd.distillation.task_loss import check_class_weights
 from mmseg_kd.distillation.term import Term, make_term
@@ -24,6 +28,7 @@ from mmseg_kd.networks.forward import as_network
 from mmseg_kd.networks.probe import Probe, probe
 from mmseg_kd.networks.roles import Roles
 from mmseg_kd.networks.taps import ATTENTION_PARTS, find_tap, no_gradient
+from mmseg_kd.teacher.averaged import Averaged
 from mmseg_kd.teacher.build import build_teacher
 from mmseg_kd.teacher.teacher import Teacher
 
@@ -38,6 +43,9 @@ class Distillation:
         teachers: By name; none where there are no terms.
         terms: In the order of the config.
         modified_in_place: Tapped layers whose output the student changes in place afterwards.
+        averaged: The networks of teachers that are averages of the student, by name.
+        selves: Names of teachers that are the student itself.
+        task: The weight of the student's own losses.
     """
 
     student: Any
@@ -45,10 +53,18 @@ class Distillation:
     teachers: Mapping[str, Teacher]
     terms: Sequence[Term]
     modified_in_place: set[str]
+    averaged: Mapping[str, Averaged] = field(default_factory=dict)
+    selves: Sequence[str] = ()
+    task: TaskWeight = field(default_factory=TaskWeight)
 
 
 def assemble(
-    student: Any, teacher: Any, distillation: Any, data_preprocessor: Any = None
+    student: Any,
+    teacher: Any,
+    distillation: Any,
+    data_preprocessor: Any = None,
+    task_weight: Any = 1.0,
+    task_schedule: Any = None,
 ) -> Distillation:
     """Build all parts; arguments as in `DistillationWrapper`.
 
@@ -60,6 +76,7 @@ def assemble(
     # and without terms it starts from the same weights.
     with torch.random.fork_rng(devices=[]):
         spec = parse_distillation(student, teacher, distillation, data_preprocessor, problems)
+        task = parse_task_weight(task_weight, task_schedule, problems)
     network: Any = None
     if spec.student is not None:
         with problems:
@@ -70,6 +87,7 @@ def assemble(
     with torch.random.fork_rng(devices=[]):
         names = spec.names
         networks: dict[str, nn.Module] = {}
+        averaged: dict[str, Averaged] = {}
         wanted = {name for _, layers in spec.layers for name in layers.teachers}
         if network is not None:
             _check_auto_weights([term for term in spec.terms if term.is_auto], network, problems)
@@ -79,9 +97,16 @@ def assemble(
                 print_log(f'{label} is in no term and is left out.', logger='current')
                 continue
             with problems:
-                # Without a checkpoint it is one that comes with its weights.
-                model = one.model if one.checkpoint is None else without_initialisation(one.model)
-                networks[name] = build_segmentor(model, label, or_features=True)
+                if one.kind == 'frozen':
+                    # Without a checkpoint it is one that comes with its weights.
+                    is_filled = one.checkpoint is not None
+                    model = without_initialisation(one.model) if is_filled else one.model
+                    networks[name] = build_segmentor(model, label, or_features=True)
+                elif network is not None and one.kind == 'EMATeacher':
+                    averaged[name] = Averaged(network, one.momentum)
+                    networks[name] = averaged[name].network
+                elif network is not None:
+                    networks[name] = network
         teachers: dict[str, Teacher] = {}
         terms: list[Term] = []
         modified_in_place: set[str] = set()
@@ -92,7 +117,10 @@ def assemble(
             teachers, terms, modified_in_place = _connect(spec, there, network, networks, problems)
     problems.raise_if_any()
     assert spec.student is not None
-    return Distillation(network, spec.student, teachers, terms, modified_in_place)
+    selves = [name for name in networks if spec.teachers[name].kind == 'SelfTeacher']
+    return Distillation(
+        network, spec.student, teachers, terms, modified_in_place, averaged, selves, task
+    )
 
 
 def _check_auto_weights(terms: Sequence[TermSpec], student: nn.Module, problems: Problems) -> None:
@@ -199,12 +227,17 @@ def _connect(
     are used, and so which of them the checkpoint must have.
     """
     ours: Probe | None = None
+    selves = [name for name in networks if spec.teachers[name].kind == 'SelfTeacher']
     with problems:
-        ours = probe(student, student_layers(terms), 'student')
+        deeper = [layer for name in selves for layer in teacher_layers(terms, name)]
+        ours = probe(student, [*student_layers(terms), *deeper], 'student')
     preprocessing = as_network(student).preprocessing
     teachers: dict[str, Teacher] = {}
     theirs: dict[str, Probe] = {}
     for name, network in networks.items():
+        if name in selves:
+            theirs |= {} if ours is None else {name: ours}
+            continue
         layers, label = teacher_layers(terms, name), teacher_label(name, len(spec.names))
         teacher, found = build_teacher(
             network, spec.teachers[name], layers, preprocessing, label, problems
@@ -215,12 +248,41 @@ def _connect(
             theirs[name] = found
     if ours is None:
         return teachers, [], set()
+    maps: dict[str, ClassMap] = {}
+    for name in [name for name in theirs if spec.teachers[name].class_map is not None]:
+        # A term over a teacher whose map is wrong has nothing to say of its own.
+        found = theirs.pop(name)
+        with problems:
+            maps[name] = _class_map(spec, student, networks[name], name)
+            theirs[name] = found
     made = []
     for term in terms:
         if set(term.layers.teachers) <= set(theirs):
             with problems:
-                made.append(_make_term(term, spec, networks, ours, theirs))
+                made.append(_make_term(term, spec, networks, ours, theirs, maps))
     return teachers, made, ours.modified_in_place
+
+
+def _class_map(
+    spec: DistillationSpec, student: nn.Module, network: nn.Module, name: str
+) -> ClassMap:
+    """The class map of a teacher."""
+    one, label = spec.teachers[name], teacher_label(name, len(spec.names))
+    assert spec.student is not None
+    assert one.class_map is not None
+    names = {'student': class_names(student, spec.student.classes, None), label: None}
+    if any(isinstance(given, str) for given in tree_leaves(list(one.class_map.values()))):
+        names[label] = class_names(network, one.classes, one.checkpoint)
+    classes = []
+    for side, module in (('student', student), (label, network)):
+        count = as_network(module).num_classes
+        given = names[side]
+        if count is None or (given is not None and len(given) != count):
+            what = 'does not say how many' if count is None else f'tells {count}'
+            got = 'no names' if given is None else f'{len(given)} names'
+            raise ConfigError(f'{side}.classes: got {got}, and the network {what} classes apart.')
+        classes.append(Classes(side, count, given))
+    return read_class_map(one.class_map, f'{label}.class_map', *classes)
 
 
 def _make_term(
@@ -229,6 +291,7 @@ def _make_term(
     networks: Mapping[str, nn.Module],
     ours: Probe,
     theirs: Mapping[str, Probe],
+    maps: Mapping[str, ClassMap],
 ) -> Term:
     """A term of what dry runs of the student and the teachers found."""
     where = f'{term.where}.student_layer'
@@ -239,7 +302,7 @@ def _make_term(
     classes = {}
     for name, layers in term.layers.teachers.items():
         _check_that_layers_run(layers, theirs[name], f'{term.where}.teacher_layer')
-        if term.layers.is_list and spec.teachers[name].input_size is not None:
+        if term.layers.is_list and spec.teachers[name].scaling != InputScaling():
             raise ConfigError(
                 f'{term.where}: layers in a list are compared as they are, so the '
                 f'{teacher_label(name, len(spec.names))} cannot have an input_size of its own.'
@@ -259,8 +322,20 @@ def _make_term(
                 "features of the student with a loss for them: dict(type='CDLoss', "
                 "resolution='student')."
             )
+    # A connector of the config's own brings scores together in another way.
+    mapped = {
+        name: maps[name]
+        for name in (classes if term.connector in ('auto', None) else ())
+        if name in maps and maps[name].fits(*classes[name])
+    }
+    if mapped and len({maps[n].classes if n in mapped else None for n in term.layers.teachers}) > 1:
+        raise ConfigError(
+            f"{term.where}: reduction='mean' needs a class_map over the same classes of the "
+            'student for each teacher, or for none.'
+        )
+    differing = {name: counts for name, counts in classes.items() if name not in mapped}
     taps = {name: theirs[name].taps for name in term.layers.teachers}
-    return make_term(term, ours.taps, taps, classes)
+    return make_term(term, ours.taps, taps, differing, mapped)
 
 
 def _check_that_layers_run(layers: Sequence[str], probed: Probe, where: str) -> None:

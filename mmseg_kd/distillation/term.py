@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmseg_kd.config.term_spec import TermSpec
-from mmseg_kd.connectors import ConvConnector
+from mmseg_kd.connectors import ConvConnector, teacher_side
 from mmseg_kd.distillation.auto_weight import AutoWeight
+from mmseg_kd.distillation.class_map import ClassMap
 from mmseg_kd.errors import ShapeError
 from mmseg_kd.host.iteration import at_iteration, current_iteration
 from mmseg_kd.networks.probe import evaluating
@@ -24,9 +25,15 @@ class Term(nn.Module):
     Args:
         spec: The term as the config has it.
         connector: Brings the student's map to the teacher's channels; None: as it is.
+        class_maps: Bring class scores to the classes of both sides, by the teacher's name.
     """
 
-    def __init__(self, spec: TermSpec, connector: nn.Module | None) -> None:
+    def __init__(
+        self,
+        spec: TermSpec,
+        connector: nn.Module | None = None,
+        class_maps: Mapping[str, ClassMap] | None = None,
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.name = spec.name
@@ -34,6 +41,8 @@ class Term(nn.Module):
         self.loss = spec.loss
         self.connector = connector
         self.auto = AutoWeight() if spec.is_auto else None
+        self._teachers_with_map = list(class_maps or ())
+        self._class_maps = nn.ModuleList((class_maps or {}).values())
 
     def planned_weight(self) -> float:
         """What the config says of this iteration, which nobody need count without a schedule."""
@@ -60,22 +69,49 @@ class Term(nn.Module):
                 label_NHW,
             )
             return loss
-        student_NChw = student.map(self.layers.student[0])
+        student_NChw = self.student_map(student)
         if self.connector is not None:
             student_NChw = self.connector(student_NChw)
-        maps = [teachers[name].map(layers[0]) for name, layers in self.layers.teachers.items()]
+        maps = [
+            teacher_side(self.connector, self.teacher_map(name, teachers[name]))
+            for name in self.layers.teachers
+        ]
+        if label_NHW is not None and self._class_maps:
+            label_NHW = self._class_map(self._teachers_with_map[0]).of_label(label_NHW)
         loss = self.loss(student_NChw, maps[0] if len(maps) == 1 else maps, label_NHW)
         return loss
+
+    def student_map(self, student: Taps) -> Tensor:
+        """What the student's layer put out, with the classes of both sides."""
+        map_NChw = student.map(self.layers.student[0])
+        # All maps of a term keep the same classes.
+        first = next(iter(self._teachers_with_map), None)
+        return map_NChw if first is None else self._class_map(first).of_student(map_NChw)
+
+    def teacher_map(self, name: str, teacher: Taps) -> Tensor:
+        """What a teacher's layer put out, with the classes of both sides."""
+        map_NChw = teacher.map(self.layers.teachers[name][0])
+        if name not in self._teachers_with_map:
+            return map_NChw
+        return self._class_map(name).of_teacher(map_NChw)
+
+    def _class_map(self, name: str) -> ClassMap:
+        found = self._class_maps[self._teachers_with_map.index(name)]
+        assert isinstance(found, ClassMap)
+        return found
 
     def idle(self) -> Tensor | None:
         """Zero with a zero gradient for the term's own parameters, None where it has none.
 
         DDP waits for the gradient of every parameter, in iterations without this term too.
         """
-        parameters = list(self.parameters())
-        if not parameters:
-            return None
-        return torch.stack([p.sum() * 0.0 for p in parameters]).sum()
+        return idle_loss(self.parameters())
+
+
+def idle_loss(parameters: Iterable[nn.Parameter]) -> Tensor | None:
+    """Zero with a zero gradient for parameters; None where there are none."""
+    zeros = [p.sum() * 0.0 for p in parameters]
+    return torch.stack(zeros).sum() if zeros else None
 
 
 def make_term(
@@ -83,6 +119,7 @@ def make_term(
     student: Taps,
     teachers: Mapping[str, Taps],
     classes: Mapping[str, tuple[int, int]],
+    class_maps: Mapping[str, ClassMap],
 ) -> Term:
     """A term with the connector that its layers need.
 
@@ -90,16 +127,18 @@ def make_term(
         spec: The term as the config has it.
         student, teachers: What the layers put out in a dry run on one image.
         classes: The number of classes of student and teacher, by the teacher's name, where the
-            layers of both put out class scores.
+            layers of both put out class scores, and no map brings them together.
+        class_maps: By the teacher's name.
 
     Raises:
         ConfigError: The connector is not known or refuses its arguments.
         ShapeError: The layers cannot be compared.
     """
     if spec.layers.is_list:
-        return _checked(Term(spec, None), spec, student, teachers)
-    channels = student.map(spec.layers.student[0]).shape[1]
-    theirs = {name: teachers[name].map(names[0]).shape[1] for name, names in _pairs(spec)}
+        return _checked(Term(spec), spec, student, teachers)
+    term = Term(spec, None, class_maps)
+    channels = term.student_map(student).shape[1]
+    theirs = {name: term.teacher_map(name, teachers[name]).shape[1] for name, _ in _pairs(spec)}
     if len(set(theirs.values())) > 1:
         raise ShapeError(
             f'{spec.where}: the teachers give different numbers of channels, which cannot be '
@@ -116,7 +155,8 @@ def make_term(
                     differ = f"the student's scores have {ours} channels and the teacher's {other}"
                 raise ShapeError(
                     f'{spec.where}: {differ}, so their scores cannot be compared; take a teacher '
-                    'with the same classes, pair earlier layers, or write '
+                    'with the same classes, say which are which by its class_map, pair earlier '
+                    'layers, or write '
                     "connector=dict(type='ConvConnector')."
                 )
         connector = None if channels == wanted else ConvConnector(channels, wanted)
@@ -132,7 +172,7 @@ def make_term(
         )
     if connector is not None:
         with evaluating(connector):
-            channels = connector(student.map(spec.layers.student[0])).shape[1]
+            channels = connector(term.student_map(student)).shape[1]
     if channels != wanted and needs_same:
         ((_, names), *_) = _pairs(spec)
         raise ShapeError(
@@ -145,7 +185,8 @@ def make_term(
             check_channels(wanted)
         except ValueError as error:
             raise ShapeError(f'{spec.where}.loss: {type(spec.loss).__name__}: {error}') from error
-    return _checked(Term(spec, connector), spec, student, teachers)
+    term.connector = connector
+    return _checked(term, spec, student, teachers)
 
 
 def _pairs(spec: TermSpec) -> list[tuple[str, tuple[str, ...]]]:

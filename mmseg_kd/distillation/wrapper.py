@@ -14,15 +14,18 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_kd.checkpoints import load_weights
+from mmseg_kd.config.task_weight import TaskWeight
 from mmseg_kd.config.term_spec import student_layers, teacher_layers
 from mmseg_kd.datasets.unlabelled import NO_MASK
 from mmseg_kd.distillation.assemble import assemble
 from mmseg_kd.distillation.balance import balance
 from mmseg_kd.distillation.task_loss import fuse_task_loss, labelled_only
-from mmseg_kd.distillation.term import Term
-from mmseg_kd.host.log_names import TASK_LOSS, TERM_PREFIX, WEIGHT_PREFIX
+from mmseg_kd.distillation.term import Term, idle_loss
+from mmseg_kd.host.log_names import TASK_LOSS, TASK_WEIGHT, TERM_PREFIX, WEIGHT_PREFIX
+from mmseg_kd.networks.forward import run_whole
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.networks.taps import Taps, no_gradient
+from mmseg_kd.teacher.averaged import Averaged
 
 # The label of pixels that no mask says anything of: neither a class nor what masks call ignored.
 NO_CLASS = -1
@@ -34,7 +37,8 @@ class DistillationWrapper(BaseSegmentor):
 
     Inference (`predict` and `tensor`) is the student's. `state_dict()` holds the student
     (`student.`) and what the terms learn (`terms.`), never a teacher, which is frozen, always
-    in eval mode and read from its own checkpoint. A teacher whose terms all have weight 0 is
+    in eval mode and read from its own checkpoint; but for the averages of the student that are
+    its teachers (`averaged.`). A teacher whose terms all have weight 0 is
     not run, and without terms none is even built, so that an empty list trains the plain
     student, from the same initial weights for the same seed.
 
@@ -42,9 +46,10 @@ class DistillationWrapper(BaseSegmentor):
         student: A network: an inline model (`type='EncoderDecoder', ...`), or `config=` with
             optional `cfg_options=`; both with optional `checkpoint=`, the weights to start
             from, and `strict=`.
-        teacher: The same, with `checkpoint=` needed and optional `input_size=`, the height and
-            width that the images are scaled to for it, and what `TeacherOptions` has. A list of
-            these, each with an optional `name`, for several. Needed where there are terms.
+        teacher: The same, with `checkpoint=` needed, and what `TeacherFields` and `TeacherOptions`
+            have; or the work dir of a run; or the student itself, as `dict(type='EMATeacher')` or
+            `dict(type='SelfTeacher')`. A list of these, each with an optional `name`, for several.
+            Needed where there are terms.
         distillation: The terms: dicts with `student_layer`, `teacher_layer` (names as in
             `find_tap`; lists where the loss takes several layers; a dict by teacher where their
             layers differ), `loss`, and optionally `weight` (1.0), `schedule`, `connector`
@@ -52,6 +57,8 @@ class DistillationWrapper(BaseSegmentor):
             teachers, `teacher` (a name or index, or a list), `reduction` ('sum', 'mean' or
             'random') and `teacher_weights`.
         data_preprocessor: As in mmseg; None: the student's own.
+        task_weight: A factor >= 0 of the student's own losses. At 0 they are not computed.
+        task_schedule: A schedule's dict, or a list of them: factors of `task_weight`.
         fused_task_loss: Compute the student's cross-entropy and accuracy without scores at the
             size of the labels; heads with other losses stay as they are.
         init_cfg: As in mmengine.
@@ -64,18 +71,25 @@ class DistillationWrapper(BaseSegmentor):
     def __init__(
         self,
         student: dict[str, Any],
-        teacher: dict[str, Any] | None = None,
+        teacher: dict[str, Any] | Sequence[Any] | str | None = None,
         distillation: Sequence[dict[str, Any]] = (),
         data_preprocessor: dict[str, Any] | None = None,
+        task_weight: float = 1.0,
+        task_schedule: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
         fused_task_loss: bool = True,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        parts = assemble(student, teacher, distillation, data_preprocessor)
+        parts = assemble(
+            student, teacher, distillation, data_preprocessor, task_weight, task_schedule
+        )
         super().__init__(parts.student.data_preprocessor, init_cfg)
         self.student: Any = parts.student
         if fused_task_loss:
             fuse_task_loss(self.student)
         self.terms = nn.ModuleDict({term.name: term for term in parts.terms})
+        self.averaged = nn.ModuleDict(parts.averaged)
+        self._selves = parts.selves
+        self._task = parts.task
         self._student_spec = parts.student_spec
         self._modified_in_place = parts.modified_in_place
         self._teachers = parts.teachers
@@ -139,8 +153,11 @@ class DistillationWrapper(BaseSegmentor):
 
         Returns:
             The student's log entries as they are, `kd.<name>`, the weighted term, and
-            `kd_weight.<name>`, its weight.
+            `kd_weight.<name>`, its weight; and the `task_weight` that is not always 1.
         """
+        for average in self.averaged.values() if self.training else ():
+            assert isinstance(average, Averaged)
+            average.update(self.student)
         weights = {term.name: term.planned_weight() for term in self._term_list}
         active = [term for term in self._term_list if weights[term.name] != 0]
         teacher_taps = {
@@ -148,25 +165,46 @@ class DistillationWrapper(BaseSegmentor):
             for name, teacher in self._teachers.items()
             if (layers := teacher_layers(active, name))
         }
-        recorder = Recorder(self.student, student_layers(active), self._modified_in_place)
-        with recorder, labelled_only(self.student, [*map(_has_mask, data_samples)]):
-            losses: dict[str, Tensor] = self.student.loss(inputs, data_samples)
-            student_taps = Taps(recorder.outputs, _size(inputs))
+        task_weight = self._task.current()
+        ours = student_layers(active)
+        deeper = [layer for name in self._selves for layer in teacher_layers(active, name)]
+        layers = list(dict.fromkeys([*ours, *deeper]))
+        with Recorder(self.student, layers, self._modified_in_place) as recorder:
+            losses = self._task_losses(inputs, data_samples, task_weight, layers)
+            outputs = recorder.outputs
+        student_taps = Taps({layer: outputs[layer] for layer in ours}, _size(inputs))
         if torch.is_grad_enabled():
             _check_gradients(student_taps)
         for name, taps in teacher_taps.items():
             self._teachers[name].join(taps.outputs)
+        of_itself = Taps({layer: outputs[layer].detach() for layer in deeper}, _size(inputs))
+        teacher_taps |= dict.fromkeys(self._selves, of_itself)
         label_NHW = _labels(data_samples) if active else None
         values = {t.name: t(student_taps, teacher_taps, label_NHW) for t in active}
-        if torch.is_grad_enabled():
-            balance(active, values, student_taps, lambda: self._task_loss(losses)[0])
+        if torch.is_grad_enabled() and task_weight > 0:
+            balance(active, values, student_taps, lambda: task_weight * self._task_loss(losses)[0])
         entries: dict[str, Tensor] = {}
+        if self._task != TaskWeight():
+            entries[TASK_WEIGHT] = torch.tensor(task_weight)
         for term in self._term_list:
             weight = weights[term.name] * (1.0 if term.auto is None else term.auto.ratio)
             value = term.idle() if weight == 0 else weight * values[term.name]
             entries[TERM_PREFIX + term.name] = inputs.new_zeros(()) if value is None else value
             entries[WEIGHT_PREFIX + term.name] = torch.tensor(weight)
         return {**losses, **entries}
+
+    def _task_losses(
+        self, inputs: Tensor, data_samples: list[Any], weight: float, layers: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """The student's own losses; with the weight 0 it only runs, through `layers` too."""
+        if weight > 0:
+            with labelled_only(self.student, [*map(_has_mask, data_samples)]):
+                losses: dict[str, Tensor] = self.student.loss(inputs, data_samples)
+            return losses
+        run_whole(self.student, inputs, layers)
+        # DDP waits for a gradient of what no term reaches.
+        idle = idle_loss(p for p in self.student.parameters() if p.requires_grad)
+        return {TASK_LOSS: inputs.new_zeros(()) if idle is None else idle}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The total to differentiate and the log entries.
@@ -177,9 +215,17 @@ class DistillationWrapper(BaseSegmentor):
         """
         prefixes = (TERM_PREFIX, WEIGHT_PREFIX)
         own = {key: value for key, value in losses.items() if not key.startswith(prefixes)}
+        weight = own.pop(TASK_WEIGHT, None)
         total, log = self._task_loss(own)
-        log[TASK_LOSS] = total.detach()
-        if self.loss_observer is not None:
+        is_computed = weight is None or weight > 0
+        if is_computed:
+            log[TASK_LOSS] = total.detach()
+        else:
+            del log[TASK_LOSS]
+        if weight is not None:
+            log[TASK_WEIGHT] = weight
+            total = total * weight.to(total)
+        if self.loss_observer is not None and is_computed:
             active = [name for name in self.terms if losses[WEIGHT_PREFIX + name] != 0]
             self.loss_observer(total, {name: losses[TERM_PREFIX + name] for name in active})
         for key, value in losses.items():

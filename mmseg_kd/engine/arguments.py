@@ -96,7 +96,7 @@ def _network(
 ) -> dict[str, Any]:
     """What a config says of a network that is given in one of several ways."""
     if isinstance(network, (str, Path)):
-        found = dict(config=str(network))
+        found = {'run' if Path(network).is_dir() else 'config': str(network)}
     elif isinstance(network, nn.Module):
         if checkpoint is not None:
             raise ConfigError(f'{side}_checkpoint: the network that was given has its weights.')

@@ -106,8 +106,9 @@ def distill(
     `resume=True` with the same `work_dir` goes on from there.
 
     Args:
-        student: A config's path, `'mmseg::...'`, a dict as in configs (`config=...` with
-            `cfg_options=...` and `checkpoint=...`, or a model with `type=...`), a Config, or a
+        student: A config's path, `'mmseg::...'`, the work dir of a finished run, a dict as in
+            configs (`config=...` with `cfg_options=...` and `checkpoint=...`, or a model with
+            `type=...`), a Config, or a
             network that knows its config, such as mmseg's `init_model` makes: it is left alone,
             and a student of its weights is trained.
         data: `train_dataloader`, and `val_dataloader` with `val_evaluator`, as in mmseg: a dict of

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmseg_kd.checkpoints import load_weights
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.network_spec import teacher_of, trained_network_of
 from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.data_checks.preflight import check_dataset
@@ -80,8 +81,8 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
     if report.missing or report.mismatched:
         raise CheckpointError(f'{report}\nGive the checkpoint of this very network.')
     runner.logger.info(str(report))
-    if is_teacher and spec.input_size is not None:
-        scale_images(network, spec.input_size)
+    if is_teacher and spec.scaling != InputScaling():
+        scale_images(network, spec.scaling)
     if options.fused_attention and not use_fused_attention(network):
         raise ConfigError('--fused-attention: the network has no attention that this is for.')
     if not options.plain_eval:

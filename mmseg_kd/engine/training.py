@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from mmseg.registry import MODELS
+from mmseg.registry import DATASETS, MODELS
 
-from mmseg_kd.config.network_spec import is_distillation
+from mmseg_kd.config.network_spec import is_distillation, teachers_of
 from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.data_checks.batches import check_batches, check_preprocessor
 from mmseg_kd.data_checks.heads import check_heads, heads_of
@@ -119,6 +119,7 @@ def prepare_training(
     """
     check_config(cfg)
     apply_options(cfg, options)
+    name_classes(cfg)
     log_means_of_terms(cfg)
     if not options.plain_eval:
         use_fast_metrics(cfg)
@@ -214,6 +215,22 @@ def check_config(cfg: Config) -> None:
         with problems, as_config_error('model'):
             MODELS.build(cfg.model)
     problems.raise_if_any()
+
+
+def name_classes(cfg: Config) -> None:
+    """Tell the student the names of its classes, where a teacher's `class_map` may use them."""
+    if not is_distillation(cfg) or cfg.model.student.get('classes') is not None:
+        return
+    _, teachers = teachers_of(cfg)
+    if not any(spec.class_map for spec in teachers.values()):
+        return
+    dataset = cfg.train_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    of_kind = getattr(DATASETS.get(dataset.get('type')), 'METAINFO', {})
+    names = {**of_kind, **(dataset.get('metainfo') or {})}.get('classes')
+    if names is not None:
+        cfg.model.student.classes = list(names)
 
 
 def log_means_of_terms(cfg: Config) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.networks.probe import evaluating
 
 
@@ -32,12 +32,12 @@ def predict_labels(network: Any, dataset: Any, indices: Iterable[int]) -> list[N
     return labels
 
 
-def scale_images(network: Any, size: tuple[int, int]) -> None:
-    """Let a network see its images at `size`, as the teacher of a distillation does."""
+def scale_images(network: Any, scaling: InputScaling) -> None:
+    """Let a network see its images at a size, as the teacher of a distillation does."""
 
     def scale(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         images_NCHW, *rest = args
-        return F.interpolate(images_NCHW, size, mode='bilinear', align_corners=False), *rest
+        return scaling(images_NCHW), *rest
 
     network.backbone.register_forward_pre_hook(scale)
 

@@ -58,7 +58,8 @@ def time_networks(
             network = build_network(replace_sync_bn(without_initialisation(spec.model)), name)
             networks[name] = network
             teacher = ExportModule(network)
-            calls[name] = partial(teacher, teacher.input_of(scaled(picture, spec.input_size)))
+            size = spec.scaling.of((picture.shape[1], picture.shape[2]))
+            calls[name] = partial(teacher, teacher.input_of(scaled(picture, size)))
     student = ExportModule(deployed.network)
     calls['student'] = partial(student, student.input_of(picture))
     image = deployed.input_of(picture)

@@ -91,7 +91,8 @@ class SameRunHook(Hook):
                 _, specs = teachers_of(runner.cfg)
                 digests |= model.own_weights
                 for name in model.teachers.keys() - digests.keys():
-                    digests[name] = sha256_of(local_file(str(specs[name].checkpoint)))
+                    if specs[name].kind == 'frozen':
+                        digests[name] = sha256_of(local_file(str(specs[name].checkpoint)))
             self._made_of = dict(term=losses, teacher=digests)
         return self._made_of
 

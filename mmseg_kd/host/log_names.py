@@ -8,8 +8,9 @@ import re
 TRAIN_PREFIX = 'train/'
 VAL_PREFIX = 'val/'
 
-# The student's own losses in all, each weighted term, and its weight at this iteration.
+# The student's own losses in all, their weight, each weighted term, and its weight now.
 TASK_LOSS = 'task_loss'
+TASK_WEIGHT = 'task_weight'
 TERM_PREFIX = 'kd.'
 WEIGHT_PREFIX = 'kd_weight.'
 

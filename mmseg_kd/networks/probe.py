@@ -15,6 +15,7 @@ from mmseg_kd.errors import ConfigError, KDError
 from mmseg_kd.host.quiet import explain
 from mmseg_kd.networks.forward import as_network, run_to_layers, run_whole
 from mmseg_kd.networks.recorder import Recorder
+from mmseg_kd.networks.tap_name import parse_tap_name
 from mmseg_kd.networks.taps import Taps
 
 # Large enough for every backbone's total stride, small enough to cost nothing.
@@ -193,7 +194,8 @@ def _scored_classes(
     """
     found = {}
     for name, output in outputs.items():
-        classes = as_network(network).scored_classes(name)
+        is_plain = parse_tap_name(name).is_plain
+        classes = as_network(network).scored_classes(name) if is_plain else None
         if classes is None and isinstance(result, Tensor) and output.numel() == result.numel():
             values = output.flatten().sort().values
             is_result = result.ndim == 4 and torch.equal(values, result.flatten().sort().values)

@@ -49,8 +49,7 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         for name, tap in self._taps.items():
-            hook = self._make_hook(name, tap)
-            self._handles.append(tap.module.register_forward_hook(hook, with_kwargs=True))
+            self._handles.append(tap.watch(self._make_keep(name, tap)))
         return self
 
     def __exit__(
@@ -64,8 +63,8 @@ class Recorder:
         self._handles.clear()
         self._outputs.clear()
 
-    def _make_hook(self, name: str, tap: Tap) -> Any:
-        def keep(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    def _make_keep(self, name: str, tap: Tap) -> Any:
+        def keep(args: Any, kwargs: dict[str, Any], output: Any) -> Any:
             kept = tap.read(args, kwargs, output)
             if name in self._modified_in_place:
                 if kept is output:

@@ -9,11 +9,14 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mmseg_kd.errors import ConfigError, LayerNotFoundError, ShapeError, nearest
+from mmseg_kd.networks.tap_name import TapName, import_function, parse_tap_name, pick, tensors_in
 from mmseg_kd.networks.tokens import as_map
 
-# Of one call of a module, with its arguments and its output: what the tap keeps.
+# Of one call of a module, with its arguments and its output, None before it: what it gives.
+_See = Callable[[tuple[Any, ...], dict[str, Any], Any], Any]
 Read = Callable[[tuple[Any, ...], dict[str, Any], Any], Tensor]
 
 # Inside nn.MultiheadAttention nothing is a module that is called: these names stand for what it
@@ -23,10 +26,34 @@ ATTENTION_PARTS = ('query', 'key', 'value', 'weights')
 
 @dataclass(frozen=True)
 class Tap:
-    """A named place in a network: a module, and what to read of one call of it."""
+    """A named place in a network: a module, and what to read of one call of it.
+
+    Attributes:
+        module: The module.
+        read: Makes the tapped tensor of a call.
+        is_input: Whether it is read before the module runs, which may change its input in place.
+    """
 
     module: nn.Module
     read: Read
+    is_input: bool = False
+
+    def watch(self, see: _See) -> RemovableHandle:
+        """Have `see` called with the arguments and the output of each call, for `read`.
+
+        What it returns, unless that is None, the network goes on with in place of the output.
+        """
+        if self.is_input:
+
+            def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+                see(args, kwargs, None)
+
+            return self.module.register_forward_pre_hook(before, with_kwargs=True)
+
+        def after(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+            return see(args, kwargs, output)
+
+        return self.module.register_forward_hook(after, with_kwargs=True)
 
 
 def find_tap(model: nn.Module, name: str, side: str) -> Tap:
@@ -37,26 +64,32 @@ def find_tap(model: nn.Module, name: str, side: str) -> Tap:
         name: A module's name as in `named_modules()`, for its output; or, with one of
             `ATTENTION_PARTS` behind the name of an nn.MultiheadAttention, its projected query,
             key or value (N, L, C) or its attention weights (N, L, S), the mean over the heads.
+            Behind a module's name `:input` means what goes into it, its first argument; behind
+            either `[KEY]` an entry of a tuple or dict, and ` | MODULE:FUNCTION` that the value
+            goes through a function, which must give one tensor.
         side: Which network it is, for messages.
 
     Raises:
         LayerNotFoundError: There is no such name; the message has the nearest ones.
-        ConfigError: The attention weights of a student that drops some of them.
+        ConfigError: The name has another form, its function cannot be imported, or it means the
+            attention weights of a student that drops some of them.
     """
-    module = _submodule(model, name)
-    if module is not None and name:
-        return Tap(module, _output_of(name, module))
-    parent, _, part = name.rpartition('.')
+    parsed = parse_tap_name(name)
+    module = _submodule(model, parsed.layer)
+    if module is not None and parsed.layer:
+        of_call = _input if parsed.is_input else _output
+        return Tap(module, _tensor_of(parsed, module, of_call), parsed.is_input)
+    parent, _, part = parsed.layer.rpartition('.')
     owner = _submodule(model, parent)
-    if isinstance(owner, nn.MultiheadAttention) and part in ATTENTION_PARTS:
+    if isinstance(owner, nn.MultiheadAttention) and part in ATTENTION_PARTS and not parsed.is_input:
         if part == 'weights' and side == 'student' and owner.dropout > 0:
             raise ConfigError(
                 f'{name!r}: the student drops attention weights (dropout {owner.dropout}), so that '
                 'they are no distribution in training; set attn_drop_rate=0.'
             )
-        return Tap(owner, _attention_part(name, owner, part))
+        return Tap(owner, _tensor_of(parsed, owner, _attention_part(parsed.layer, owner, part)))
     raise LayerNotFoundError(
-        f'the {side} has no layer {name!r}; {nearest(name, tap_names(model))}. '
+        f'the {side} has no layer {parsed.layer!r}; {nearest(parsed.layer, tap_names(model))}. '
         'mmseg-kd layers CONFIG prints them all.'
     )
 
@@ -85,17 +118,43 @@ def tap_names(model: nn.Module) -> Iterator[str]:
             yield from (f'{name}.{part}' for part in ATTENTION_PARTS)
 
 
-def _output_of(name: str, module: nn.Module) -> Read:
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    return next(iter((*args, *kwargs.values())), None)
+
+
+def _output(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    return output
+
+
+def _tensor_of(name: TapName, module: nn.Module, of_call: _See) -> Read:
+    """The tensor that a name means of what a call gives."""
+    function = None if name.function is None else import_function(name.function, name.text)
+
     def read(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor:
-        if not isinstance(output, Tensor):
-            hint = 'tap a layer inside it or after it.'
-            if isinstance(module, nn.MultiheadAttention):
-                hint = f'tap one of {", ".join(f"{name}.{part}" for part in ATTENTION_PARTS)}.'
-            raise ShapeError(
-                f'layer {name!r} ({type(module).__name__}) puts out a '
-                f'{type(output).__name__}, not one tensor; {hint}'
-            )
-        return output
+        value = of_call(args, kwargs, output)
+        for key in name.keys:
+            value = pick(value, key, name.text)
+        if function is not None:
+            try:
+                value = function(value)
+            except Exception as error:  # whatever the user's function raises
+                raise ShapeError(f'{name.text!r}: {type(error).__name__}: {error}') from error
+        if isinstance(value, Tensor):
+            return value
+        found = [repr(text) for text, _ in tensors_in(value, name.text)]
+        verb = 'gives' if function else 'takes' if name.is_input else 'puts out'
+        hint = 'tap a layer inside it or after it.'
+        if isinstance(module, nn.MultiheadAttention):
+            parts = ', '.join(f'{name.layer}.{part}' for part in ATTENTION_PARTS)
+            hint = f'tap one of {parts}.'
+        elif function:
+            hint = 'expected one tensor.'
+        elif found:
+            hint = f'tap {", ".join(found[:6])}, or {hint.removeprefix("tap ")}'
+        raise ShapeError(
+            f'layer {name.text!r} ({type(module).__name__}) {verb} a {type(value).__name__}, not '
+            f'one tensor; {hint}'
+        )
 
     return read
 

@@ -253,7 +253,8 @@ def with_teachers(runs: list[Run]) -> list[Run]:
             continue
         for name, spec in run.distillation.teachers.items():
             label = teacher_label(name, len(run.distillation.names))
-            _add_teacher(result, run, label, spec)
+            if spec.kind == 'frozen':
+                _add_teacher(result, run, label, spec)
         for other in runs:
             if other.role == NETWORK and other.model == run.model:
                 other.role = BASELINE

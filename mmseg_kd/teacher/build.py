@@ -30,7 +30,7 @@ def build_teacher(
     """Fill a network with a teacher's weights and make a teacher of it.
 
     Args:
-        network: The network that `spec` describes.
+        network: The network that `spec` describes; that of an EMATeacher has its weights.
         spec: What the config says of the teacher.
         layers: All that will be asked for; names as in `find_tap`.
         student: What the images have gone through that it will get.
@@ -46,25 +46,28 @@ def build_teacher(
     found: Probe | None = None
     teacher: Teacher | None = None
     with problems:
-        sizes = [] if spec.input_size is None else [spec.input_size]
+        sizes = [size for size in [spec.scaling.of(PROBE_SIZE)] if size != PROBE_SIZE]
         found = probe(network, layers, label, sizes)
     with problems:
-        report = _load(network, spec, label, found.used if found else ())
-        own = sha256_of_tensors(network.state_dict()) if report is None else None
+        report, own = None, None
+        if spec.kind == 'frozen':
+            report = _load(network, spec, label, found.used if found else ())
+            own = sha256_of_tensors(network.state_dict()) if report is None else None
+        lacking = {*report.missing, *report.mismatched} if report else set()
         if found is not None:
             teacher = Teacher(
                 network,
                 layers,
                 options=spec.options,
                 normalisation=Normalisation(student, as_network(network).preprocessing),
-                input_size=spec.input_size or _only_size(network, found),
+                input_size=spec.scaling.size or _only_size(network, found),
+                input_scale=spec.scaling.scale,
+                size_divisor=spec.scaling.divisor,
                 label=label,
                 probed=found,
             )
             teacher.own_weights = own
-            if report is not None:
-                lacking = {*report.missing, *report.mismatched}
-                teacher.is_complete = found.used_in_all.isdisjoint(lacking)
+            teacher.is_complete = found.used_in_all.isdisjoint(lacking)
     return teacher, found
 
 

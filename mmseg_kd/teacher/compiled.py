@@ -57,12 +57,10 @@ class CompiledTaps:
         self._hooks.enter_context(self._network.running(layers))
         for name in layers:
             tap = find_tap(network, name, label)
-            hook = self._make_hook(name, tap)
-            handle = tap.module.register_forward_hook(hook, with_kwargs=True)
-            self._hooks.callback(handle.remove)
+            self._hooks.callback(tap.watch(self._make_keep(name, tap)).remove)
 
-    def _make_hook(self, name: str, tap: Tap) -> Any:
-        def keep(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def _make_keep(self, name: str, tap: Tap) -> Any:
+        def keep(args: Any, kwargs: dict[str, Any], output: Any) -> None:
             if self._is_running:  # others may run the network too
                 output = tap.read(args, kwargs, output)
                 self._outputs[name] = output.clone() if name in self._modified_in_place else output

@@ -33,7 +33,8 @@ def use_fused_attention(network: nn.Module, tapped: Collection[str] = ()) -> int
     for name, block in network.named_modules():
         kind = type(block)
         is_block = f'{kind.__module__}.{kind.__qualname__}' in _BLOCKS
-        if is_block and f'{name}.attn.weights' not in tapped:
+        weights = (f'{name}.attn.weights', f'{name}.attn[')
+        if is_block and not any(tap.startswith(weights) for tap in tapped):
             block.attn.register_forward_pre_hook(_ask_for_no_weights, with_kwargs=True)
             count += 1
     return count

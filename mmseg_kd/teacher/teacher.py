@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.teacher_options import TeacherOptions
 from mmseg_kd.errors import ConfigError, ShapeError
 from mmseg_kd.networks.forward import run_to_layers, run_whole
@@ -38,6 +38,8 @@ class Teacher:
         options: How it is run.
         normalisation: Makes its images of the student's; None: they are the same.
         input_size: Height and width that its images are scaled to; None: as they come.
+        input_scale: A factor of the size of the student's images, instead.
+        size_divisor: Its images are scaled up to a multiple of this, such as its patch size.
         label: What messages call it.
         example_NCHW: Images, as it takes them, for the dry runs; None: noise of 128x128.
         probed: What a dry run to the layers found; None: one is made.
@@ -61,6 +63,8 @@ class Teacher:
         options: TeacherOptions | None = None,
         normalisation: Normalisation | None = None,
         input_size: tuple[int, int] | None = None,
+        input_scale: float = 1.0,
+        size_divisor: int = 1,
         label: str = 'teacher',
         example_NCHW: Tensor | None = None,
         probed: Probe | None = None,
@@ -68,7 +72,7 @@ class Teacher:
         network.requires_grad_(False).eval()
         self.network = network
         self.label = label
-        self.input_size = input_size
+        self._scaling = InputScaling(input_size, input_scale, size_divisor)
         # Whether it can predict: all that takes part in that has its weights.
         self.is_complete = True
         # The SHA-256 of weights that the network came with; None: they are from a checkpoint.
@@ -165,10 +169,7 @@ class Teacher:
         ):
             if self._normalisation is not None:
                 images_NCHW = self._normalisation(images_NCHW, data_samples)
-            if self.input_size is not None:
-                images_NCHW = F.interpolate(
-                    images_NCHW, self.input_size, mode='bilinear', align_corners=False
-                )
+            images_NCHW = self._scaling(images_NCHW)
             with _precision(self._options.autocast, images_NCHW.device.type):
                 outputs = self._run(self._in_format(images_NCHW), layers)
         height, width = images_NCHW.shape[-2:]

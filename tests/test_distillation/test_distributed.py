@@ -19,6 +19,7 @@ from torch import Tensor, distributed, multiprocessing, nn
 
 from mmseg_kd.hooks import RankZeroBuffersHook
 from mmseg_kd.hooks.gradient_conflict_hook import measure_gradients
+from mmseg_kd.teacher.averaged import Averaged
 
 RANKS = 2
 IMAGES = 2  # on each rank
@@ -69,6 +70,18 @@ def step(model: nn.Module, iteration: int, rank: int | None) -> dict[str, Tensor
     return found
 
 
+def average_of(rank: int) -> dict[str, Tensor]:
+    """An average of one network whose statistics are the rank's own, after two updates."""
+    source = build(resnet(4), seed=0)
+    average = Averaged(source, momentum=0.25)
+    for update in range(2):
+        for name, buffer in source.named_buffers():
+            if name.endswith('running_mean'):
+                buffer.fill_(update + 10 * rank)
+        average.update(source)
+    return average.state_dict()
+
+
 def run_rank(rank: int, port: int, cfg: dict[str, Any], folder: str) -> None:
     """What each process does."""
     init_default_scope('mmseg')
@@ -81,7 +94,7 @@ def run_rank(rank: int, port: int, cfg: dict[str, Any], folder: str) -> None:
     teacher = model.module.teacher.state_dict()
     model.register_buffer('statistic', torch.tensor(rank + 5))
     RankZeroBuffersHook().before_val(SimpleNamespace(model=model))
-    torch.save((found, teacher, model.statistic), Path(folder) / f'{rank}.pth')
+    torch.save((found, teacher, model.statistic, average_of(rank)), Path(folder) / f'{rank}.pth')
     distributed.destroy_process_group()
 
 
@@ -112,8 +125,11 @@ def test_two_ranks_give_the_gradients_of_one_process(
         for process in ranks.processes:
             process.kill()
     for rank in range(RANKS):
-        found, weights, statistic = torch.load(tmp_path / f'{rank}.pth')
+        found, weights, statistic, average = torch.load(tmp_path / f'{rank}.pth')
         assert statistic == 5
+        means = [value for key, value in average.items() if key.endswith('running_mean')]
+        assert means
+        assert all((mean == 0.5).all() for mean in means)  # of 0 and 1, as rank 0 had them
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.keys() == theirs.keys()
             for name, gradient in theirs.items():

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.errors import LayerNotFoundError, ShapeError
+from mmseg_kd.errors import ConfigError, LayerNotFoundError, ShapeError
+from mmseg_kd.networks.layers import list_layers
 from mmseg_kd.networks.recorder import Recorder
+from mmseg_kd.networks.tap_name import parse_tap_name
 from mmseg_kd.networks.taps import Taps, find_tap, tap_names
 
 
@@ -131,3 +133,129 @@ def test_map_of_tokens_and_of_a_map() -> None:
     taps = Taps({'tokens': tokens, 'map': torch.zeros(1, 2, 3, 4)}, image_size=(8, 12))
     assert taps.map('map') is taps.outputs['map']
     assert torch.equal(taps.map('tokens')[:, :, 1, 2], tokens[:, 5])
+
+
+class Stages(nn.Module):
+    """Puts out a tuple of a map and a dict."""
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+        return x + 1, {'logits': scale * x, '0': x - 1}
+
+
+class Nested(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = Stages()
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.stages(x, scale=3.0)[1]['logits'])
+
+
+def first_half(x: Tensor) -> Tensor:
+    """A function of a tap."""
+    return x[:, : x.shape[1] // 2]
+
+
+def in_pairs(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x, x
+
+
+def failing(x: Tensor) -> Tensor:
+    raise KeyError('tokens')
+
+
+IMAGES = torch.linspace(-1, 1, 2 * 4 * 3 * 3).view(2, 4, 3, 3)
+
+
+def tapped(name: str) -> Tensor:
+    network = Nested()
+    with Recorder(network, [name], modified_in_place=[name]) as taps:
+        network(IMAGES)
+        return taps[name]
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('stages[0]', IMAGES + 1),
+        ('stages[1][logits]', 3 * IMAGES),
+        ("stages[1]['logits']", 3 * IMAGES),
+        ('stages[1][0]', IMAGES - 1),
+        ('stages:input', IMAGES),
+        ('relu:input', 3 * IMAGES),  # before it is changed in place
+        (f'stages[0] | {__name__}:first_half', IMAGES[:, :2] + 1),
+        (f'relu|{__name__}:first_half', 3 * IMAGES[:, :2].relu()),
+    ],
+)
+def test_parts_and_inputs_of_a_layer(name: str, expected: Tensor) -> None:
+    torch.testing.assert_close(tapped(name), expected)
+
+
+def test_an_input_that_is_a_list() -> None:
+    class Head(nn.Module):
+        def forward(self, features: list[Tensor]) -> Tensor:
+            return features[0]
+
+    network = nn.Sequential()
+    network.add_module('head', Head())
+    with Recorder(network, ['head:input[1]']) as taps:
+        network.head(features=[IMAGES, 2 * IMAGES])
+        assert torch.equal(taps['head:input[1]'], 2 * IMAGES)
+
+
+def test_a_tuple_names_its_entries() -> None:
+    with pytest.raises(ShapeError) as caught:
+        tapped('stages')
+    for name in ('stages[0]', 'stages[1][logits]', 'stages[1][0]'):
+        assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('stages[2]', r'a tuple has no \[2\]; it has \[0\], \[1\]'),
+        ('stages[1][scores]', r'a dict has no \[scores\]; it has \[logits\], \[0\]'),
+        ('relu[0]', r'a Tensor has no \[0\]; it has no entries'),
+        (f'relu | {__name__}:in_pairs', 'gives a tuple, not one tensor; expected one tensor'),
+        (f'relu | {__name__}:failing', "KeyError: 'tokens'"),
+    ],
+)
+def test_parts_that_are_not_there(name: str, message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        tapped(name)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('relu[0', "expected a layer's name"),
+        ('relu[0]:input', "expected a layer's name"),
+        ('relu | first_half', "expected a layer's name"),
+        ('relu | nowhere.at_all:f', r'nowhere\.at_all cannot be imported.*PYTHONPATH'),
+        (f'relu | {__name__}:first_hal', "no function 'first_hal'; nearest: first_half"),
+        ('rel[0]', "no layer 'rel'; nearest: relu"),
+    ],
+)
+def test_names_of_another_form(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_tap(Nested(), name, 'student')
+
+
+@pytest.mark.parametrize('name', ['0', 'backbone.layer4.1', 'block.attn.weights'])
+def test_a_name_alone_is_plain(name: str) -> None:
+    assert parse_tap_name(name).is_plain
+    for more in (':input', '[0]', ' | a:b'):
+        assert not parse_tap_name(name + more).is_plain
+        assert parse_tap_name(name + more).layer == name
+
+
+def test_what_can_be_indexed_is_listed() -> None:
+    found = {layer.name: layer.shape for layer in list_layers(Nested())}
+    shape = found['relu']
+    assert found == {
+        'stages[0]': shape,
+        'stages[1][logits]': shape,
+        'stages[1][0]': shape,
+        'relu': shape,
+    }
