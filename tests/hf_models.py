@@ -122,7 +122,7 @@ def _maskformer(t: Any) -> Any:
         num_queries=6,
     )
     config = t.MaskFormerConfig(
-        fpn_feature_size=32,
+        fpn_feature_size=64,
         mask_feature_size=32,
         backbone_config=_swin(),
         decoder_config=decoder,

@@ -65,10 +65,8 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
     is_teacher = options.teacher is not None
     spec = teacher_of(cfg, options.teacher or None) if is_teacher else trained_network_of(cfg)
     checkpoint = checkpoint or (spec.checkpoint if is_teacher else None)
-    if checkpoint is None:
-        raise CheckpointError('expected a checkpoint as the second argument, got none.')
-    # The checkpoint has all weights; nothing is fetched that it would overwrite.
-    cfg.model = without_initialisation(spec.model)
+    # A checkpoint has all weights; nothing is fetched that it would overwrite.
+    cfg.model = spec.model if checkpoint is None else without_initialisation(spec.model)
     cfg.load_from = None
     _apply_options(cfg, options)
     prepare_run(cfg, options.device, options.launcher)
@@ -77,10 +75,13 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
     runner = build_runner(cfg)
     network: Any = student_of(runner.model)
     network = getattr(network, 'module', network)  # inside test-time augmentation
-    report = load_weights(network, checkpoint)
-    if report.missing or report.mismatched:
-        raise CheckpointError(f'{report}\nGive the checkpoint of this very network.')
-    runner.logger.info(str(report))
+    if checkpoint is not None:
+        report = load_weights(network, checkpoint)
+        if report.missing or report.mismatched:
+            raise CheckpointError(f'{report}\nGive the checkpoint of this very network.')
+        runner.logger.info(str(report))
+    elif not getattr(network, 'is_pretrained', False):
+        raise CheckpointError('expected a checkpoint as the second argument, got none.')
     if is_teacher and spec.scaling != InputScaling():
         scale_images(network, spec.scaling)
     if options.fused_attention and not use_fused_attention(network):

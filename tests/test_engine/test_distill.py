@@ -41,6 +41,8 @@ from torch import nn
 from training_runs import tensors
 
 import mmseg_kd
+from mmseg_kd.cli import list_layers
+from mmseg_kd.cli import test as test_command
 from mmseg_kd.cli import train as train_command
 from mmseg_kd.engine import distill as distillation
 from mmseg_kd.engine.arguments import model_config, schedule_config
@@ -301,6 +303,8 @@ def test_networks_of_transformers(
     assert export(to='torch_export', fixed_size=SIZE).files['torch_export'].path.is_file()
     exported = export(to='mmseg')
     assert exported.modules == ['mmseg_kd.networks.elsewhere']
+    assert test_command.main([str(whole.config), '--teacher', '--work-dir', str(tmp_path)]) == 0
+    assert list_layers.main([str(whole.config), '--filter', '*conv_seg']) == 0
     # Other weights than before are another run.
     write_model(tmp_path / 'maskformer', MASKS['maskformer'], PROCESSORS['maskformer'], seed=6)
     with pytest.raises(CheckpointError, match="teacher 'teacher': other weights"):
