@@ -28,7 +28,8 @@ class GradientConflictHook(Hook):
     The entry `angle.<name>` is in degrees, over all parameters of the student: below 90 the term
     helps the task, above 90 it works against it. `grad_norm.task_loss` and `grad_norm.kd.<name>`
     are the L2 norms of these gradients, weights included. Gradients are averaged over the ranks
-    first. A term without weight in the iteration has no entries.
+    first. A term without weight in the iteration has no entries, and with a task weight of 0
+    nothing has.
 
     An iteration with a measurement takes one more backward pass for the task and for each term;
     the others cost nothing, and training is the same to the bit.

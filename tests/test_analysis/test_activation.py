@@ -24,6 +24,7 @@ from mmseg_kd.analysis.activation import (
     tap,
     turned,
 )
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.errors import ConfigError, LayerNotFoundError, ShapeError
 
 
@@ -124,7 +125,7 @@ def test_a_tap_is_what_the_network_computes() -> None:
         expected = network(images, mode='tensor')
     assert torch.equal(taps.outputs['decode_head.conv_seg'], expected)
     assert taps.image_size == (32, 48)
-    scaled = tap(TappedNetwork(network, (64, 64)), one, ['backbone.layer1'])
+    scaled = tap(TappedNetwork(network, InputScaling((64, 64))), one, ['backbone.layer1'])
     assert scaled.outputs['backbone.layer1'].shape[-2:] == (16, 16)
     assert scaled.image_size == (64, 64)
 

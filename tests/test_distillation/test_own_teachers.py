@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from mmseg_kd.config.network_spec import networks_of, parse_network, teacher_of
 from mmseg_kd.config.resolved import resolved
+from mmseg_kd.engine.arguments import model_config
 from mmseg_kd.errors import ConfigError, ManyErrors
 from mmseg_kd.networks.layers import list_layers
 
@@ -262,6 +263,11 @@ def test_a_run_among_several_teachers_and_as_student(run: Path) -> None:
     whole = resolved(cfg)
     assert whole['teacher'][0]['checkpoint'] == str(run / 'best_mIoU_iter_4.pth')
     assert whole['student']['type'] == 'EncoderDecoder'
+
+
+def test_a_run_in_python(run: Path, tmp_path: Path) -> None:
+    found = model_config(run, str(run), [term()], None, tmp_path)
+    assert found['teacher'] == found['student'] == dict(run=str(run))
 
 
 def test_another_checkpoint_of_the_run(run: Path) -> None:
