@@ -30,7 +30,7 @@ from turns import device_name, measure
 
 import mmseg_kd.register
 from mmseg_kd.host.iteration import at_iteration
-from mmseg_kd.losses import functional
+from mmseg_kd.losses import LogitLoss, functional
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
 from mmseg_kd.losses.functional import resize_map
 from mmseg_kd.losses.kernels import piecewise
@@ -195,13 +195,11 @@ def build_loss(name: str, channels: int) -> torch.nn.Module:
     return loss.to('cuda' if torch.cuda.is_available() else 'cpu')
 
 
-def takes(name: str, channels: int) -> bool:
-    """Whether a loss can be built with its defaults for so many channels."""
-    try:
-        build_loss(name, channels)
-    except ValueError:
-        return False
-    return True
+def is_for(name: str, maps: str) -> bool:
+    """Whether a loss is made for such maps."""
+    kind = KD_LOSSES.get(name)
+    is_of_scores = issubclass(kind, LogitLoss) or name == 'MasKDLoss'
+    return is_of_scores == (maps == 'scores')
 
 
 def make_loss(name: str, maps: str) -> Callable[[], None]:
@@ -227,10 +225,10 @@ def make_loss(name: str, maps: str) -> Callable[[], None]:
 
 
 def measure_every_loss(rounds: int, threads: int) -> Iterator[Cost]:
-    """What each loss of the registry costs, where it takes such maps."""
+    """What each loss of the registry costs, on the maps that it is made for."""
     for maps, (_, channels, *_) in MAPS.items():
         others = sorted(KD_LOSSES.module_dict.keys() - {'KLLoss'})
-        names = [name for name in others if takes(name, channels)]
+        names = [name for name in others if is_for(name, maps)]
         for begin in range(0, len(names), AT_ONCE):
             chosen = ['KLLoss', *names[begin : begin + AT_ONCE]]
             found = measure({name: (make_loss, name, maps) for name in chosen}, rounds, threads)
