@@ -54,7 +54,7 @@ def test_what_it_says_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_weights_are_those_of_training(tmp_path: Path) -> None:
-    late, *turns, _ = terms_of(load_config(config(tmp_path, *TERMS), None))
+    late, *turns, _, _ = terms_of(load_config(config(tmp_path, *TERMS), None))
     assert mean_weights(late, range(100)) == [late.weight_at(i) for i in range(100)]
     # Over a run the draws come to their mean.
     whole = [sum(one.weight_at(i) for i in range(10, 4000)) / 3990 for one in turns]
