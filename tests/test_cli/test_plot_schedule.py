@@ -31,6 +31,7 @@ TERMS = (
         schedule=dict(type='LinearWarmup', end=10),
     ),
     term(teacher='a', name='never', weight=0.0),
+    term(teacher='a', name='own', weight=dict(share=0.5)),
 )
 
 
@@ -43,6 +44,7 @@ def test_what_it_says_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[s
         'turns_a: weight up to 0.5, above 0 from iteration 1 to 99',
         'turns_b: weight up to 0.5, above 0 from iteration 1 to 99',
         'never: weight up to 0, above 0 never',
+        "own (share of the task's gradient): weight up to 0.5, above 0 from iteration 0 to 99",
         f'Picture: {out}',
     ]
     with Image.open(out) as picture:
@@ -52,7 +54,7 @@ def test_what_it_says_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_weights_are_those_of_training(tmp_path: Path) -> None:
-    late, *turns, _ = terms_of(load_config(config(tmp_path, *TERMS), None))
+    late, *turns, _, _ = terms_of(load_config(config(tmp_path, *TERMS), None))
     assert mean_weights(late, range(100)) == [late.weight_at(i) for i in range(100)]
     # Over a run the draws come to their mean.
     whole = [sum(one.weight_at(i) for i in range(10, 4000)) / 3990 for one in turns]

@@ -36,6 +36,12 @@ def test_terms_are_listed_as_calls() -> None:
     assert term_rows([run('a', role='baseline')]) == []
 
 
+def test_weights_that_set_themselves() -> None:
+    weights = ['auto', dict(share=0.5, conflict='drop')]
+    rows = term_rows([run('a', *(term(weight=weight) for weight in weights))])
+    assert [row.cells[3] for row in rows] == ['auto', 'share=0.5, conflict=drop']
+
+
 def test_broken_terms_are_listed_as_they_are() -> None:
     broken = dict(student_layer=None, teacher_layer=['x', 'y'], loss='KLLoss', weight='much')
     [row] = term_rows([run('a', broken, 'no dict')])  # type: ignore[arg-type]
