@@ -49,7 +49,7 @@ def torchrun(args: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mmseg-kd launch',
-        usage='%(prog)s [--max-restarts N] [--NAME=VALUE ...] GPUS train|test|pseudo-label ...',
+        usage='%(prog)s [--max-restarts N] [--NAME=VALUE ...] GPUS COMMAND ...',
         description='Train or test on several GPUs, or CPU processes where there is no CUDA,\n'
         'on one machine or many.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
