@@ -96,8 +96,10 @@ def test_two_ranks_keep_the_same_state(
     for ours, theirs in ((fresh, fresh_1), (state, state_1), (parameters, parameters_1)):
         assert ours.keys() == theirs.keys()
         assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
-    assert state.keys()
-    assert [key for key in state if torch.equal(fresh[key], state[key])] == []
+    # What a loss has learnt and filed; a pointer may have come round.
+    own = [key for key in state if '.loss.' in key and not key.endswith('pointer')]
+    assert own
+    assert [key for key in own if torch.equal(fresh[key], state[key])] == []
     logs = [log for *_, of_rank in found for log in of_rank]
     for log in logs:
         assert {f'kd.{name}' for name in TABLE} <= log.keys()
