@@ -168,7 +168,8 @@ class Cost:
     Attributes:
         loss: Its name.
         maps: One of `MAPS`.
-        seconds, mib: Of a forward and a backward pass, the latter above the maps themselves.
+        seconds, mib: Of a forward and a backward pass, the latter above the maps themselves; None
+            on a CPU, where a process takes over the peak of the one that starts it.
         kl_seconds, kl_mib: Of `KLLoss`, in turns with it.
         state_mib: What a checkpoint has of it.
     """
@@ -176,9 +177,9 @@ class Cost:
     loss: str
     maps: str
     seconds: float
-    mib: float
+    mib: float | None
     kl_seconds: float
-    kl_mib: float
+    kl_mib: float | None
     state_mib: float
 
 
@@ -237,7 +238,8 @@ def measure_every_loss(rounds: int, threads: int) -> Iterator[Cost]:
                 one = found[name]
                 state = build_loss(name, channels).state_dict().values()
                 mib = sum(x.numel() * x.element_size() for x in state) / 2**20
-                yield Cost(name, maps, one.seconds, one.mib, kl.seconds, kl.mib, mib)
+                peaks = (one.mib, kl.mib) if torch.cuda.is_available() else (None, None)
+                yield Cost(name, maps, one.seconds, peaks[0], kl.seconds, peaks[1], mib)
 
 
 def main() -> None:
@@ -256,15 +258,15 @@ def main() -> None:
             print_table(title, rows)
             tables[title] = [asdict(row) for row in rows]
     if args.only in (None, EVERY):
-        print(f'\n{EVERY}\n\n| loss | maps | ms | of KLLoss | MiB | of KLLoss |')
-        print('| --- | --- | ---: | ---: | ---: | ---: |')
+        print(
+            f'\n{EVERY}\n\n| loss | maps | ms | of KLLoss | MiB |\n| --- | --- | ---: | ---: | ---: |'
+        )
         costs = []
         for cost in measure_every_loss(args.rounds, args.threads):
             costs.append(asdict(cost))
             print(
                 f'| {cost.loss} | {cost.maps} | {cost.seconds * 1e3:.1f} | '
-                f'{cost.seconds / cost.kl_seconds:.2f} | {cost.mib:.0f} | '
-                f'{cost.mib / cost.kl_mib:.2f} |',
+                f'{cost.seconds / cost.kl_seconds:.2f} | {cost.mib} |',
                 flush=True,
             )
         tables[EVERY] = dict(

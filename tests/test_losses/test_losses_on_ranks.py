@@ -49,7 +49,8 @@ def run_rank(rank: int, port: int, cfg: dict[str, Any], folder: str) -> None:
     distributed.init_process_group(
         'gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=RANKS
     )
-    model = MMDistributedDataParallel(build(cfg, seed=rank), broadcast_buffers=False)
+    # As a runner seeds them: the networks and terms of all ranks begin alike.
+    model = MMDistributedDataParallel(build(cfg, seed=0), broadcast_buffers=False)
     fresh = {key: value.clone() for key, value in model.module.terms.state_dict().items()}
     optimiser = sgd(model)
     logs = []
@@ -64,7 +65,7 @@ def run_rank(rank: int, port: int, cfg: dict[str, Any], folder: str) -> None:
             losses = model(**data, mode='loss')
         total, log = model.module.parse_losses(losses)
         optimiser.update_params(total)
-        logs.append({key: float(value) for key, value in log.items()})
+        logs.append({key: float(value.detach()) for key, value in log.items()})
     state = model.module.terms.state_dict()
     parameters = dict(model.module.named_parameters())
     torch.save((fresh, state, parameters, logs), Path(folder) / f'{rank}.pth')
@@ -95,8 +96,10 @@ def test_two_ranks_keep_the_same_state(
     for ours, theirs in ((fresh, fresh_1), (state, state_1), (parameters, parameters_1)):
         assert ours.keys() == theirs.keys()
         assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
-    assert state.keys()
-    assert [key for key in state if torch.equal(fresh[key], state[key])] == []
+    # What a loss has learnt and filed; a pointer may have come round.
+    own = [key for key in state if '.loss.' in key and not key.endswith('pointer')]
+    assert own
+    assert [key for key in own if torch.equal(fresh[key], state[key])] == []
     logs = [log for *_, of_rank in found for log in of_rank]
     for log in logs:
         assert {f'kd.{name}' for name in TABLE} <= log.keys()
