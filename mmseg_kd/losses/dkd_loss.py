@@ -65,22 +65,29 @@ class DKDLoss(LogitLoss):
         self, student: Tensor, teachers: Sequence[Tensor], label: Tensor | None
     ) -> Tensor:
         assert label is not None
+        theirs = teachers[0] / self.tau
+        if len(teachers) > 1:
+            theirs = mean_log_softmax([x / self.tau for x in teachers], 1)
         is_own = is_own_class(label, student)
-        own_s, others_s, other_s = self._parts(student[None] / self.tau, is_own)
-        own_t, others_t, other_t = self._parts(torch.stack(list(teachers)) / self.tau, is_own)
+        # Pixels of no class are left out: for them any will do.
+        label = label.clamp(0, student.shape[1] - 1)
+        (own_s, others_s, other_s), (own_t, others_t, other_t) = (
+            _parts(x, label, is_own) for x in (student / self.tau, theirs)
+        )
+        p_t = other_t.exp().masked_fill(is_own, 0.0)
         target = own_t.exp() * (own_t - own_s) + others_t.exp() * (others_t - others_s)
-        others = (other_t.exp() * (other_t - other_s)).masked_fill(is_own, 0.0).sum(1, keepdim=True)
+        others = (p_t * (other_t - other_s)).sum(1, keepdim=True)
         return self.alpha * target + self.beta * others
-
-    @staticmethod
-    def _parts(logits: Tensor, is_own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logarithms of the probability of a pixel's own class, of all others together, and of
-        each other among these (0 for the own class); from the logits of several networks.
-        """
-        log_p = mean_log_softmax(list(logits), 1)
-        own = log_p.masked_fill(~is_own, -torch.inf).amax(1, keepdim=True)
-        others = log_p.masked_fill(is_own, -torch.inf).logsumexp(1, keepdim=True)
-        return own, others, (log_p - others).masked_fill(is_own, 0.0)
 
     def extra_repr(self) -> str:
         return f'alpha={self.alpha}, beta={self.beta}, {super().extra_repr()}'
+
+
+def _parts(logits: Tensor, label: Tensor, is_own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each pixel the log-probability of its own class, and that of all others together; and that
+    of each other among these, of no meaning for its own.
+    """
+    own = logits.gather(1, label)
+    others = logits.masked_fill(is_own, -torch.inf).logsumexp(1, keepdim=True)
+    total = torch.logaddexp(own, others)
+    return own - total, others - total, logits - others

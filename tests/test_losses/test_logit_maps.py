@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -56,6 +56,22 @@ def test_divergences_at_the_size(teachers: int) -> None:
         maps.group_divergence(3, 2.0),
         group_divergence(student, others, group_size=3, tau=2.0, mask_NHW=maps.mask_NHW),
     )
+
+
+def test_pixels_alone_and_by_class() -> None:
+    maps = some_maps()
+    assert maps.count() == (maps.label_NHW != 255).sum()
+    assert replace(maps, mask_NHW=None).count() == 2 * 6 * 5
+    assert maps.where(torch.zeros(2, *SIZE, dtype=torch.bool)).count() == 1
+    # Of three classes, labels 3 and 4 are none.
+    labelled = maps.changed(lambda x: x[:, :3]).labelled()
+    assert maps.label_NHW is not None
+    assert labelled.mask_NHW is not None
+    assert torch.equal(labelled.mask_NHW, maps.label_NHW < 3)
+    mean = maps.pixel_mean(lambda ours, theirs, label: ours[:, :1] * theirs[0][:, :1])
+    student, teacher = maps.resized()
+    assert maps.mask_NHW is not None
+    torch.testing.assert_close(mean, (student * teacher)[:, 0][maps.mask_NHW].mean())
 
 
 class Seen(LogitLoss):
