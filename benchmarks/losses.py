@@ -258,9 +258,8 @@ def main() -> None:
             print_table(title, rows)
             tables[title] = [asdict(row) for row in rows]
     if args.only in (None, EVERY):
-        print(
-            f'\n{EVERY}\n\n| loss | maps | ms | of KLLoss | MiB |\n| --- | --- | ---: | ---: | ---: |'
-        )
+        print(f'\n{EVERY}\n\n| loss | maps | ms | of KLLoss | MiB |')
+        print('| --- | --- | ---: | ---: | ---: |')
         costs = []
         for cost in measure_every_loss(args.rounds, args.threads):
             costs.append(asdict(cost))

@@ -69,7 +69,7 @@ def _costs(
             if one['loss'] == name
         }
         cells = [_cost(costs.get((device, maps))) for device in measured for maps in MAPS]
-        state = next((f'{one["state_mib"]:.2g} MiB' for one in reversed(costs.values())), NONE)
+        state = next((f'{one["state_mib"]:.1f} MiB' for one in reversed(costs.values())), NONE)
         if not any(one['state_mib'] for one in costs.values()):
             state = NONE
         link = f'[`{name}`](#{name.lower()})'

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from builders import CLASSES, build, resnet, save_weights, term, wrapper_config
 from torch import Tensor
 from vectors import arrays, cases, check, inputs_of
 
+from mmseg_kd.errors import ConfigError
 from mmseg_kd.losses import CIRKDLoss, CIRKDMemoryLoss
 from mmseg_kd.losses import functional as losses_functional
 from mmseg_kd.losses.class_queues import ClassQueues
@@ -221,3 +224,13 @@ def test_what_does_not_fit_the_arguments(
 def test_wrong_argument(argument: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f'{argument}.*{re.escape(repr(value))}'):
         CIRKDMemoryLoss(**{'channels': 4, 'num_classes': 3, argument: value})
+
+
+def test_channels_that_a_term_does_not_have_are_told_at_build(tmp_path: Path) -> None:
+    loss = dict(type='CIRKDMemoryLoss', channels=16, num_classes=CLASSES)
+    layer = 'backbone.layer1'
+    teacher = resnet(8)
+    checkpoint = save_weights(teacher, tmp_path / 'teacher.pth')
+    cfg = wrapper_config(resnet(4), teacher, checkpoint, term(layer, layer, loss))
+    with pytest.raises(ConfigError, match=r'distillation\[0\].*CIRKDMemoryLoss.*write channels=8'):
+        build(cfg)
