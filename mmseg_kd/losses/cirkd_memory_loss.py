@@ -151,8 +151,10 @@ class CIRKDMemoryLoss(FeatureMapLoss):
             raise ValueError('CIRKDMemoryLoss needs labels, got none.')
         h, w = student_NChw.shape[-2:]
         label_Nhw = resize_label(label_NHW, (h, w))
-        is_wrong = (label_Nhw >= self.num_classes) | (label_Nhw < 0)
-        wrong = label_Nhw[is_wrong & (label_Nhw != self.ignore_index)]
+        # Pixels of images without a mask have labels below 0.
+        label_Nhw = label_Nhw.masked_fill(label_Nhw < 0, self.ignore_index)
+        is_ignored_Nhw = label_Nhw == self.ignore_index
+        wrong = label_Nhw[(label_Nhw >= self.num_classes) & ~is_ignored_Nhw]
         if len(wrong):
             raise ValueError(
                 f'label {int(wrong[0])} is none of num_classes={self.num_classes}, nor '

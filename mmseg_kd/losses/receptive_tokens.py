@@ -82,5 +82,7 @@ def score_loss(score_NChw: Tensor, label_NHW: Tensor | None, ignore_index: int) 
     """
     if label_NHW is None:
         raise ValueError('tokens learn with labels, got none.')
+    # Pixels of images without a mask have labels below 0.
+    label_NHW = label_NHW.masked_fill(label_NHW < 0, ignore_index)
     total, _ = cross_entropy_sums(score_NChw, label_NHW, ignore_index=ignore_index)
     return total / (label_NHW != ignore_index).sum().clamp(min=1)

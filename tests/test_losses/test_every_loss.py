@@ -171,6 +171,20 @@ def test_all_labels_ignored(name: str) -> None:
     assert gradient.isfinite().all()
 
 
+@every_loss
+def test_pixels_of_images_without_a_mask(name: str) -> None:
+    # Their labels are below 0, which is neither a class nor ignored.
+    student, teacher = maps()
+    label = random_label(LABEL)
+    label[1] = -1
+    loss = build(name)
+    value, gradient = value_and_gradient(lambda s: value_of(name, loss, s, teacher, label), student)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+    # What looks at classes has nothing to learn from them; all others have.
+    assert gradient[1].any() or name in ('CIRKDMemoryLoss', 'DKDLoss')
+
+
 def zeros(images: int = 2) -> Tensor:
     return torch.zeros(images, CHANNELS, *MAP)
 
