@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmseg_kd.checks import at_least_one, positive
 from mmseg_kd.losses.feature_map_loss import FeatureMapLoss, Resolution
-from mmseg_kd.losses.functional import similarity_divergence, unit_length
+from mmseg_kd.losses.functional import similarity_kl, unit_length
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -53,7 +53,7 @@ class CIRKDLoss(FeatureMapLoss):
         student_NPC, teacher_NPC = self._pixels(student_NChw), self._pixels(teacher_NChw)
         images = len(student_NPC)
         flat = [x_NPC.flatten(0, 1) for x_NPC in (student_NPC, teacher_NPC)]
-        total = similarity_divergence(*flat, *flat, tau=self.tau, groups=images)
+        total = similarity_kl(*flat, *flat, tau=self.tau, groups=images)
         return total / (len(flat[0]) * images)
 
     def _pixels(self, x_NChw: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmseg_kd.checks import at_least_one, non_negative, positive
 from mmseg_kd.losses.class_queues import ClassQueues
 from mmseg_kd.losses.feature_map_loss import FeatureMapLoss, Resolution
-from mmseg_kd.losses.functional import resize_label, similarity_divergence, unit_length
+from mmseg_kd.losses.functional import resize_label, similarity_kl, unit_length
 from mmseg_kd.registry import KD_LOSSES
 
 
@@ -121,7 +121,7 @@ class CIRKDMemoryLoss(FeatureMapLoss):
         ):
             if weight:
                 entry_AC = queues.draw(draws)
-                divergence = similarity_divergence(
+                divergence = similarity_kl(
                     ours_MC, theirs_MC, entry_AC, entry_AC, tau=self.tau * self.kd_tau
                 )
                 loss = loss + weight * self.kd_tau**2 * divergence / max(1, len(ours_MC))

@@ -31,10 +31,10 @@ class DISTLoss(LogitLoss):
     `intra_weight`: over the classes of each pixel, and over all pixels for each class. What varies
     on one side alone has correlation 0.
 
-    Two more parts compare the maps as they are, without a softmax: `channel_weight` times 1 less
-    the correlation over the channels of each pixel, and `spatial_weight` times 1 less that over the
-    images of the batch, of the sum of the channels at each place. With fewer than three images on a
-    rank the last has no gradient.
+    Two more parts compare the maps as they are, without a softmax and never standardised:
+    `channel_weight` times 1 less the correlation over the channels of each pixel, and
+    `spatial_weight` times 1 less that over the images of the batch, of the sum of the channels at
+    each place. With fewer than three images on a rank the last has no gradient.
 
     Args:
         inter_weight: Of the correlation over classes, >= 0.
@@ -44,8 +44,7 @@ class DISTLoss(LogitLoss):
         variant: 'torchdistill' divides by norms of 1e-8 at least where 1e-8 is added to their
             product else, and takes the channels' correlation itself, which a minimiser pushes
             down, and not 1 less it.
-        standardise: As in `LogitLoss`; not for the two parts more.
-        tau, tau_squared, resolution, ignore_index, min_confidence: As there.
+        tau, tau_squared, resolution, ignore_index, standardise, min_confidence: As in `LogitLoss`.
 
     Raises:
         ValueError: An argument is out of its range.

@@ -264,7 +264,7 @@ def sum_over_pieces(
     return total
 
 
-def similarity_divergence(
+def similarity_kl(
     student_PC: Tensor,
     teacher_PC: Tensor,
     student_AC: Tensor,

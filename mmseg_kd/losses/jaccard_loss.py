@@ -31,7 +31,7 @@ class JaccardLoss(LogitLoss):
 
     Args:
         label_weight: Share of the same loss with the labels, 0 to 1; of the classes that are among
-            them.
+            them, and never standardised.
         alpha: Weight of what the student has too much, >= 0.
         beta: Weight of what it lacks, >= 0. 1 and 1 are the Jaccard index, 0.5 and 0.5 Dice's.
         smooth: Added above and below, > 0, in pixels.
@@ -41,8 +41,7 @@ class JaccardLoss(LogitLoss):
         norm: Exponent of the values that are added up, >= 1.
         log: The negative logarithm of the index in place of 1 less it.
         gamma: Exponent of the loss of a class, >= 1.
-        standardise: As in `LogitLoss`; not for the labels' part.
-        resolution, ignore_index, min_confidence: As there.
+        resolution, ignore_index, standardise, min_confidence: As in `LogitLoss`.
 
     Raises:
         ValueError: An argument is out of its range.

@@ -223,7 +223,7 @@ def test_an_error_is_all_that_a_user_sees(project: Project) -> None:
     assert lines[0] == 'error: 2 problems:'
     assert len(lines) == 3
     assert 'nearest: decode_head.conv_seg' in err
-    assert 'nearest: CGDLoss' in err
+    assert 'nearest: CWD, CGDLoss, CDLoss' in err
 
 
 def test_teacher_is_measured(project: Project) -> None:

@@ -750,7 +750,7 @@ def test_all_problems_are_reported_at_once(make: Make, tmp_path: Path) -> None:
         'nearest: decode_head.conv_seg',
         "distillation[0].teacher_layer: the teacher has no layer 'backbone.layr1'; "
         'nearest: backbone.layer1',
-        "distillation[1].loss: there is no kd_loss 'CDGLoss'; nearest: CDLoss, CGDLoss",
+        "distillation[1].loss: there is no kd_loss 'CDGLoss'; nearest: CDLoss, CSDLoss, CGDLoss",
         "distillation[2].loss: KLLoss has no argument 'tua'; nearest: tau",
         "distillation[2].weight: expected a finite number >= 0, 'auto' or dict(share=...), got nan",
         "distillation[3]: unknown key 'waight'; nearest: weight",
@@ -770,7 +770,7 @@ def test_all_problems_are_reported_at_once(make: Make, tmp_path: Path) -> None:
             term(teacher_layer='x'),
             r"distillation\[0\]\.teacher_layer: the teacher has no layer 'x'",
         ),
-        (term(loss='CGD'), r"no kd_loss 'CGD'; nearest: CGDLoss"),
+        (term(loss='CGD'), r"no kd_loss 'CGD'; nearest: CWD, CGDLoss"),
         (term(loss=dict(type='CGDLoss', groups=3)), r"no argument 'groups'; nearest: group_size"),
         (
             term(loss=dict(type='KLLoss', tau=-1)),

@@ -30,13 +30,18 @@ from mmseg_kd.registry import KD_LOSSES
 Gradients = list[dict[str, Tensor]]
 
 
-@KD_LOSSES.register_module()
-class RootLoss(KLLoss):
+class RootOfKL(KLLoss):
     """A finite value whose gradient is NaN: that of the root of 0."""
 
     def forward(self, student: Any, *args: Any) -> Tensor:
         zero = student - student.detach()
         return super().forward(student, *args) + zero.abs().sqrt().sum()
+
+
+@pytest.fixture(autouse=True)
+def with_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is registered for these tests alone."""
+    monkeypatch.setitem(KD_LOSSES.module_dict, 'RootOfKL', RootOfKL)
 
 
 class Damage(Hook):
@@ -123,7 +128,7 @@ def test_a_layer_that_puts_out_infinity(
 
 def test_a_gradient_alone_with_accumulated_batches(tmp_path: Path, steps: Gradients) -> None:
     extra = "optim_wrapper['accumulative_counts'] = 2\n"
-    train(write(tmp_path, resnet(4), term(loss='RootLoss', name='root'), extra=extra))
+    train(write(tmp_path, resnet(4), term(loss='RootOfKL', name='root'), extra=extra))
     in_the_run = steps[0]
     steps.clear()
     found = replay(tmp_path / 'work' / 'non_finite_iter_2.pth', 'cpu')
@@ -140,7 +145,7 @@ def test_a_gradient_alone_with_accumulated_batches(tmp_path: Path, steps: Gradie
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of a step that was not finite."""
     monkeypatch.setattr(Config, 'pretty_text', '')
-    train(write(tmp_path, resnet(4), term(loss='RootLoss'), extra='train_cfg["max_iters"] = 1\n'))
+    train(write(tmp_path, resnet(4), term(loss='RootOfKL'), extra='train_cfg["max_iters"] = 1\n'))
     return tmp_path / 'work' / 'non_finite_iter_1.pth'
 
 
@@ -156,7 +161,7 @@ def test_what_differs_is_said(kept: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_a_step_that_is_finite_now(
     kept: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RootLoss, 'forward', KLLoss.forward)
+    monkeypatch.setattr(RootOfKL, 'forward', KLLoss.forward)
     assert main([str(kept)]) == 1
     out = capsys.readouterr().out
     assert 'Here the step is finite.' in out
@@ -207,7 +212,7 @@ def test_what_is_no_data_is_a_warning(tmp_path: Path, monkeypatch: pytest.Monkey
             runner.cfg.model.student.odd = object()
 
     monkeypatch.setattr(Config, 'pretty_text', '')
-    config = write(tmp_path, resnet(4), term(loss='RootLoss'), extra='train_cfg["max_iters"] = 1\n')
+    config = write(tmp_path, resnet(4), term(loss='RootOfKL'), extra='train_cfg["max_iters"] = 1\n')
     train(config, Odd())
     assert not [*(tmp_path / 'work').glob('non_finite_iter_*')]
     [log] = (tmp_path / 'work').glob('*/*.log')

@@ -77,5 +77,5 @@ def test_nobody_is_sure() -> None:
 
 @pytest.mark.parametrize('value', [-0.1, 1.1, '0.5', True])
 def test_wrong_value(value: Any) -> None:
-    with pytest.raises(ValueError, match='min_confidence must be a number of 0 to 1'):
+    with pytest.raises(ValueError, match='min_confidence must be a number from 0 to 1'):
         KLLoss(min_confidence=value)

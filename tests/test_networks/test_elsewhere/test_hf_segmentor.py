@@ -214,7 +214,7 @@ def test_a_teacher_brings_its_weights(written: Write) -> None:
 def test_a_teacher_gets_images_of_the_only_size_that_it_takes(written: Write) -> None:
     folder, _ = written('data2vec')
     wrapper = build(distilled(folder))
-    assert wrapper._teachers['teacher'].input_size == (SIZE, SIZE)
+    assert wrapper._teachers['teacher']._scaling.size == (SIZE, SIZE)
     train(wrapper, 1)
 
 
