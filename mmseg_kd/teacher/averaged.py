@@ -66,7 +66,8 @@ def _of_rank_zero(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if get_world_size() == 1:
         return tensors
     found = dict(tensors)
-    for dtype in {tensor.dtype for tensor in tensors.values()}:
+    # In the order of the tensors: that of a set is another one on each rank.
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors.values()):
         names = [name for name, tensor in tensors.items() if tensor.dtype == dtype]
         if not any(tensors[name].numel() for name in names):
             continue
