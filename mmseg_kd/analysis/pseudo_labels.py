@@ -13,6 +13,7 @@ import torch
 from mmengine.registry import DefaultScope
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from mmseg_kd.analysis.lineup import dataset_of
 from mmseg_kd.analysis.named_networks import (
@@ -31,6 +32,9 @@ from mmseg_kd.runs.work_dir import find_config
 
 IGNORED = 255
 SETTINGS = 'pseudo_labels.json'
+
+# Heads of mmseg that predict probabilities where others have logits.
+_OF_PROBABILITIES = ('MaskFormerHead', 'Mask2FormerHead')
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ class PseudoLabels:
         batch = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
         sample = self.network.test_step(batch)[0]
         label_HW = sample.pred_sem_seg.data.squeeze(0)
-        sure_HW = confidence(sample.seg_logits.data[None].float())[0]
+        sure_HW = _confidence(self.network, sample.seg_logits.data.float(), label_HW)
         label_HW = label_HW.masked_fill(sure_HW < self.settings.min_confidence, IGNORED)
         mask: NDArray[np.uint8] = label_HW.byte().cpu().numpy()
         return mask
@@ -194,3 +198,14 @@ def _check_settings(out: Path, settings: Settings) -> None:
             f'{out}: its masks were made with {known}, and now {asdict(settings)} is asked for; '
             'choose another folder, or the same settings to go on.'
         )
+
+
+def _confidence(network: Any, scores_CHW: Tensor, label_HW: Tensor) -> Tensor:
+    """The probability (H, W) of the predicted classes, of what mmseg calls logits."""
+    head = getattr(network, 'decode_head', None)
+    if len(scores_CHW) == 1:  # mmseg has taken the sigmoid
+        return torch.where(label_HW > 0, scores_CHW[0], 1 - scores_CHW[0])
+    is_mask_classifier = type(head).__name__ in _OF_PROBABILITIES
+    if is_mask_classifier or getattr(head, 'predicts_probabilities', False):
+        return scores_CHW.amax(0) / scores_CHW.sum(0).clamp(min=1e-7)
+    return confidence(scores_CHW[None])[0]

@@ -51,7 +51,9 @@ def hold_out(cfg: Config, given: Any, where: str) -> None:
         )
     before = dataset.get('indices')
     if before is None or is_integer(before):
-        before = range(_length(dataset))
+        whole = range(_length({key: one for key, one in dataset.items() if key != 'indices'}))
+        # As the data set takes a number: so many from the start, or from the end.
+        before = whole if before is None else whole[:before] if before >= 0 else whole[before:]
     held = [one for place, one in enumerate(before) if place // block % every == every - 1]
     kept = [one for place, one in enumerate(before) if place // block % every != every - 1]
     if not held:

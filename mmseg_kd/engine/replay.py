@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,22 +50,19 @@ class Replay:
     @property
     def changed(self) -> list[str]:
         """What is not as in the run, to the bit."""
-        then = [*_flat(self.step.losses), ('the gradient', self.step.gradient)]
-        now = [*_flat(self.losses), ('the gradient', self.gradient)]
+        then = [*self.step.losses, {'the gradient': self.step.gradient}]
+        now = [*self.losses, {'the gradient': self.gradient}]
         return [
-            f'{name} was {before} and is {value}'
-            for (name, before), (_, value) in zip(then, now, strict=True)
-            if not (before == value or _are_nan(before, value))
+            f'{name} was {before.get(name)} and is {after.get(name)}'
+            for before, after in zip(then, now, strict=True)
+            for name in {**before, **after}
+            if not _is_same(before.get(name), after.get(name))
         ]
 
 
-def _flat(losses: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, Any]]:
-    for one in losses:
-        yield from one.items()
-
-
-def _are_nan(*values: Any) -> bool:
-    return all(isinstance(value, float) and math.isnan(value) for value in values)
+def _is_same(*values: Any) -> bool:
+    are_nan = all(isinstance(value, float) and math.isnan(value) for value in values)
+    return are_nan or len(set(values)) == 1
 
 
 def replay(file: Path, device: str = 'auto') -> Replay:
@@ -128,6 +126,9 @@ def _check_teachers(cfg: Config, step: FailedStep, where: str) -> None:
     specs = teachers_of(cfg)[1] if is_distillation(cfg) else {}
     problems = Problems()
     for name, spec in specs.items():
+        # Others are the student, or come with their weights.
+        if spec.kind != 'frozen' or spec.checkpoint is None:
+            continue
         with problems:
             digest = sha256_of(local_file(str(spec.checkpoint)))
             if digest != step.teachers.get(name, digest):
@@ -147,8 +148,12 @@ def _check_trust(config: Mapping[str, Any], where: str) -> None:
         return
     for place, value in _entries(config):
         key = place.rpartition('.')[2]
-        is_import = key in ('type', 'constructor') and isinstance(value, str) and '.' in value
-        if is_import or key in ('config', 'custom_imports'):
+        is_text = isinstance(value, str)
+        is_import = key in ('type', 'constructor') and is_text and '.' in value
+        is_call = key == 'module' and is_text and ':' in value
+        # A network by one word is a run, whose config is one too.
+        is_run = is_text and bool(re.fullmatch(r'model\.(student|teacher(\.\d+)?)', place))
+        if is_import or is_call or is_run or key in ('config', 'custom_imports', 'run'):
             raise CheckpointError(
                 f'{where}: refused, because its config would run code ({place}={value!r}). If you '
                 'trust whoever made the file, replay it with --trust-checkpoint.'

@@ -140,7 +140,11 @@ def _as_data(value: Any, place: str) -> Any:
         values, metainfo = (_as_data(one, place) for one in parts)
         return {_CLASS: type(value).__name__, 'values': values, 'metainfo': metainfo}
     if isinstance(value, Mapping):
-        return {str(key): _as_data(one, f'{place}.{key}') for key, one in value.items()}
+        return {
+            # Whole numbers are classes, in a class_map.
+            key if isinstance(key, str | int) else str(key): _as_data(one, f'{place}.{key}')
+            for key, one in value.items()
+        }
     if isinstance(value, list | tuple):
         items = [_as_data(one, f'{place}.{index}') for index, one in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)

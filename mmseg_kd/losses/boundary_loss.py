@@ -64,7 +64,11 @@ class BoundaryLoss(LogitLoss):
     def divergence(self, maps: LogitMaps) -> Tensor:
         if maps.label_NHW is None:
             raise ValueError('BoundaryLoss needs labels, got none.')
-        is_edge_NHW = near_edge(maps.label_NHW, self.distance, maps.mask_NHW)
+        counts_NHW = None
+        if self.ignore_index is not None:
+            # Not the mask of what is compared: a teacher is unsure just where the edges are.
+            counts_NHW = maps.label_NHW != self.ignore_index
+        is_edge_NHW = near_edge(maps.label_NHW, self.distance, counts_NHW)
         edge = maps.where(is_edge_NHW).pixel_divergence(self.tau)
         body = maps.where(~is_edge_NHW).pixel_divergence(self.tau)
         return self.edge_weight * edge + self.body_weight * body

@@ -116,8 +116,10 @@ class DISTLoss(LogitLoss):
     ) -> list[Tensor]:
         # Less the mean over the classes, as probabilities sum to one.
         mean = 1 / student.shape[1]
-        ours, theirs = ((x / self.tau).softmax(1) - mean for x in (student, *teachers))
-        inter = 1 - self._correlation(*_products((ours, theirs), 1)).unsqueeze(1)
+        ours, theirs = ((x / self.tau).softmax(1) for x in (student, *teachers))
+        inter = 1 - self._correlation(*_products((ours - mean, theirs - mean), 1)).unsqueeze(1)
+        # Of a class that is nowhere, squares in float32 are coarser than the variance.
+        ours, theirs = ours.double(), theirs.double()
         squares = [ours * theirs, ours.square(), theirs.square()]
         return [inter, torch.ones_like(inter), ours, theirs, *squares]
 

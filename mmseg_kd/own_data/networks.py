@@ -66,7 +66,7 @@ NETWORKS = {
 _ELSEWHERE: dict[str, tuple[dict[str, Any], str]] = {
     'hf': (dict(type='HFSegmentor'), 'model'),
     'timm': (dict(type='TimmSegmentor', pretrained=True), 'backbone'),
-    'torchvision': (dict(type='TorchvisionSegmentor', pretrained='backbone'), 'name'),
+    'torchvision': (dict(type='TorchvisionSegmentor', pretrained='backbone'), 'model'),
 }
 # The head of a timm backbone, whose channels are found.
 _HEAD = dict(type='SegformerHead', channels=128, dropout_ratio=0.1, align_corners=False)
@@ -127,8 +127,11 @@ def is_trained(text: str, num_classes: int) -> bool:
     """
     file = Path(text.removeprefix('hf:'), 'config.json')
     if text.startswith('hf:') and file.is_file():
-        labels = json.loads(file.read_text(encoding='utf-8')).get('id2label', ())
-        return len(labels) == num_classes
+        settings = json.loads(file.read_text(encoding='utf-8'))
+        # Two labels are the default, which is not written.
+        labels = settings.get('id2label', range(2))
+        kinds = ' '.join(settings.get('architectures') or ())
+        return 'Segmentation' in kinds and len(labels) == num_classes
     return Path(text).is_dir()
 
 

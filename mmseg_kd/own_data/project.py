@@ -21,8 +21,7 @@ from mmseg_kd.own_data.survey import Survey
 SCHEDULES = 'mmseg_kd::configs/_base_/schedules/'
 RUNTIME = 'mmseg_kd::configs/_base_/runtime.py'
 
-# Images are brought down to this height or width, whichever is less; the crop is no more than
-# twice that long.
+# Images are brought down to this height or width, whichever is less.
 _SHORT_SIDE = 512
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from builders import write_dataset
+from mmengine.config import ConfigDict
 from mmseg.registry import DATASETS
 from torch import nn
 
 from mmseg_kd.config.load import load_config
 from mmseg_kd.engine.from_folder import from_folder
 from mmseg_kd.errors import ConfigError, DatasetError
+from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.own_data.networks import is_trained, network_of
 
 
@@ -48,8 +50,13 @@ def test_names_are_needed(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_hugging_face_with_as_many_classes_is_trained(tmp_path: Path) -> None:
-    labels = dict(id2label={str(index): str(index) for index in range(5)})
-    (tmp_path / 'config.json').write_text(json.dumps(labels))
+    settings = dict(architectures=['SegformerForSemanticSegmentation'])
+    (tmp_path / 'config.json').write_text(json.dumps(settings))
+    assert is_trained(f'hf:{tmp_path}', 2)
+    settings |= dict(id2label={str(index): str(index) for index in range(5)})
+    (tmp_path / 'config.json').write_text(json.dumps(settings | dict(architectures=['ViTModel'])))
+    assert not is_trained(f'hf:{tmp_path}', 5)
+    (tmp_path / 'config.json').write_text(json.dumps(settings))
     assert is_trained(f'hf:{tmp_path}', 5)
     assert not is_trained(f'hf:{tmp_path}', 6)
     assert not is_trained('hf:someone/segformer', 5)
@@ -57,6 +64,13 @@ def test_a_folder_of_hugging_face_with_as_many_classes_is_trained(tmp_path: Path
         type='HFSegmentor', model='someone/segformer', num_classes=5
     )
     assert network_of('timm:resnet18', 'student', 5, (8, 8))['head']['num_classes'] == 5
+
+
+@pytest.mark.parametrize('word', ['timm:resnet18', 'torchvision:lraspp_mobilenet_v3_large'])
+def test_networks_from_elsewhere_are_built(word: str) -> None:
+    cfg = ConfigDict(network_of(word, 'student', 5, (64, 64)))
+    network = build_segmentor(without_initialisation(cfg), 'student')
+    assert network.num_classes == 5
 
 
 @pytest.mark.parametrize('word', ['pspnet-r50', 'swin-t', 'segformer-b5', 'deeplabv3plus-r50'])

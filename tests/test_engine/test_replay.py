@@ -181,6 +181,9 @@ def test_other_weights_of_the_teacher_are_refused(kept: Path, tmp_path: Path) ->
         ('model.student.config', 'evil.py'),
         ('optim_wrapper.constructor', 'os.abort'),
         ('custom_imports', dict(imports=['evil'])),
+        ('model.student.module', 'os:abort'),
+        ('model.teacher.run', 'evil'),
+        ('model.student', 'evil'),
     ],
 )
 def test_a_config_that_would_run_code_is_refused(kept: Path, place: str, value: Any) -> None:

@@ -84,3 +84,14 @@ def test_without_an_edge_it_is_the_divergence() -> None:
 def test_labels_are_needed() -> None:
     with pytest.raises(ValueError, match='BoundaryLoss needs labels'):
         BoundaryLoss(resolution='student')(*random_maps())
+
+
+def test_edges_are_there_where_the_teacher_is_unsure() -> None:
+    label = torch.zeros(1, 1, 8, dtype=torch.long)
+    label[..., 4:] = 1
+    student, _ = random_maps((1, 8), channels=2, images=1)
+    teacher = torch.stack([5.0 - 10.0 * label, 10.0 * label - 5.0], dim=1)
+    teacher[..., 3:5] = 0.0  # at the edge
+    loss = BoundaryLoss(distance=2, body_weight=0.0, min_confidence=0.9)
+    # The sure pixels beside the edge are near it still.
+    assert loss(student, teacher, label) > 0

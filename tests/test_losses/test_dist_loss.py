@@ -133,3 +133,17 @@ def test_a_flat_student_has_no_gradient_that_is_too_large(images: int, dtype: to
     value, gradient = value_and_gradient(loss, student, teacher.to(dtype))
     assert value.item() == pytest.approx(4.0)
     assert gradient.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize('gap', [12.0, 16.0, 20.0])
+def test_classes_that_are_nowhere(gap: float) -> None:
+    """Their probabilities are all but 0, and so are the differences that are compared."""
+    found = random_label((16, 16)).clamp(max=2)[:, None]
+    student, teacher = (
+        x.scatter_add(1, found, torch.full_like(x, gap)) for x in random_maps((16, 16), channels=19)
+    )
+    loss = DISTLoss(inter_weight=0.0)
+    exact, slope = value_and_gradient(lambda s: loss(s, teacher), student)
+    value, gradient = value_and_gradient(lambda s: loss(s, teacher.float()), student.float())
+    torch.testing.assert_close(value.double(), exact, rtol=1e-4, atol=1e-6)
+    assert (gradient - slope).norm() < 1e-2 * slope.norm()

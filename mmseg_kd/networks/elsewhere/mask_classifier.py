@@ -53,6 +53,8 @@ def log_semantic_map(semantic_NChw: Tensor) -> Tensor:
 class MaskScoreHead(ScoreHead):
     """A `ScoreHead` of log-probabilities; what it predicts are probabilities, scaled as such."""
 
+    predicts_probabilities = True
+
     def predict_by_feat(
         self, seg_logits: Tensor, batch_img_metas: Sequence[Mapping[str, Any]]
     ) -> Tensor:
