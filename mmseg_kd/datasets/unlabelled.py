@@ -59,6 +59,10 @@ class UnlabelledDataset(BaseSegDataset):
         super().__init__(data_prefix=dict(img_path=img_path), **kwargs)
         transforms = self.pipeline.transforms
         for index, transform in enumerate(transforms):
+            keys = getattr(transform, 'meta_keys', None)
+            if keys is not None and 'seg_map_path' not in keys:
+                # It tells these images from those with masks.
+                transform.meta_keys = (*keys, 'seg_map_path')
             if isinstance(transform, LoadAnnotations):
                 transforms[index] = _BlankMask(self.ignore_index)
 

@@ -90,7 +90,15 @@ def assemble(
         averaged: dict[str, Averaged] = {}
         wanted = {name for _, layers in spec.layers for name in layers.teachers}
         if network is not None:
-            _check_auto_weights([term for term in spec.terms if term.is_auto], network, problems)
+            auto = [term for term in spec.terms if term.is_auto]
+            _check_auto_weights(auto, network, problems)
+            for term in auto if task.weight == 0 else ():
+                problems.add(
+                    ConfigError(
+                        f'{term.where}.weight: with task_weight=0 nothing sets the weight; '
+                        'expected a number.'
+                    )
+                )
         for name, one in spec.teachers.items() if distillation else ():
             label = teacher_label(name, len(names))
             if len(names) > 1 and name not in wanted:
@@ -136,7 +144,9 @@ def _check_auto_weights(terms: Sequence[TermSpec], student: nn.Module, problems:
         )
     for term in terms:
         for layer in term.layers.student:
-            if layer.rpartition('.')[2] in ATTENTION_PARTS:
+            parent, _, part = layer.rpartition('.')
+            owner = student.get_submodule(parent) if part in ATTENTION_PARTS else None
+            if isinstance(owner, nn.MultiheadAttention):
                 problems.add(
                     ConfigError(
                         f"{term.where}.weight: {layer!r} is read beside the student's way to its "

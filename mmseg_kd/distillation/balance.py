@@ -22,6 +22,7 @@ def balance(
     terms: Sequence[Term],
     values: dict[str, Tensor],
     student: Taps,
+    read: Taps,
     task_loss: Callable[[], Tensor],
 ) -> None:
     """Measure weights that set themselves, and treat terms that point against the task.
@@ -35,10 +36,11 @@ def balance(
         values: Their losses without weight, by name. In those that point against the task it is
             changed what the student learns, and not the number.
         student: The student's taps.
+        read: The same beside the student's way, from which the terms' losses are.
         task_loss: Gives the student's own loss in all.
 
     Raises:
-        ConfigError: The task does not depend on what a layer puts out.
+        ConfigError: The task does not depend on what a layer puts out, or never gives a gradient.
     """
     own = [(term, term.auto) for term in terms if term.auto is not None]
     interval = ITERATIONS_PER_BACKWARD * (1 + len(own))
@@ -51,7 +53,7 @@ def balance(
         _check_that_they_meet([t for t, auto in looked_at if not auto.measured], task, student)
         of_task = _by_layer(task, layers, student)
     for term, auto in looked_at:
-        taps = [student.outputs[layer] for layer in term.layers.student]
+        taps = [read.outputs[layer] for layer in term.layers.student]
         ours = torch.cat([of_task[layer] for layer in term.layers.student])
         of_term = _gradient(values[term.name], taps)
         found = compare(ours, of_term, is_part=True)
@@ -60,8 +62,13 @@ def balance(
         if found.cosine < 0 and term.spec.conflict != 'keep':
             change = -of_term if term.spec.conflict == 'drop' else _projection(found) * ours
             values[term.name] = _with_gradient(values[term.name], taps, change)
-    for _, auto in own:
+    for term, auto in own:
         auto.seen += 1
+        if not auto.measured and auto.seen >= interval:
+            raise ConfigError(
+                f'{term.spec.where}.weight: in {auto.seen} iterations the loss of the student or '
+                'of the term gave no gradient to set it by; expected a number.'
+            )
 
 
 def _check_that_they_meet(terms: Sequence[Term], task: Tensor, student: Taps) -> None:

@@ -170,13 +170,15 @@ def class_names(network: nn.Module, given: Sequence[str] | None, checkpoint: str
     """Names of a network's classes: as the config says, the network, or its checkpoint; or None.
 
     Args:
-        network: Its `dataset_meta` has them where mmseg's `init_model` made it.
+        network: Its `dataset_meta` has them where mmseg's `init_model` made it, its `classes` where
+            it came with them.
         given: Those in the config.
         checkpoint: Its file or URL.
     """
     meta = getattr(network, 'dataset_meta', None) or {}
-    if given is not None or meta.get('classes'):
-        return given or meta['classes']
+    own = meta.get('classes') or getattr(network, 'classes', None)
+    if given is not None or own:
+        return given or own
     if checkpoint is None:
         return None
     meta = read_checkpoint(checkpoint).get('meta') or {}

@@ -208,16 +208,24 @@ def labelled_only(network: nn.Module, is_labelled: Sequence[bool]) -> Iterator[N
         return
     kept = [index for index, one in enumerate(is_labelled) if one]
     heads: list[Any] = [one for one in network.modules() if isinstance(one, BaseDecodeHead)]
+    for name in ('decode_head', 'auxiliary_head'):
+        own = getattr(network, name, None)
+        heads += [
+            one
+            for one in (own if isinstance(own, nn.ModuleList) else [own])
+            if one is not None and one not in heads
+        ]
     before = [vars(head).get('loss_by_feat') for head in heads]
     for head in heads:
-        if type(head).loss not in (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss):
+        usual = (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss)
+        if getattr(type(head), 'loss', None) not in usual:
             raise ConfigError(
                 f'student: {type(head).__name__} computes its losses in a way of its own, in which '
                 'images without masks cannot be left out; take another head, or images with masks.'
             )
     try:
         for head in heads:
-            head.loss_by_feat = partial(_of_labelled, head.loss_by_feat, kept)
+            head.loss_by_feat = partial(_of_labelled, head.loss_by_feat, kept, len(is_labelled))
         yield
     finally:
         for head, own in zip(heads, before, strict=True):
@@ -227,8 +235,16 @@ def labelled_only(network: nn.Module, is_labelled: Sequence[bool]) -> Iterator[N
 
 
 def _of_labelled(
-    loss_by_feat: Any, kept: Sequence[int], seg_logits: Any, batch_data_samples: Sequence[Any]
+    loss_by_feat: Any,
+    kept: Sequence[int],
+    images: int,
+    seg_logits: Any,
+    batch_data_samples: Sequence[Any],
 ) -> dict[str, Tensor]:
+    if len(batch_data_samples) != images:
+        # A head inside one that has left them out.
+        inner: dict[str, Tensor] = loss_by_feat(seg_logits, batch_data_samples)
+        return inner
     if not kept:
         # Through all that learns: DDP waits for each gradient.
         entries = loss_by_feat(seg_logits, batch_data_samples)

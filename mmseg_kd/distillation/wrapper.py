@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -180,9 +181,17 @@ class DistillationWrapper(BaseSegmentor):
         of_itself = Taps({layer: outputs[layer].detach() for layer in deeper}, _size(inputs))
         teacher_taps |= dict.fromkeys(self._selves, of_itself)
         label_NHW = _labels(data_samples) if active else None
-        values = {t.name: t(student_taps, teacher_taps, label_NHW) for t in active}
+        # Terms read them beside the student's way: what one layer gives is then no part of what
+        # a later one does, and a term's gradient is over each alone.
+        beside = {layer: tap.view_as(tap) for layer, tap in student_taps.outputs.items()}
+        read = replace(student_taps, outputs=beside)
+        values = {t.name: t(read, teacher_taps, label_NHW) for t in active}
         if torch.is_grad_enabled() and task_weight > 0:
-            balance(active, values, student_taps, lambda: task_weight * self._task_loss(losses)[0])
+            # In half precision the squares of gradients vanish.
+            with torch.autocast(inputs.device.type, enabled=False):
+                balance(
+                    active, values, student_taps, read, lambda: self._weighted(losses, task_weight)
+                )
         entries: dict[str, Tensor] = {}
         if self._task != TaskWeight():
             entries[TASK_WEIGHT] = torch.tensor(task_weight)
@@ -192,6 +201,9 @@ class DistillationWrapper(BaseSegmentor):
             entries[TERM_PREFIX + term.name] = inputs.new_zeros(()) if value is None else value
             entries[WEIGHT_PREFIX + term.name] = torch.tensor(weight)
         return {**losses, **entries}
+
+    def _weighted(self, losses: dict[str, Tensor], task_weight: float) -> Tensor:
+        return task_weight * self._task_loss(losses)[0]
 
     def _task_losses(
         self, inputs: Tensor, data_samples: list[Any], weight: float, layers: Sequence[str]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,10 +28,12 @@ class Averaged(nn.Module):
         super().__init__()
         self.momentum = momentum
         self.network: Any = copy.deepcopy(source)
+        # A parameter that several modules have stays one tensor.
+        made: dict[int, Tensor] = {}
         for module in self.network.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 delattr(module, name)
-                module.register_buffer(name, parameter.detach())
+                module.register_buffer(name, made.setdefault(id(parameter), parameter.detach()))
         self.register_buffer('updates', torch.zeros((), dtype=torch.long))
         self.network.eval()
 
@@ -45,20 +46,14 @@ class Averaged(nn.Module):
         """Move towards the source; on all ranks to the same, with the statistics of rank 0."""
         self.updates += 1
         share = (1.0 / self.updates).clamp(min=self.momentum)
-        theirs = dict(_tensors(source))
         statistics = {name: tensor.detach() for name, tensor in source.named_buffers()}
+        theirs: dict[str, Tensor] = dict(source.named_parameters(remove_duplicate=False))
         theirs |= _of_rank_zero(statistics)
-        for name, ours in _tensors(self.network):
+        for name, ours in self.network.named_buffers():
             if ours.is_floating_point():
                 ours.lerp_(theirs[name], share.to(ours.dtype))
             else:
                 ours.copy_(theirs[name])
-
-
-def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers, each once."""
-    yield from network.named_parameters()
-    yield from network.named_buffers()
 
 
 def _of_rank_zero(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

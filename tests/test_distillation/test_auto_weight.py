@@ -274,3 +274,54 @@ def test_attention_is_read_beside_the_way(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"weight: 'backbone\.layers\..*' is read beside"):
         build(cfg)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_mixed_precision_gives_nearly_the_same_weight(wrapper: Any, dtype: torch.dtype) -> None:
+    layers = STAGE, STAGE, 'CDLoss'
+    exact = losses_of(wrapper(term(*layers, weight='auto')))['kd_weight.cd']
+    model = wrapper(term(*layers, weight='auto'))
+    with torch.autocast('cpu', dtype):
+        found = losses_of(model)['kd_weight.cd']
+    assert found == pytest.approx(float(exact), rel=0.05)
+
+
+class OfTwoLayers(nn.Module):
+    """A loss of two layers that points against the task of `conflicting`."""
+
+    layers_per_side = 2
+
+    def forward(self, student: Any, teacher: Any, labels: Any) -> Any:
+        return -sum((one - 1).square().mean() for one in student)
+
+
+def test_what_lies_behind_a_layer_is_no_part_of_its_gradient(
+    conflicting: Any, wrapper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KD_LOSSES._module_dict, 'OfTwoLayers', OfTwoLayers)
+    layers = [STAGE, SCORES]
+    weight = dict(conflict='drop')
+    model = wrapper(term(layers, layers, 'OfTwoLayers', name='two', weight=weight))
+    _, one = gradients_at(model, STAGE)
+    assert one.norm().item() == pytest.approx(0, abs=1e-6)
+
+
+def test_where_the_task_has_no_weight_nothing_sets_one(
+    wrapper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match='with task_weight=0 nothing sets the weight'):
+        build(
+            dict(
+                type='DistillationWrapper',
+                student=resnet(4),
+                teacher=dict(type='EMATeacher'),
+                distillation=[term(weight='auto')],
+                task_weight=0.0,
+            )
+        )
+    model = wrapper(term(weight='auto'))
+    monkeypatch.setattr(balance, 'ITERATIONS_PER_BACKWARD', 2)
+    monkeypatch.setattr(model, '_task_loss', lambda losses: (0.0 * losses['decode.loss_ce'], {}))
+    with pytest.raises(ConfigError, match='in 4 iterations the loss of the student or of the term'):
+        for _ in range(5):
+            losses_of(model)

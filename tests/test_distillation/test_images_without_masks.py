@@ -94,3 +94,19 @@ def test_a_head_with_losses_of_its_own_is_refused() -> None:
         pass
     with labelled_only(network, [True, True]):
         pass
+
+
+def test_a_head_inside_a_head_gets_what_is_left() -> None:
+    network = build(resnet())
+    head = network.decode_head
+    seen = []
+
+    def outer(scores: Any, samples: Any) -> dict[str, Any]:
+        return head.inner.loss_by_feat(scores, samples)
+
+    head.inner = build(resnet()).decode_head
+    head.inner.loss_by_feat = lambda scores, samples: seen.append((len(scores), samples)) or {}
+    head.loss_by_feat = outer
+    with labelled_only(network, [False, True]):
+        head.loss_by_feat(torch.zeros(2, 5, 4, 4), ['a', 'b'])
+    assert seen == [(1, ['b'])]
