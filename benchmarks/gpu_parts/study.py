@@ -83,7 +83,7 @@ def _toy_plan(scratch: Path) -> Path:
     data, teacher, plan = scratch / 'scenes', scratch / 'teacher.pth', scratch / 'plan.py'
     generate(data, 8, 4, (128, 128), 0)
     init_default_scope('mmseg')
-    model = load_config('configs/toy_scenes/resnet18_fpn_toy-128x128.py', None).model
+    model = load_config('configs/toy_scenes/resnet18-quarter_fpn_toy-128x128.py', None).model
     torch.save(MODELS.build(model).state_dict(), teacher)
     base = ROOT / 'distillation_configs/toy_scenes/resnet18_mobilenetv2-half_cgd_toy-128x128.py'
     plan.write_text(TOY_PLAN.format(base=base, data=data, teacher=teacher), encoding='utf-8')

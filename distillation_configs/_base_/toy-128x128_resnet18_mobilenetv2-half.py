@@ -1,5 +1,4 @@
-# The teacher comes first:
-#   mmseg-kd train mmseg_kd::configs/toy_scenes/resnet18_fpn_toy-128x128.py
+# The teacher's weights come with its config, which says how they were made.
 _base_ = [
     '../../configs/_base_/datasets/toy_scenes_128x128.py',
     '../../configs/_base_/schedules/adamw_toy.py',
@@ -8,8 +7,9 @@ _base_ = [
 model = dict(
     type='DistillationWrapper',
     teacher=dict(
-        config='mmseg_kd::configs/toy_scenes/resnet18_fpn_toy-128x128.py',
-        checkpoint='work_dirs/resnet18_fpn_toy-128x128/iter_600.pth',
+        config='mmseg_kd::configs/toy_scenes/resnet18-quarter_fpn_toy-128x128.py',
+        checkpoint='mmseg_kd::configs/toy_scenes/resnet18-quarter_fpn_toy-128x128.safetensors'
+        '#sha256=b53e74d0bf8293a5c5263a2c78d3c2f4c5c7695ea0f34e8dce84f8ad48216958',
     ),
     student=dict(config='mmseg_kd::configs/toy_scenes/mobilenetv2-half_segformer_toy-128x128.py'),
     distillation=[],

@@ -6,7 +6,6 @@ model = dict(
             teacher_layer='decode_head.conv_seg',
             loss=dict(type='CGDLoss', group_size=2, tau=4.0, ignore_index=255),
             weight=6.0,
-            schedule=dict(type='LinearDecay', begin=200, end=450),
         )
     ]
 )

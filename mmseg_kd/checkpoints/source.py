@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 
 from mmseg_kd.checkpoints.aliases import resolve_alias
 from mmseg_kd.checkpoints.digest import sha256_of
+from mmseg_kd.checkpoints.shipped import SHIPPED, shipped_root
 from mmseg_kd.errors import CheckpointError
 
 _GIVEN_SUM = '#sha256='
@@ -39,10 +40,11 @@ def local_file(source: str) -> Path:
     """The file that `source` names.
 
     Args:
-        source: A path, an https URL, or a short name as in `resolve_alias`. `#sha256=` and 64
-            digits behind it are its checksum. A URL has one there or in its name, and is
-            downloaded once, into torch's hub cache; whole or not at all. mmseg's zoo names its
-            files by the sums of others: of those, the digits in the name are not compared.
+        source: A path, an https URL, `mmseg_kd::` and the path of a file that is shipped beside the
+            configs, or a short name as in `resolve_alias`. `#sha256=` and 64 digits behind it are
+            its checksum. A URL has one there or in its name, and is downloaded once, into torch's
+            hub cache; whole or not at all. mmseg's zoo names its files by the sums of others: of
+            those, the digits in the name are not compared.
 
     Raises:
         CheckpointError: There is no such file, it cannot be downloaded, it has no checksum or
@@ -60,7 +62,8 @@ def local_file(source: str) -> Path:
             f'{source}: expected a file or an https URL; what comes another way can be changed on '
             'it. Download it by hand and give the path of the file.'
         )
-    path = Path(name).expanduser()
+    is_shipped = name.startswith(SHIPPED)
+    path = shipped_root() / name.removeprefix(SHIPPED) if is_shipped else Path(name).expanduser()
     if not path.is_file():
         raise CheckpointError(f'{source}: there is no such checkpoint file.')
     if checksum:

@@ -14,7 +14,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmseg_kd.config.packaged import SHIPPED, ZOO, packaged_path
+from mmseg_kd.checkpoints.shipped import SHIPPED
+from mmseg_kd.config.packaged import ZOO, packaged_path
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.host.quiet import explain
 

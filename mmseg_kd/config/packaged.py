@@ -14,10 +14,10 @@ import mmseg
 from mmengine.config import Config
 
 import mmseg_kd
+from mmseg_kd.checkpoints.shipped import SHIPPED, shipped_root
 from mmseg_kd.errors import ConfigError, nearest
 
 ZOO = 'mmseg::'
-SHIPPED = 'mmseg_kd::'
 # The folders that are shipped.
 _FOLDERS = ('configs', 'distillation_configs')
 
@@ -32,7 +32,7 @@ def packaged_path(name: str) -> Path | None:
     if f'{package}{separator}' not in (ZOO, SHIPPED):
         return None
     is_own = package == 'mmseg_kd'
-    root = _shipped_root() if is_own else Path(mmseg.__file__).parent / '.mim' / 'configs'
+    root = shipped_root() if is_own else Path(mmseg.__file__).parent / '.mim' / 'configs'
     folders = [root / folder for folder in _FOLDERS] if is_own else [root]
     path = root / inside
     if path.exists() and any(path.is_relative_to(folder) for folder in folders):
@@ -40,13 +40,6 @@ def packaged_path(name: str) -> Path | None:
     version = (mmseg_kd if is_own else mmseg).__version__
     names = [p.relative_to(root).as_posix() for folder in folders for p in folder.rglob('*.py')]
     raise ConfigError(f'{package} {version} has no config {name!r}; {nearest(inside, names)}.')
-
-
-def _shipped_root() -> Path:
-    """Where the shipped folders are: in the package of a wheel, beside that of a checkout."""
-    package = Path(mmseg_kd.__file__).parent
-    inside = package / '.mim'
-    return inside if inside.is_dir() else package.parent
 
 
 def take_over_bases() -> None:

@@ -18,7 +18,7 @@ DISTILLATIONS = (
 CONFIGS = (
     *DISTILLATIONS,
     'distillation_configs/ade20k/group_size.py::group30',
-    'configs/toy_scenes/resnet18_fpn_toy-128x128.py',
+    'configs/toy_scenes/resnet18-quarter_fpn_toy-128x128.py',
 )
 
 

@@ -25,9 +25,12 @@ def test_shortened_quickstart(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / 'work' / 'results.json').read_text())
     assert [row['network'] for row in rows] == ['teacher', 'student', 'student + CGD']
     teacher, student, distilled = rows
-    assert teacher['params'] > 10 * student['params']
+    assert teacher['params'] > 2 * student['params']
     assert (student['params'], student['flops']) == (distilled['params'], distilled['flops'])
-    assert all(0 <= row['mIoU'] <= 100 and row['seconds_per_step'] > 0 for row in rows)
+    assert all(0 <= row['mIoU'] <= 100 for row in rows)
+    # With its weights as they are shipped, on other scenes than it has seen.
+    assert teacher['mIoU'] > 30 and teacher['seconds_per_step'] is None
+    assert all(row['seconds_per_step'] > 0 for row in (student, distilled))
     table = (tmp_path / 'work' / 'results.md').read_text()
     assert table in done.stdout + '\n'
     with Image.open(tmp_path / 'work' / 'comparison.png') as figure:

@@ -71,7 +71,7 @@ def test_a_base_of_a_base_is_looked_at_before_the_host_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / 'configs').mkdir()
-    monkeypatch.setattr(packaged, '_shipped_root', lambda: tmp_path)
+    monkeypatch.setattr(packaged, 'shipped_root', lambda: tmp_path)
     own = tmp_path / 'configs' / 'own.py'
     own.write_text("_base_ = 'mmseg_kd::configs/own.py'", encoding='utf-8')
     with pytest.raises(ConfigError, match='_base_ goes in a circle'):
