@@ -142,11 +142,12 @@ def _check_auto_weights(terms: Sequence[TermSpec], student: nn.Module, problems:
                 'the weight as a number.'
             )
         )
+    modules = dict(student.named_modules())
     for term in terms:
         for layer in term.layers.student:
             parent, _, part = layer.rpartition('.')
-            owner = student.get_submodule(parent) if part in ATTENTION_PARTS else None
-            if isinstance(owner, nn.MultiheadAttention):
+            is_attention = isinstance(modules.get(parent), nn.MultiheadAttention)
+            if part in ATTENTION_PARTS and is_attention:
                 problems.add(
                     ConfigError(
                         f"{term.where}.weight: {layer!r} is read beside the student's way to its "

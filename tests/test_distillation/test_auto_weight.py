@@ -325,3 +325,8 @@ def test_where_the_task_has_no_weight_nothing_sets_one(
     with pytest.raises(ConfigError, match='in 4 iterations the loss of the student or of the term'):
         for _ in range(5):
             losses_of(model)
+
+
+def test_a_misspelt_part_of_attention_is_a_layer_that_is_missing(wrapper: Any) -> None:
+    with pytest.raises(ConfigError, match=r"no layer 'backbone\.layr1\.query'"):
+        wrapper(term('backbone.layr1.query', SCORES, weight='auto'))
