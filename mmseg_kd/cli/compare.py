@@ -45,20 +45,25 @@ def _parser() -> argparse.ArgumentParser:
         'first; default: as PLAN says',
     )
     parser.add_argument('--only', nargs='+', metavar='METHOD', help='only these, and the baseline')
+    add_queue_arguments(parser, 'runs')
+    return parser
+
+
+def add_queue_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """Of a command that has many trainings: where, how many at a time, how far they are."""
     parser.add_argument(
-        '--status', action='store_true', help='show how far the runs are, and run nothing'
+        '--status', action='store_true', help=f'show how far the {what} are, and run nothing'
     )
     parser.add_argument(
-        '--work-dir', type=Path, metavar='DIR', help='for the runs; default: work_dirs/PLAN'
+        '--work-dir', type=Path, metavar='DIR', help=f'for the {what}; default: work_dirs/PLAN'
     )
     parser.add_argument(
         '--jobs',
         type=at_least_one,
         metavar='N',
-        help='runs at a time on each GPU, 1 by default; or on the CPU, as many as it has cores',
+        help=f'{what} at a time on each GPU, 1 by default; or on the CPU, as many as it has cores',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    return parser
 
 
 def _budget(text: str) -> tuple[str, float]:

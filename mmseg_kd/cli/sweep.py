@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmseg_kd.cli.common import run_command
-from mmseg_kd.cli.compare import Table, at_least_one, show_status
+from mmseg_kd.cli.compare import Table, add_queue_arguments, at_least_one, show_status
 
 if TYPE_CHECKING:
     from mmseg_kd.comparison.sweep import SweepPlan
@@ -37,19 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar='N',
         help='how many in all; default: as PLAN says, or all combinations',
     )
-    parser.add_argument(
-        '--status', action='store_true', help='show how far the trials are, and run nothing'
-    )
-    parser.add_argument(
-        '--work-dir', type=Path, metavar='DIR', help='for the trials; default: work_dirs/PLAN'
-    )
-    parser.add_argument(
-        '--jobs',
-        type=at_least_one,
-        metavar='N',
-        help='trials at a time on each GPU, 1 by default; or on the CPU, as many as it has cores',
-    )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    add_queue_arguments(parser, 'trials')
     return parser
 
 

@@ -16,8 +16,8 @@ from typing import ClassVar
 
 from filelock import FileLock, Timeout
 
-from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.errors import ConfigError, LogError
+from mmseg_kd.runs.described import read_described, write_description
 from mmseg_kd.runs.log import read_log
 from mmseg_kd.runs.printed import printed_classes
 
@@ -122,8 +122,7 @@ class Comparison:
     def write(self) -> None:
         """Write `comparison.json`."""
         values = {name: value for name, value in asdict(self).items() if name != 'folder'}
-        with atomic_write(self.folder / FILE) as unfinished:
-            unfinished.write_text(f'{json.dumps(values, indent=2)}\n', encoding='utf-8')
+        write_description(self.folder / FILE, values)
 
 
 def is_comparison(folder: str | Path) -> bool:
@@ -137,15 +136,7 @@ def read_comparison(folder: str | Path) -> Comparison:
     Raises:
         LogError: There is none, or its file is not whole.
     """
-    file = Path(folder, FILE)
-    try:
-        return Comparison(Path(folder), **json.loads(file.read_text(encoding='utf-8')))
-    except FileNotFoundError:
-        raise LogError(
-            f'{folder}: there is no comparison ({FILE}); expected the work dir of mmseg-kd compare.'
-        ) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise LogError(f'{file} cannot be read: {error}.') from error
+    return read_described(Comparison, Path(folder, FILE), 'comparison', 'mmseg-kd compare')
 
 
 @contextmanager

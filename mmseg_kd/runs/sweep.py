@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.errors import LogError, nearest
 from mmseg_kd.runs.comparison import Run
+from mmseg_kd.runs.described import read_described, write_description
 from mmseg_kd.runs.log import read_log
 
 FILE, OPTIONS = 'sweep.json', 'options.json'
@@ -112,17 +112,12 @@ class Sweep:
         trial.config.parent.mkdir(parents=True, exist_ok=True)
         trial.config.write_text(config, encoding='utf-8')
         what = dict(number=trial.number, options=dict(trial.options), iterations=trial.iterations)
-        _write_json(trial.config.with_name(OPTIONS), what)
+        write_description(trial.config.with_name(OPTIONS), what)
 
     def write(self) -> None:
         """Write `sweep.json`."""
         values = {name: value for name, value in asdict(self).items() if name != 'folder'}
-        _write_json(self.folder / FILE, values)
-
-
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    with atomic_write(file) as unfinished:
-        unfinished.write_text(f'{json.dumps(values, indent=2, default=repr)}\n', encoding='utf-8')
+        write_description(self.folder / FILE, values)
 
 
 def read_sweep(folder: str | Path) -> Sweep:
@@ -131,12 +126,4 @@ def read_sweep(folder: str | Path) -> Sweep:
     Raises:
         LogError: There is none, or its file is not whole.
     """
-    file = Path(folder, FILE)
-    try:
-        return Sweep(Path(folder), **json.loads(file.read_text(encoding='utf-8')))
-    except FileNotFoundError:
-        raise LogError(
-            f'{folder}: there is no sweep ({FILE}); expected the work dir of mmseg-kd sweep.'
-        ) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise LogError(f'{file} cannot be read: {error}.') from error
+    return read_described(Sweep, Path(folder, FILE), 'sweep', 'mmseg-kd sweep')
