@@ -46,7 +46,7 @@ def write_everything(folder: Path) -> Path:
     """Write the config, its teachers and five images into a folder.
 
     Dropout, drop path, two teachers that take turns, weights that change over the iterations and
-    that set themselves, shuffles, a connector.
+    that set themselves, shuffles, a connector, channels_last.
     """
     teachers = [
         {**network, 'checkpoint': save_weights(network, folder / f'{index}.pth', seed=index)}
@@ -72,6 +72,7 @@ def write_everything(folder: Path) -> Path:
         student=mit(8),
         teacher=teachers,
         distillation=[scores, features],
+        channels_last=True,
     )
     path = write_config(folder, model, write_dataset(folder / 'data', train=5))
     path.write_text(path.read_text(encoding='utf-8') + EVERYTHING, encoding='utf-8')

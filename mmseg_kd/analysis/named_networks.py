@@ -43,13 +43,13 @@ class NamedNetwork:
         title: What figures and messages call it.
         cfg: Its config.
         spec: What the config says of it.
-        checkpoint: Its weights.
+        checkpoint: Its weights; None: a teacher that may come with them.
     """
 
     title: str
     cfg: Config
     spec: NetworkSpec
-    checkpoint: str
+    checkpoint: str | None
 
     @property
     def scaling(self) -> InputScaling:
@@ -129,7 +129,6 @@ def read_teacher(networks: Sequence[NamedNetwork], name: str | None) -> NamedNet
 
     Raises:
         ConfigError: There is none, or none of this name, or a name is needed.
-        CheckpointError: The config names no weights for it.
     """
     if name is not None and (Path(name).exists() or _PAIR.fullmatch(name)):
         raise ConfigError(f'--teacher: {name!r} is no name; networks go before --teacher.')
@@ -141,14 +140,9 @@ def teacher_named(cfg: Config, name: str | None) -> NamedNetwork:
     """The teacher of a config by its name; None: the only one.
 
     Raises:
-        ConfigError, CheckpointError: As in `read_teacher`.
+        ConfigError: As in `read_teacher`.
     """
     spec = teacher_of(cfg, name)
-    if spec.checkpoint is None:
-        raise CheckpointError(
-            '--teacher: the config has no checkpoint=... for it; set it with --cfg-options '
-            'model.teacher.checkpoint=FILE, or give the teacher as one of the networks.'
-        )
     title = TEACHER if name is None else f'{TEACHER} {name}'
     return NamedNetwork(title, cfg, spec, spec.checkpoint)
 
@@ -193,14 +187,17 @@ def load_networks(networks: Sequence[NamedNetwork], device: torch.device) -> dic
     Raises:
         ConfigError: One cannot be built, two have the same title, or they tell different numbers
             of classes apart.
-        CheckpointError: One does not fit; `ManyErrors` where more is wrong.
+        CheckpointError: One does not fit, or a teacher has no weights; `ManyErrors` where more is
+            wrong.
     """
     _check_titles([one.title for one in networks])
     problems = Problems()
     built: dict[str, Any] = {}
     for one in networks:
         with problems:
-            built[one.title] = build_segmentor(without_initialisation(one.spec.model), one.title)
+            has_checkpoint = one.checkpoint is not None
+            model = without_initialisation(one.spec.model) if has_checkpoint else one.spec.model
+            built[one.title] = build_segmentor(model, one.title)
     classes = {title: int(network.num_classes) for title, network in built.items()}
     if len(set(classes.values())) > 1:
         told = ', '.join(f'{title} {count}' for title, count in classes.items())
@@ -213,9 +210,20 @@ def load_networks(networks: Sequence[NamedNetwork], device: torch.device) -> dic
     for one in networks:
         if one.title in built:
             with problems:
-                try:
-                    load_weights(built[one.title], one.checkpoint)
-                except CheckpointError as error:
-                    raise CheckpointError(f'{one.title}: {error}') from error
+                _fill(built[one.title], one)
     problems.raise_if_any()
     return {title: network.to(device).eval() for title, network in built.items()}
+
+
+def _fill(network: Any, named: NamedNetwork) -> None:
+    """Load a network's weights, unless it came with them."""
+    if named.checkpoint is not None:
+        try:
+            load_weights(network, named.checkpoint)
+        except CheckpointError as error:
+            raise CheckpointError(f'{named.title}: {error}') from error
+    elif not getattr(network, 'is_pretrained', False):
+        raise CheckpointError(
+            '--teacher: the config has no checkpoint=... for it; set it with --cfg-options '
+            'model.teacher.checkpoint=FILE, or give the teacher as one of the networks.'
+        )

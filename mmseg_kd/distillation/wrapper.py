@@ -24,6 +24,7 @@ from mmseg_kd.distillation.task_loss import fuse_task_loss, labelled_only
 from mmseg_kd.distillation.term import Term, idle_loss
 from mmseg_kd.host.log_names import TASK_LOSS, TASK_WEIGHT, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.networks.forward import run_whole
+from mmseg_kd.networks.memory_format import use_channels_last
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.networks.taps import Taps, no_gradient
 from mmseg_kd.teacher.averaged import Averaged
@@ -62,6 +63,8 @@ class DistillationWrapper(BaseSegmentor):
         task_schedule: A schedule's dict, or a list of them: factors of `task_weight`.
         fused_task_loss: Compute the student's cross-entropy and accuracy without scores at the
             size of the labels; heads with other losses stay as they are.
+        channels_last: The student runs in the memory format channels_last; a teacher has an
+            option of its own.
         init_cfg: As in mmengine.
 
     Raises:
@@ -78,6 +81,7 @@ class DistillationWrapper(BaseSegmentor):
         task_weight: float = 1.0,
         task_schedule: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
         fused_task_loss: bool = True,
+        channels_last: bool = False,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         parts = assemble(
@@ -85,6 +89,9 @@ class DistillationWrapper(BaseSegmentor):
         )
         super().__init__(parts.student.data_preprocessor, init_cfg)
         self.student: Any = parts.student
+        self._is_channels_last = channels_last
+        if channels_last:
+            use_channels_last(self.student, 'student')
         if fused_task_loss:
             fuse_task_loss(self.student)
         self.terms = nn.ModuleDict({term.name: term for term in parts.terms})
@@ -137,7 +144,12 @@ class DistillationWrapper(BaseSegmentor):
         Raises:
             CheckpointError: The checkpoint cannot be read; or does not fit, with `strict`.
         """
+        # Random numbers are drawn in the order of the memory, which is not to change the weights.
+        if self._is_channels_last:
+            self.student.to(memory_format=torch.contiguous_format)
         self.student.init_weights()
+        if self._is_channels_last:
+            self.student.to(memory_format=torch.channels_last)
         checkpoint = self._student_spec.checkpoint
         if checkpoint is None:
             return

@@ -40,8 +40,8 @@ class IFVDLoss(LogitLoss):
     of its class each pixel is.
 
     Reference: Wang et al., Intra-class Feature Variation Distillation for Semantic Segmentation,
-    ECCV 2020, eq. 2 to 4. The weights are those of SegDistill; the first part alone, with
-    weight 1, is the paper's.
+    ECCV 2020, eq. 2 to 4. The weights are those of SegDistill; the paper's loss is the
+    first part alone.
     """
 
     averages_teachers = False

@@ -47,8 +47,8 @@ class RKDLoss(FeatureMapLoss):
         ValueError: An argument is out of its range.
 
     Reference: Park et al., Relational Knowledge Distillation, CVPR 2019, arXiv 1904.05068,
-    section 3.2; 25 and 50 are its weights. Regions are this package's; mmrazor has
-    `normalise=True`.
+    section 3.2, with means in place of its sums. 25 and 50 are mmrazor's weights, which has
+    `normalise=True` too; the authors' code has 1 and 2. Regions are this package's.
     """
 
     needs_same_channels = False

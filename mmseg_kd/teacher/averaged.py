@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 class Averaged(nn.Module):
     """A copy of a network whose weights and statistics follow it as moving averages.
 
-    It is in eval mode for ever. All it has are buffers, so that it is saved and moved with the
-    module that holds it, and no optimiser or DDP looks for gradients.
+    It is in eval mode for ever, and its weights are frozen: it is saved and moved with the module
+    that holds it, and no optimiser or DDP waits for its gradients.
 
     Args:
         source: The network.
@@ -27,15 +28,8 @@ class Averaged(nn.Module):
     def __init__(self, source: nn.Module, momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
-        self.network: Any = copy.deepcopy(source)
-        # A parameter that several modules have stays one tensor.
-        made: dict[int, Tensor] = {}
-        for module in self.network.modules():
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                delattr(module, name)
-                module.register_buffer(name, made.setdefault(id(parameter), parameter.detach()))
+        self.network: Any = copy.deepcopy(source).requires_grad_(False).eval()
         self.register_buffer('updates', torch.zeros((), dtype=torch.long))
-        self.network.eval()
 
     def train(self, mode: bool = True) -> Averaged:
         """Stay in eval mode."""
@@ -47,9 +41,10 @@ class Averaged(nn.Module):
         self.updates += 1
         share = (1.0 / self.updates).clamp(min=self.momentum)
         statistics = {name: tensor.detach() for name, tensor in source.named_buffers()}
-        theirs: dict[str, Tensor] = dict(source.named_parameters(remove_duplicate=False))
-        theirs |= _of_rank_zero(statistics)
-        for name, ours in self.network.named_buffers():
+        theirs = {**dict(source.named_parameters()), **_of_rank_zero(statistics)}
+        for name, ours in itertools.chain(
+            self.network.named_parameters(), self.network.named_buffers()
+        ):
             if ours.is_floating_point():
                 ours.lerp_(theirs[name], share.to(ours.dtype))
             else:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import resnet, save_weights, write_config, write_dataset
+from builders import resnet, save_weights, term, write_config, write_dataset
+from hf_models import PIXELS, PROCESSORS, write_model
 from mmseg.registry import DATASETS
 from PIL import Image
 
@@ -112,3 +113,29 @@ def test_masks_can_be_trained_on(made: tuple[str, Path], tmp_path: Path) -> None
     mask = dataset[2]['gt_seg_map']
     assert mask.shape == (32, 32)
     assert set(np.unique(mask)) <= {0, 1, 2, 3, 4, 255}
+
+
+def test_a_teacher_that_comes_with_its_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_model(tmp_path / 'hf', PIXELS['segformer'], PROCESSORS['segformer'])
+    teacher = dict(type='HFSegmentor', model=str(tmp_path / 'hf'))
+    distillation = dict(
+        type='DistillationWrapper', student=resnet(4), teacher=teacher, distillation=[term()]
+    )
+    data = write_dataset(tmp_path / 'data')
+    config = str(write_config(tmp_path, distillation, data))
+    images, out = data / 'images' / 'val', tmp_path / 'masks'
+    args = [config, str(images), str(out), '--teacher', '--min-confidence', '0']
+    assert pseudo_label.main(args) == 0
+    labels = PseudoLabels(Settings(config, '', 0.0), images, tmp_path / 'more', torch.device('cpu'))
+    pixel_values = labels.network.data_preprocessor(_batch(labels.images[0]))['inputs']
+    scores = model(pixel_values=pixel_values).logits
+    size = masks_in(out)['0.png'].shape
+    expected = torch.nn.functional.interpolate(scores, size, mode='bilinear').argmax(1)[0]
+    assert (masks_in(out)['0.png'] == expected.numpy()).mean() > 0.99
+    # One without any is refused.
+    (tmp_path / 'bare').mkdir()
+    bare = write_config(tmp_path / 'bare', {**distillation, 'teacher': resnet(8)}, data)
+    assert pseudo_label.main([str(bare), str(images), str(tmp_path / 'none'), '--teacher']) == 1
+    assert 'model.teacher.checkpoint=FILE' in capsys.readouterr().err

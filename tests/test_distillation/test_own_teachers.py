@@ -24,7 +24,11 @@ from builders import (
     write_config,
 )
 from mmengine.config import Config
-from mmengine.model import ExponentialMovingAverage
+from mmengine.model import (
+    ExponentialMovingAverage,
+    convert_sync_batchnorm,
+    revert_sync_batchnorm,
+)
 from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 
@@ -82,14 +86,28 @@ def test_average_is_frozen_and_left_alone() -> None:
     wrapper = build(model(average()))
     train(wrapper, steps=2)
     assert not any(module.training for module in wrapper.teacher.modules())
-    assert {key.split('.')[0] for key, _ in wrapper.named_parameters()} == {'student'}
-    optimiser = build_optim_wrapper(wrapper, dict(optimizer=dict(type='SGD', lr=0.1)))
-    parameters = [p for group in optimiser.param_groups for p in group['params']]
-    assert len(parameters) == len(list(wrapper.student.parameters()))
+    learning = {key.split('.')[0] for key, p in wrapper.named_parameters() if p.requires_grad}
+    assert learning == {'student'}
+    # No gradient, no decay.
+    optimiser = build_optim_wrapper(
+        wrapper, dict(optimizer=dict(type='SGD', lr=0.1, weight_decay=0.5))
+    )
+    average_before = tensors(wrapper.teacher)
+    optimiser.update_params(sum(p.sum() for p in wrapper.student.parameters()))
+    assert same_tensors(average_before, wrapper.teacher.state_dict())
     before = tensors(wrapper.teacher)
     wrapper.eval()(**wrapper.data_preprocessor(batch()), mode='predict')
     assert same_tensors(before, wrapper.teacher.state_dict())
     assert wrapper.to(torch.float64).teacher.decode_head.conv_seg.weight.dtype == torch.float64
+
+
+def test_average_goes_with_synchronised_batch_norm() -> None:
+    wrapper = convert_sync_batchnorm(build(model(average())), 'torch')
+    assert any(isinstance(m, nn.SyncBatchNorm) for m in wrapper.teacher.modules())
+    wrapper = revert_sync_batchnorm(wrapper)
+    train(wrapper, steps=1)
+    student, teacher = wrapper.student.state_dict(), wrapper.teacher.state_dict()
+    assert student.keys() == teacher.keys()
 
 
 def test_average_is_saved_and_resumed_to_the_bit() -> None:
