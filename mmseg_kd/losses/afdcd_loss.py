@@ -71,9 +71,9 @@ class AfDCDLoss(LearningFeatureMapLoss):
 
     Reference: Fan et al., Augmentation-free Dense Contrastive Knowledge Distillation for Efficient
     Semantic Segmentation, NeurIPS 2023, arXiv 2312.04168, with the omni-contrast of the authors'
-    code, where the group's own parts at other positions are no negatives, and its weights. The code clips the
-    gradient of the generator's weights at a norm of 15; clip_grad of the optim_wrapper is over
-    all.
+    code, where the group's own parts at other positions are no negatives, and its weights. The
+    code clips the gradient of the generator's weights at a norm of 15; clip_grad of the
+    optim_wrapper is over all.
     """
 
     def __init__(

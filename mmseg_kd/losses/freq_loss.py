@@ -60,8 +60,9 @@ class FreqLoss(LearningFeatureMapLoss):
         ValueError: An argument is out of its range.
 
     Reference: Zhang et al., FreeKD: Knowledge Distillation via Semantic Frequency Prompt, CVPR
-    2024, arXiv 2311.12079. As in the authors' code the details alone are compared, and the masks have
-    no weights, which that code makes and does not use. There the tokens learn in a training of their own by the loss of a detector.
+    2024, arXiv 2311.12079. As in the authors' code the details alone are compared, and the masks
+    have no weights, which that code makes and does not use. There the tokens learn in a training of
+    their own by the loss of a detector.
     """
 
     def __init__(
