@@ -35,7 +35,8 @@ TRAINED = [
     *(
         name
         for name in CONFIGS
-        if not name.startswith(('distillation_configs/ade20k/', 'distillation_configs/camvid/'))
+        if name not in PLANS
+        and not name.startswith(('distillation_configs/ade20k/', 'distillation_configs/camvid/'))
     ),
     *(
         f'distillation_configs/camvid/camvid-240x320.py::mobilenetv2_{method}'
