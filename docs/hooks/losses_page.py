@@ -1,8 +1,8 @@
 """The page on losses: a table of all that are registered, and what each says of itself.
 
 The words are the docstrings', the costs those of `docs/losses_cpu.json` and `docs/losses_gpu.json`,
-which `benchmarks/losses.py` writes, and the results those of `docs/losses_results.json`: mIoU by
-loss, as text.
+which `benchmarks/losses.py` writes, and the results those of a comparison whose methods are called
+as their losses are.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ DOCS = Path(__file__).resolve().parents[1]
 DEVICES = ('cpu', 'gpu')
 MAPS = ('scores', 'features')
 NONE = '—'
+RESULTS = 'results/losses-240x320.json'
 
 
 class MissingParagraph(Exception):
@@ -41,7 +42,11 @@ def tables() -> str:
     if missing:
         raise MissingParagraph('no paragraph that begins so: ' + ', '.join(missing))
     measured = {device: _read(f'losses_{device}.json').get('every loss') for device in DEVICES}
-    results = _read('losses_results.json')
+    results = {
+        row['method']: f'{row["mean"]:.2f} ({row["gain"]["mean"]:+.2f})'
+        for row in _read(RESULTS).get('methods', ())
+        if row['gain'] is not None
+    }
     parts = [_costs(losses, {k: v for k, v in measured.items() if v}, results)]
     parts += [f'## {name}\n\n{reference_page.prose(kind)}' for name, kind in losses.items()]
     return '\n\n'.join(parts) + '\n'

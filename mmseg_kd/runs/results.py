@@ -237,13 +237,22 @@ def _as_dict(row: Row) -> dict[str, Any]:
 
 
 def as_json(results: Results) -> str:
-    """All figures, in percent and seconds; null where there is none."""
+    """All figures, in percent and seconds, to six digits; null where there is none."""
     whole = dict(
         teacher=results.teacher,
         warnings=results.warnings,
         methods=[_as_dict(row) for row in results.rows],
     )
-    return json.dumps(whole, indent=2)
+    return json.dumps(_to_six_digits(whole), indent=2)
+
+
+def _to_six_digits(value: Any) -> Any:
+    """Floats without the tail of those that were float32 in a log."""
+    if isinstance(value, Mapping):
+        return {key: _to_six_digits(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_six_digits(one) for one in value]
+    return float(f'{value:.6g}') if isinstance(value, float) else value
 
 
 def as_csv(results: Results) -> str:
@@ -256,7 +265,7 @@ def as_csv(results: Results) -> str:
             mean, low, high = (one.mean, one.low, one.high) if one else (None, None, None)
             line |= {name: mean, f'{name}_low': low, f'{name}_high': high}
         line |= {'step_s': row.step_s, 'peak_mib': row.peak_mib, 'iterations': row.iterations}
-        lines.append({**line, 'verdict': row.verdict})
+        lines.append(_to_six_digits({**line, 'verdict': row.verdict}))
     table = io.StringIO()
     writer = csv.DictWriter(table, list(lines[0]) if lines else [], lineterminator='\n')
     writer.writeheader()
