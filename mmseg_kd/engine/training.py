@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
 
-from mmseg_kd.config.network_spec import is_distillation, teachers_of
+from mmseg_kd.config.network_spec import is_distillation, teacher_label, teachers_of
 from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.data_checks.batches import check_batches, check_preprocessor
+from mmseg_kd.data_checks.class_order import check_class_order
 from mmseg_kd.data_checks.heads import check_heads, heads_of
 from mmseg_kd.data_checks.preflight import check_dataset
+from mmseg_kd.distillation import DistillationWrapper
+from mmseg_kd.distillation.class_map import class_names
+from mmseg_kd.distillation.term import Term
 from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.engine.survival import (
     keep_logging_aside,
@@ -45,6 +50,7 @@ from mmseg_kd.host.device import find_device
 from mmseg_kd.host.loaders import end_workers
 from mmseg_kd.host.log_names import MEAN_PATTERN
 from mmseg_kd.host.quiet import as_config_error
+from mmseg_kd.losses.logit_loss import LogitLoss
 from mmseg_kd.networks.build import student_of, unwrapped
 
 # What every run is watched by, in the order in which they are added.
@@ -172,7 +178,31 @@ def check_data(runner: Runner) -> None:
             of_split = (tolerated, heads) if split == 'train' else (0, None)
             dataset = check_dataset(loader['dataset'], split, num_classes, *of_split)
             check_batches(dataset, split, loader, preprocessor, of_split[1])
+            if split == 'train':
+                check_class_order(_scoring_teachers(runner), dataset.metainfo.get('classes') or ())
     problems.raise_if_any()
+
+
+def _scoring_teachers(runner: Runner) -> dict[str, Sequence[str]]:
+    """Names of the classes of the teachers whose scores are compared as they are."""
+    model = unwrapped(runner.model)
+    if not (isinstance(model, DistillationWrapper) and model.teachers):
+        return {}
+    names, specs = teachers_of(runner.cfg)
+    compared = {
+        name
+        for term in model.terms.values()
+        if isinstance(term, Term) and isinstance(term.loss, LogitLoss)
+        for name in term.layers.teachers
+        if specs[name].class_map is None
+    }
+    found = {
+        teacher_label(name, len(names)): class_names(
+            model.teachers[name], specs[name].classes, checkpoint=None
+        )
+        for name in compared
+    }
+    return {label: classes for label, classes in found.items() if classes}
 
 
 def run_training(runner: Runner) -> None:
