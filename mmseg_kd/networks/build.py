@@ -10,6 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.registry import DefaultScope
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.registry import MODELS
 
@@ -54,8 +55,12 @@ def build_network(model: ConfigDict, side: str) -> Any:
     if get_device() != 'cuda':
         model = replace_sync_bn(model)
     look_up(MODELS, model, side)
+    # Where no scope is chosen, as in a program of the user's own, parts are looked for in mmengine
+    # alone.
+    scope = None if DefaultScope.get_current_instance() else 'mmseg'
     try:
-        return MODELS.build(model)
+        with DefaultScope.overwrite_default_scope(scope):
+            return MODELS.build(model)
     except KDError as error:
         raise type(error)(f'{side}: {error}') from error
     except Exception as error:  # whatever a class of mmseg, timm or the user raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from builders import build, fcn_head, preprocessor, resnet
+from mmengine.registry import DefaultScope
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from torch import Tensor, nn
 
@@ -218,3 +220,11 @@ def test_what_holds_the_values_of_the_result_are_scores_whatever_its_name() -> N
 
     found = probe(Plain(), ['stem', 'dropout', 'classifier'], 'student')
     assert found.scored_classes == {'classifier': 5}
+
+
+def test_a_network_is_built_in_a_program_without_a_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+    assert DefaultScope.get_current_instance() is None
+    wrapper = build(dict(type='DistillationWrapper', student=resnet(4)))
+    assert type(wrapper.student.data_preprocessor).__name__ == 'SegDataPreProcessor'
+    assert DefaultScope.get_current_instance() is None
