@@ -6,6 +6,8 @@ kl = dict(**logits, loss=dict(type='KLLoss', tau=2.0, ignore_index=255), weight=
 experiments = {
     'alone': dict(),
     'cgd': dict(options={'model.distillation': [cgd]}),
+    'cwd': dict(options={'model.distillation': [dict(recipe='cwd')]}),
+    'dist': dict(options={'model.distillation': [dict(recipe='dist')]}),
     'kl': dict(options={'model.distillation': [kl]}),
 }
 comparison = dict(baseline='alone', seeds=3)

@@ -1,4 +1,4 @@
-"""The main job in one command: a student without and with CGD, on generated scenes."""
+"""The main job in one command: a student without and with a teacher, on generated scenes."""
 
 from __future__ import annotations
 

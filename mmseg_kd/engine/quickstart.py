@@ -50,7 +50,7 @@ class Job:
 JOBS = (
     Job('teacher', TEACHER, 'teacher', WEIGHTS),
     Job('student', PAIR.format('baseline'), 'student'),
-    Job('student + CGD', PAIR.format('cgd'), 'student_cgd'),
+    Job('student + CWD', PAIR.format('cwd'), 'student_cwd'),
 )
 
 
@@ -97,7 +97,7 @@ def quickstart(
         seed: Of the scenes and of the trainings.
 
     Returns:
-        The teacher, the student on its own, and the student with CGD.
+        The teacher, the student on its own, and the student with CWD.
 
     Raises:
         ConfigError: The configs are not here.

@@ -23,7 +23,7 @@ def test_shortened_quickstart(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / 'work' / 'results.json').read_text())
-    assert [row['network'] for row in rows] == ['teacher', 'student', 'student + CGD']
+    assert [row['network'] for row in rows] == ['teacher', 'student', 'student + CWD']
     teacher, student, distilled = rows
     assert teacher['params'] > 2 * student['params']
     assert (student['params'], student['flops']) == (distilled['params'], distilled['flops'])

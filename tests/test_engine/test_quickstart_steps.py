@@ -70,7 +70,7 @@ def test_steps_table_and_picture(steps: Steps, tmp_path: Path) -> None:
     assert not any(option.startswith('model.') for option in first)
     assert f'test_dataloader.dataset.data_root={data}' in of_teacher
 
-    assert [row.network for row in rows] == ['teacher', 'student', 'student + CGD']
+    assert [row.network for row in rows] == ['teacher', 'student', 'student + CWD']
     assert [row.mIoU for row in rows] == [11.0, 13.0, 15.0]
     assert [row.seconds_per_step for row in rows] == [None, 0.25, 0.25]
     teacher, student, distilled = rows
@@ -89,7 +89,7 @@ def test_steps_table_and_picture(steps: Steps, tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_network_is_an_error(steps: Steps, tmp_path: Path) -> None:
     # They share the names of their first layers.
     steps.trains[PAIR.format('cgd')] = TEACHER
-    with pytest.raises(CheckpointError, match=r'student \+ CGD: '):
+    with pytest.raises(CheckpointError, match=r'student \+ CWD: '):
         quickstart(
             work_dir=tmp_path / 'work',
             data_root=str(tmp_path / 'scenes'),
