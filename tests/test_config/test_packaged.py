@@ -92,7 +92,7 @@ def test_what_else_a_checkout_has_is_no_config(name: str) -> None:
 
 def test_a_misspelt_name_gets_the_nearest() -> None:
     with pytest.raises(ConfigError, match=f'nearest: {PAIR}'):
-        config_path(f'mmseg_kd::{PAIR}'.replace('_cgd_', '_cdg_'))
+        config_path(f'mmseg_kd::{PAIR}'.replace('_cgd_', '_cggd_'))
     with pytest.raises(ConfigError, match='there is no config file'):
         config_path('mmseg_kd::configs')
 

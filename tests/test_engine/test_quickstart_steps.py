@@ -57,7 +57,7 @@ def test_steps_table_and_picture(steps: Steps, tmp_path: Path) -> None:
     work, data = tmp_path / 'work', str(tmp_path / 'scenes')
     rows = quickstart(work_dir=work, data_root=data, iters=4, train_images=2, val_images=5, seed=3)
     kinds = [command[:2] for command in steps.commands]
-    students = (PAIR.format('baseline'), PAIR.format('cgd'))
+    students = (PAIR.format('baseline'), PAIR.format('cwd'))
     assert kinds == [
         ['test', TEACHER],
         *([kind, config] for config in students for kind in ('train', 'test')),
@@ -88,7 +88,7 @@ def test_steps_table_and_picture(steps: Steps, tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_network_is_an_error(steps: Steps, tmp_path: Path) -> None:
     # They share the names of their first layers.
-    steps.trains[PAIR.format('cgd')] = TEACHER
+    steps.trains[PAIR.format('cwd')] = TEACHER
     with pytest.raises(CheckpointError, match=r'student \+ CWD: '):
         quickstart(
             work_dir=tmp_path / 'work',
