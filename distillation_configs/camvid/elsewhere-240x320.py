@@ -1,18 +1,6 @@
 # Networks from elsewhere, and images without masks, in 600 steps of 4 images. docs/results.md says
 # how the files in work_dirs are made: ImageNet's weights in the formats of transformers and smp.
-_base_ = ['../_base_/camvid-240x320_study.py', '../_base_/camvid_methods.py']
-ours = 'mmseg_kd::configs/camvid/'
-train_dataloader = dict(batch_size=4)
-model = dict(
-    student=dict(config=ours + 'mobilenetv2_segformer_camvid-240x320.py'),
-    teacher=dict(
-        config=ours + 'efficientnet-lite2_segformer_camvid-240x320.py',
-        checkpoint='work_dirs/regime-240x320/teacher-480x640_4x/seed0/student_best.pth',
-        autocast='bfloat16',
-        channels_last=True,
-    ),
-    channels_last=True,
-)
+_base_ = '../_base_/camvid-240x320_short.py'
 with_cgd = {'model.distillation': [_base_.cgd]}
 upernet = dict(_delete_=True, type='HFSegmentor', model='work_dirs/hf-upernet-lite0')
 padding = dict(size_divisor=32)

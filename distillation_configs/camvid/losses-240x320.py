@@ -1,19 +1,7 @@
 # Every loss once, with its published terms where it has any for scores and maps like these, in 600
 # steps of 4 images: which learn, and how soon. Whether a method pays in the end is for
 # methods-240x320.py to say: here the student alone is far from what it comes to.
-_base_ = ['../_base_/camvid-240x320_study.py', '../_base_/camvid_methods.py']
-ours = 'mmseg_kd::configs/camvid/'
-train_dataloader = dict(batch_size=4)
-model = dict(
-    student=dict(config=ours + 'mobilenetv2_segformer_camvid-240x320.py'),
-    teacher=dict(
-        config=ours + 'efficientnet-lite2_segformer_camvid-240x320.py',
-        checkpoint='work_dirs/regime-240x320/teacher-480x640_4x/seed0/student_best.pth',
-        autocast='bfloat16',
-        channels_last=True,
-    ),
-    channels_last=True,
-)
+_base_ = '../_base_/camvid-240x320_short.py'
 
 
 def method(*terms):
