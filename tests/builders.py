@@ -16,6 +16,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
+from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from PIL import Image
@@ -65,6 +66,15 @@ def fcn_head(
         'align_corners': False,
         **changes,
     }
+
+
+@MODELS.register_module(force=True)
+class FlatteningHead(FCNHead):
+    """Takes a view that a map in channels_last does not have."""
+
+    def forward(self, inputs: Any) -> Tensor:
+        output = super().forward(inputs)
+        return output.view(output.shape[0], -1).view(output.shape)
 
 
 def resnet(

@@ -26,8 +26,6 @@ from builders import (
     train,
     wrapper_config,
 )
-from mmseg.models.decode_heads import FCNHead
-from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_kd.config.network_spec import parse_network
@@ -345,15 +343,6 @@ def test_channels_last_is_the_teachers_alone(make: Make, teacher: dict[str, Any]
     assert not any(kernels(wrapper.student))
     assert all(kernels(wrapper.double().teacher))
     assert train(wrapper, 1)[0]['kd.kl'] > 0
-
-
-@MODELS.register_module(force=True)
-class FlatteningHead(FCNHead):
-    """Takes a view that a map in channels_last does not have."""
-
-    def forward(self, inputs: Any) -> Tensor:
-        output = super().forward(inputs)
-        return output.view(output.shape[0], -1).view(output.shape)
 
 
 def test_a_network_that_fails_in_channels_last_is_an_error(make: Make) -> None:
