@@ -33,9 +33,7 @@ terms = [
 experiments = {
     'alone': dict(),
     'kl': dict(options={'model.distillation': terms}),
-    'lost': dict(
-        options={'model.distillation': terms, 'model.teacher.checkpoint': 'nowhere.pth'}
-    ),
+    'lost': dict(options={'model.distillation': [dict(terms[0], student_layer='nowhere')]}),
 }
 comparison = dict(baseline='alone', seeds=2)
 """

@@ -104,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
     if args.amp:
         for config in plan.methods.values():
             apply_options(config, TrainingOptions(amp=True))
+    if len(plan.teachers) > 1:
+        print('The methods have different teachers: none is measured, and no share of a gap.')
     with at_work(folder):
         wanted = len(plan.methods)
         try:

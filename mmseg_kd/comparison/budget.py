@@ -51,7 +51,7 @@ def stretch(cfg: Config, iterations: int) -> None:
     check_counts_iterations(cfg)
     loop = cfg.train_cfg
     factor = iterations / loop.max_iters
-    interval = loop.get('val_interval', 1)
+    interval = loop.setdefault('val_interval', 1000)  # mmengine's own
     if cfg.get('val_cfg') is not None and min(interval, loop.max_iters) * factor < 1:
         raise ConfigError(
             f'a budget of {iterations} iterations is under one validation, of which the config has '

@@ -8,15 +8,17 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.comparison.plan import Plan
 from mmseg_kd.config.fields import OWN_TEACHERS
 from mmseg_kd.config.file import read_config_file
-from mmseg_kd.config.network_spec import is_distillation
 from mmseg_kd.errors import ConfigError, Problems
-from mmseg_kd.runs.comparison import Comparison, is_comparison, read_comparison
+from mmseg_kd.runs.comparison import TEACHER, Comparison, is_comparison, read_comparison
 
 # How many places a message names.
 MOST_NAMED = 6
+# What of a config says which teacher is tested, and on what.
+_OF_TEACHER = ('model.teacher', 'test_')
 
 
 def begin(plan: Plan, folder: Path) -> Comparison:
@@ -28,33 +30,36 @@ def begin(plan: Plan, folder: Path) -> Comparison:
         ConfigError: What is there is of another plan; `ManyErrors` where that is so of more than
             one method. Nothing is written then.
     """
-    taught = [cfg for cfg in plan.methods.values() if _has_teacher(cfg)]
+    has_teacher = len(plan.teachers) == 1 and _can_be_tested(plan.teachers[0].model.teacher)
     methods = {name: int(cfg.train_cfg.max_iters) for name, cfg in plan.methods.items()}
     new = Comparison(
-        folder, plan.file, plan.baseline, methods, plan.seeds, bool(taught), plan.seconds
+        folder, plan.file, plan.baseline, methods, plan.seeds, has_teacher, plan.seconds
     )
     comparison = _joined(new, folder)
     texts = {name: str(cfg.pretty_text) for name, cfg in plan.methods.items()}
+    if has_teacher:
+        texts[TEACHER] = str(plan.teachers[0].pretty_text)
     problems = Problems()
     configs = {run.config: run.method for run in new.runs()}
     for file, method in configs.items():
-        if method in texts and file.exists():
+        if file.exists():
             with problems:
-                check_same(file, texts[method], method)
+                check_same(file, texts[method], method, _OF_TEACHER if method == TEACHER else ())
     problems.raise_if_any()
     for file, method in configs.items():
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(texts.get(method) or str(taught[0].pretty_text), encoding='utf-8')
+            with atomic_write(file) as unfinished:
+                unfinished.write_text(texts[method], encoding='utf-8')
     comparison.write()
     return comparison
 
 
-def _has_teacher(cfg: Config) -> bool:
-    """Whether a config names one teacher, which can be tested."""
-    teacher = cfg.model.get('teacher') if is_distillation(cfg) else None
-    own = isinstance(teacher, Mapping) and teacher.get('type') in OWN_TEACHERS
-    return isinstance(teacher, (Mapping, str)) and not own
+def _can_be_tested(teacher: Any) -> bool:
+    """Whether what a config has is one teacher, with weights and with the classes of the data."""
+    if not isinstance(teacher, Mapping):
+        return isinstance(teacher, str)
+    return teacher.get('type') not in OWN_TEACHERS and not teacher.get('class_map')
 
 
 def _joined(new: Comparison, folder: Path) -> Comparison:
@@ -73,23 +78,40 @@ def _joined(new: Comparison, folder: Path) -> Comparison:
         new.baseline,
         {**old.methods, **new.methods},
         list(dict.fromkeys((*old.seeds, *new.seeds))),
-        old.has_teacher or new.has_teacher,
+        new.has_teacher,
         new.seconds,
     )
 
 
-def check_same(file: Path, text: str, method: str) -> None:
-    """See that what a run was begun with is what the plan says now."""
-    if file.read_text(encoding='utf-8') == text:
-        return
-    before, now = read_config_file(str(file)), Config.fromstring(text, '.py')
-    places = list(differing(before.to_dict(), now.to_dict()))
+def check_same(file: Path, text: str, method: str, keys: Sequence[str] = ()) -> None:
+    """See that what a run was begun with is what the plan says now.
+
+    Args:
+        file: What it was begun with.
+        text: What the plan says.
+        method: What messages call it.
+        keys: Dotted names of what counts; none: all.
+
+    Raises:
+        ConfigError: They differ.
+    """
+    places = differences(file, text)
+    if keys:
+        places = [place for place in places if place.startswith(tuple(keys))]
     if places:
         named = ', '.join(places[:MOST_NAMED]) + (', ...' if len(places) > MOST_NAMED else '')
         raise ConfigError(
             f'{method}: {file} is of another plan: {named} differ'
             f'{"s" if len(places) == 1 else ""}. Give another --work-dir, or remove this folder.'
         )
+
+
+def differences(file: Path, text: str) -> list[str]:
+    """The dotted names of what a config file and the text of a config differ in."""
+    if file.read_text(encoding='utf-8') == text:
+        return []
+    before, now = read_config_file(str(file)), Config.fromstring(text, '.py')
+    return list(differing(before.to_dict(), now.to_dict()))
 
 
 def differing(a: Any, b: Any, place: str = '') -> Iterator[str]:

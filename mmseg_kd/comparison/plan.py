@@ -21,10 +21,12 @@ from mmengine.config import Config
 
 from mmseg_kd.checks import is_integer, is_number
 from mmseg_kd.comparison.budget import check_counts_iterations, stretch
+from mmseg_kd.comparison.metric import check_metric
 from mmseg_kd.config.experiments import experiments_of
 from mmseg_kd.config.file import read_config_file
+from mmseg_kd.config.network_spec import is_distillation
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
-from mmseg_kd.runs.comparison import TEACHER
+from mmseg_kd.runs.comparison import METRIC, TEACHER
 
 KEYS = ('baseline', 'seeds', 'iterations', 'seconds', 'may_differ')
 SEEDS = 3
@@ -56,6 +58,7 @@ class Plan:
         baseline: The method that the others are measured against.
         methods: The whole config of each, by name, with its schedule at the plan's length.
         seeds: Each method is trained with each.
+        teachers: A config for each of the different teachers that the plan's methods have.
         seconds: What each training may take; None: its length is in its config.
     """
 
@@ -63,6 +66,7 @@ class Plan:
     baseline: str
     methods: Mapping[str, Config]
     seeds: Sequence[int]
+    teachers: Sequence[Config] = ()
     seconds: float | None = None
 
     def within(self, step_s: Mapping[str, float]) -> Plan:
@@ -135,6 +139,8 @@ def read_plan(
                 )
             )
     may_differ = own.get('may_differ', ())
+    if isinstance(may_differ, str):
+        may_differ = (may_differ,)
     for place in may_differ:
         if place not in SAME:
             problems.add(ConfigError(f'{where}: may_differ: {place!r}; {nearest(place, SAME)}.'))
@@ -148,6 +154,8 @@ def read_plan(
     for name, config in methods.items():
         config.pop('comparison', None)
         with problems:
+            check_metric(METRIC, config, 'test', name)
+        with problems:
             _check_alike(methods[str(baseline)], config, name, may_differ)
         with problems:
             if budget.iterations is None:
@@ -160,7 +168,17 @@ def read_plan(
         for name, config in methods.items()
         if only is None or name in only or name == baseline
     }
-    return Plan(file, str(baseline), chosen, numbers, budget.seconds)
+    return Plan(file, str(baseline), chosen, numbers, _teachers(methods), budget.seconds)
+
+
+def _teachers(methods: Mapping[str, Config]) -> Sequence[Config]:
+    """The first config of each teacher."""
+    found: list[Config] = []
+    for config in methods.values():
+        teacher = config.model.get('teacher') if is_distillation(config) else None
+        if teacher and all(teacher != one.model.teacher for one in found):
+            found.append(config)
+    return found
 
 
 def _seeds(given: Any) -> Sequence[int]:

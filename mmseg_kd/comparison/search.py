@@ -74,6 +74,8 @@ class Search:
     def is_hopeless(self, run: Run) -> bool:
         """Whether a trial is to end now, being worse than the median of others at its iteration."""
         assert isinstance(run, Trial)
+        if run.number not in self._open:  # its last validation is in its log, its process not over
+            return False
         size = sum(file.stat().st_size for file in scalar_files(run.folder))
         if run.is_pruned or size == self._sizes.get(run.number, 0):
             return False

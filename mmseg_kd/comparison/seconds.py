@@ -12,6 +12,7 @@ from typing import Any
 
 from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.comparison import steps
+from mmseg_kd.comparison.folder import differences
 from mmseg_kd.comparison.plan import STEPS, Plan
 from mmseg_kd.comparison.process import (
     POLL_S,
@@ -49,7 +50,8 @@ def measure_steps(
     """Seconds of a step by method, and what is wrong with the methods that have none.
 
     What was measured before is kept, so that runs which go on have the lengths that they began
-    with; methods that are new are measured beside the baseline, on whose time theirs are put.
+    with; methods that are new, or have another config now, are measured beside the baseline, on
+    whose time theirs are put.
 
     Args:
         plan: With a budget in seconds.
@@ -61,7 +63,14 @@ def measure_steps(
         StoppedError: A signal asked to stop.
     """
     here = folder / STEPS
-    kept = _read(here / steps.MEASURED)
+    texts = {name: str(config.pretty_text) for name, config in plan.methods.items()}
+    kept = {
+        name: seconds
+        for name, seconds in _read(here / steps.MEASURED).items()
+        if name not in texts
+        or not (of := here / f'{name}.py').exists()
+        or not differences(of, texts[name])
+    }
     new = [name for name in plan.methods if name not in kept]
     if not new:
         return kept, {}
@@ -69,7 +78,7 @@ def measure_steps(
     now = here / 'now'
     now.mkdir(parents=True)
     for name in dict.fromkeys((plan.baseline, *new)):
-        (now / f'{name}.py').write_text(str(plan.methods[name].pretty_text), encoding='utf-8')
+        (now / f'{name}.py').write_text(texts[name], encoding='utf-8')
     print(f'Measuring steps: {", ".join(new)}', flush=True)
     with stop_requests() as asked:
         process = start(['steps', str(now)], environment, here / LOG)
@@ -87,6 +96,8 @@ def measure_steps(
     kept |= {name: measured[name] * unit for name in new if name in measured}
     with atomic_write(here / steps.MEASURED) as unfinished:
         unfinished.write_text(json.dumps(kept, indent=2) + '\n', encoding='utf-8')
+    for name in new:
+        (now / f'{name}.py').replace(here / f'{name}.py')
     shutil.rmtree(now)
     return kept, failed
 

@@ -28,10 +28,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
+from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.checks import is_integer
 from mmseg_kd.comparison.budget import check_counts_iterations, stretch
 from mmseg_kd.comparison.folder import check_same
 from mmseg_kd.comparison.held_out import hold_out
+from mmseg_kd.comparison.metric import check_metric
 from mmseg_kd.comparison.plan import SEEDS
 from mmseg_kd.comparison.space import Space, check_places, grid, one_by_one, read_space
 from mmseg_kd.config.file import apply_options
@@ -44,12 +46,6 @@ from mmseg_kd.runs.sweep import Sweep, Trial
 
 KEYS = ('space', 'trials', 'metric', 'direction', 'seed', 'iterations', 'held_out')
 DIRECTIONS = ('maximize', 'minimize')
-# What mmseg's IoUMetric measures, by what it is asked for.
-_MEASURED = {
-    'mIoU': ('mIoU', 'mAcc'),
-    'mDice': ('mDice', 'mAcc'),
-    'mFscore': ('mFscore', 'mPrecision', 'mRecall'),
-}
 # In the work dir: what was swept, and what compares its best with the plan as it was.
 PLAN, BEST = 'plan.py', 'best.py'
 
@@ -84,7 +80,7 @@ class SweepPlan:
     def validates_on_test(self) -> bool:
         """Whether trials are judged by the data that a test measures."""
         val, test = (self.config.get(f'{one}_dataloader') for one in ('val', 'test'))
-        return self.given.get('held_out') is None and bool(val) and val.dataset == test.dataset
+        return bool(val and test) and val.dataset == test.dataset and not self.given.get('held_out')
 
     def config_of(self, options: Mapping[str, Any]) -> Config:
         """What a trial trains."""
@@ -148,7 +144,7 @@ def read_sweep_plan(file: str, trials: int | None = None) -> SweepPlan:
         check_places(space, config, f'{where}: space')
     metric = given.get('metric', METRIC)
     with problems:
-        _check_metric(metric, config, where)
+        check_metric(metric, config, 'val', f'{where}: metric')
     direction = given.get('direction', DIRECTIONS[0])
     if direction not in DIRECTIONS:
         problems.add(
@@ -192,23 +188,6 @@ def read_sweep_plan(file: str, trials: int | None = None) -> SweepPlan:
     return plan
 
 
-def _check_metric(metric: Any, config: Config, where: str) -> None:
-    """See that a config validates, and measures the metric where it is known what it measures."""
-    if config.get('val_cfg') is None:
-        raise ConfigError(f'{where}: expected a config that validates; it has no val_cfg.')
-    evaluator = config.get('val_evaluator')
-    names = evaluator.get('iou_metrics', ['mIoU']) if isinstance(evaluator, Mapping) else None
-    if names is None or evaluator.get('type') not in ('IoUMetric', 'FastIoUMetric'):
-        return
-    prefix = f'{evaluator["prefix"]}/' if evaluator.get('prefix') else ''
-    known = {prefix + one for name in names for one in ('aAcc', *_MEASURED.get(name, ()))}
-    if metric not in known:
-        raise ConfigError(
-            f'{where}: metric: expected what validation measures, got {metric!r}; '
-            f'{nearest(metric, sorted(known))}.'
-        )
-
-
 def _check_values(plan: SweepPlan, where: str) -> None:
     """Try each value in the config, with the others as they are."""
     init_default_scope('mmseg')
@@ -241,7 +220,8 @@ def begin_sweep(plan: SweepPlan, folder: Path) -> Sweep:
         check_same(folder / PLAN, text, plan.file)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / PLAN).write_text(text, encoding='utf-8')
+        with atomic_write(folder / PLAN) as unfinished:
+            unfinished.write_text(text, encoding='utf-8')
     sweep = Sweep(
         folder, plan.file, list(plan.space), plan.metric, plan.maximize, plan.seed, plan.count
     )

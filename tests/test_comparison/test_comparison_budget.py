@@ -84,6 +84,11 @@ def test_under_one_validation() -> None:
     # One validation, at the end.
     cfg.train_cfg.val_interval = 10_000
     stretch(cfg, 1)
+    # mmengine validates every 1000 iterations where nothing is said.
+    cfg = config()
+    del cfg.train_cfg.val_interval
+    stretch(cfg, 600)
+    assert cfg.train_cfg.val_interval == 500
 
 
 def test_epochs_are_refused() -> None:

@@ -9,7 +9,7 @@ import pytest
 from builders import ROOT
 
 from mmseg_kd.cli.compare import main
-from mmseg_kd.comparison.folder import differing
+from mmseg_kd.comparison.folder import begin, differing
 from mmseg_kd.comparison.plan import Budget, read_plan
 from mmseg_kd.comparison.queue import places
 from mmseg_kd.config.experiments import read_config
@@ -21,7 +21,7 @@ train_dataloader = dict(batch_size=2)
 val_dataloader = test_dataloader = dict(batch_size=1)
 test_evaluator = dict(type='IoUMetric')
 train_cfg = dict(max_iters=100, val_interval=50)
-val_cfg = dict()
+val_cfg = test_cfg = dict()
 param_scheduler = [dict(type='PolyLR', by_epoch=False, end=100)]
 experiments = {'alone': dict(), 'kl': dict(options={'model.distillation': [dict(weight=1)]})}
 comparison = dict(baseline='alone')
@@ -122,6 +122,12 @@ def test_only_keeps_the_baseline(tmp_path: Path) -> None:
         ),
         ('train_cfg = dict(by_epoch=True, max_epochs=3)', 'train_cfg: expected max_iters'),
         ("param_scheduler = dict(type='PolyLR')", 'param_scheduler: expected by_epoch=False'),
+        ('test_dataloader = None', 'kl: expected a config that measures .* no test_dataloader'),
+        (
+            "test_evaluator.update(iou_metrics=['mDice'])",
+            "kl: expected a metric that test_evaluator has, got 'mIoU'; nearest: mAcc, mDice",
+        ),
+        ("test_evaluator.update(prefix='a')", "got 'mIoU'; nearest: a/mIoU"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, extra: str, message: str) -> None:
@@ -142,7 +148,8 @@ def test_all_that_is_wrong_is_said_at_once(
 
 def test_what_may_differ_may(tmp_path: Path) -> None:
     options = "experiments['kl']['options']['model.student.type'] = 'B'\n"
-    read_plan(plan(tmp_path, options + "comparison['may_differ'] = ['model.student']\n"))
+    for given in (['model.student'], 'model.student'):
+        read_plan(plan(tmp_path, options + f"comparison['may_differ'] = {given!r}\n"))
 
 
 @pytest.mark.parametrize('budget', ['iterations', 'iterations=1.5', 'hours=3', 'seconds=soon'])
@@ -181,6 +188,39 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert places(2, 3) == [dict(CUDA_VISIBLE_DEVICES=name) for name in '010']
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '5,GPU-7')
     assert places(None, 9) == [dict(CUDA_VISIBLE_DEVICES=name) for name in ('5', 'GPU-7')]
+
+
+TEACHER = "model['teacher'] = dict(config='big.py', checkpoint='big.pth')\n"
+
+
+def test_the_teacher_is_measured_that_all_methods_have(tmp_path: Path) -> None:
+    begun = begin(read_plan(plan(tmp_path, TEACHER)), tmp_path / 'one')
+    assert begun.has_teacher and begun.runs()[0].config.exists()
+    # As methods are added, and lengths changed, it stays what it is.
+    added = TEACHER + "experiments = {'cd': dict(), **experiments}\n"
+    assert begin(read_plan(plan(tmp_path, added)), tmp_path / 'one').has_teacher
+    other = TEACHER.replace('big.pth', 'bigger.pth')
+    with pytest.raises(ManyErrors, match=r'teacher: .* is of another plan: model.teacher.checkp'):
+        begin(read_plan(plan(tmp_path, other)), tmp_path / 'one')
+
+
+@pytest.mark.parametrize(
+    'extra',
+    [
+        '',
+        TEACHER + "experiments['kl']['options']['model.teacher.checkpoint'] = 'small.pth'\n",
+        # Its scores are of other classes than the data have.
+        TEACHER + "model['teacher']['class_map'] = [0, 0, 1]\n",
+        "model['teacher'] = [dict(name='a', config='a.py'), dict(name='b', config='b.py')]\n",
+        "model['teacher'] = dict(type='EMATeacher')\n",
+    ],
+)
+def test_else_none_is(tmp_path: Path, extra: str) -> None:
+    path = plan(tmp_path, extra)
+    # Which methods are asked for now makes no difference.
+    for only in (None, ['alone']):
+        begun = begin(read_plan(path, only=only), tmp_path / 'one')
+        assert not begun.has_teacher and not (tmp_path / 'one' / 'teacher').exists()
 
 
 def test_what_configs_differ_in() -> None:

@@ -54,7 +54,7 @@ def test_all_runs_but_the_one_that_fails_have_results(compared: Compared) -> Non
     assert alone['gain'] is None
     assert 0 < results['teacher'] < 100
     assert (work / 'results.md').read_text(encoding='utf-8') in out + '\n'
-    assert re.search(r'lost, seed 0: failed with exit code 1: nowhere.pth: there is no such', out)
+    assert re.search(r'lost, seed 0: failed with exit code 1: distillation.0..student_layer', out)
     assert 'Failed: lost, seed 1; the same command tries again.' in out
     with (work / 'results.csv').open(encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
@@ -206,7 +206,7 @@ def test_within_seconds_a_dearer_method_makes_fewer_steps(tmp_path: Path) -> Non
     process = comparing(plan, work, '--budget', 'seconds=0.6')
     assert process.wait() == 1, process.output()
     out = process.output()
-    assert 'lost: left out, its steps cannot be measured: nowhere.pth' in out
+    assert 'lost: left out, its steps cannot be measured: distillation[0].student_layer: ' in out
     measured = json.loads((work / 'steps' / 'measured.json').read_text(encoding='utf-8'))
     comparison = read_comparison(work)
     assert comparison.seconds == 0.6
@@ -221,6 +221,13 @@ def test_within_seconds_a_dearer_method_makes_fewer_steps(tmp_path: Path) -> Non
     assert process.wait() == 0, process.output()
     assert 'Measuring' not in process.output()
     assert read_comparison(work).methods == comparison.methods
+    # A method with another config takes other steps.
+    text = Path(plan).read_text(encoding='utf-8') + "train_dataloader['batch_size'] = 3\n"
+    Path(plan).write_text(text, encoding='utf-8')
+    process = comparing(plan, work, '--budget', 'seconds=0.6', '--only', 'kl')
+    assert process.wait() == 1
+    assert 'Measuring steps: alone, kl' in process.output()
+    assert 'alone/config.py is of another plan: train_dataloader.batch_size' in process.output()
 
 
 class Watch(Hook):

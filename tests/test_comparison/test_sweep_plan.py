@@ -138,7 +138,10 @@ def test_a_grid_has_all_combinations() -> None:
             'sweep["space"] = {"model.distillation.0.loss.tau": dict(low=1.0, high=2.0)}',
             'expected trials=N, as a range in space has no end of values',
         ),
-        ('sweep["metric"] = "miou"', "metric: expected what validation .* 'miou'; nearest: mIoU"),
+        (
+            'sweep["metric"] = "miou"',
+            "metric: expected a metric that val_.*, got 'miou'; nearest: mIoU",
+        ),
         ('sweep["direction"] = "up"', "direction: expected one of .*maximize.*, got 'up'"),
         ('sweep["trials"] = 0', 'trials: expected a whole number >= 1, got 0'),
         ('sweep["seed"] = -1', 'seed: expected a whole number >= 0, got -1'),
