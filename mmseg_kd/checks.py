@@ -12,7 +12,7 @@ from mmseg_kd.errors import short_repr
 T = TypeVar('T')
 
 # What `is_device_name` knows, for messages.
-DEVICES = 'auto, cpu, cuda, cuda:N or mps'
+DEVICES = 'auto, cpu, cuda or cuda:N'
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -34,7 +34,7 @@ def is_name(value: Any) -> TypeGuard[str]:
 
 def is_device_name(value: Any) -> TypeGuard[str]:
     """Whether a value names a device, or leaves it open; whether that is there is not looked at."""
-    pattern = r'auto|cpu|mps|cuda(:(0|[1-9]\d*))?'
+    pattern = r'auto|cpu|cuda(:(0|[1-9]\d*))?'
     return isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
 
 

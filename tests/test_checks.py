@@ -30,6 +30,18 @@ def test_names() -> None:
 
 
 def test_names_of_devices() -> None:
-    assert all(map(is_device_name, ('auto', 'cpu', 'cuda', 'cuda:0', 'cuda:12', 'mps')))
-    wrong = ('', 'gpu', 'CUDA', 'cuda:', 'cuda:01', 'cuda:-1', 'cuda:1 ', 'cpu:0', 'mps\n', 1, None)
+    assert all(map(is_device_name, ('auto', 'cpu', 'cuda', 'cuda:0', 'cuda:12')))
+    wrong = (
+        '',
+        'gpu',
+        'CUDA',
+        'cuda:',
+        'cuda:01',
+        'cuda:-1',
+        'cuda:1 ',
+        'cpu:0',
+        'cpu\n',
+        'mps',
+        1,
+    )
     assert not any(map(is_device_name, wrong))

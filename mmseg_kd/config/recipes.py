@@ -86,7 +86,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     'jaccard': Recipe(
         'Wang et al., Jaccard Metric Losses, NeurIPS 2023: its weights beside a cross-entropy of '
-        'weight 1.',
+        'weight 1, without an auxiliary head.',
         [
             _KL,
             _term('@scores', 6.0, 'JaccardLoss', label_weight=0.5, smooth=1.0, ignore_index=255),
@@ -110,9 +110,10 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     'skd': Recipe(
         'Liu et al., Structured Knowledge Distillation for Semantic Segmentation, CVPR 2019, '
-        'without its discriminator.',
+        'without its discriminator. Its 10 is for the sum over the 8 images of a batch, 80 for '
+        'the mean.',
         [
-            {**_KL, 'weight': 10.0},
+            {**_KL, 'weight': 80.0},
             _term('@features', 0.5, 'SKDLoss', pool=0.5, detach_norm=True),
         ],
     ),

@@ -27,6 +27,7 @@ from mmseg_kd.networks.elsewhere.features import FeatureNetwork
 from mmseg_kd.networks.forward import as_network
 from mmseg_kd.networks.probe import Probe, probe
 from mmseg_kd.networks.roles import Roles
+from mmseg_kd.networks.tap_name import parse_tap_name
 from mmseg_kd.networks.taps import ATTENTION_PARTS, find_tap, no_gradient
 from mmseg_kd.teacher.averaged import Averaged
 from mmseg_kd.teacher.build import build_teacher
@@ -145,9 +146,10 @@ def _check_auto_weights(terms: Sequence[TermSpec], student: nn.Module, problems:
     modules = dict(student.named_modules())
     for term in terms:
         for layer in term.layers.student:
-            parent, _, part = layer.rpartition('.')
+            tap = parse_tap_name(layer)
+            parent, _, part = tap.layer.rpartition('.')
             is_attention = isinstance(modules.get(parent), nn.MultiheadAttention)
-            if part in ATTENTION_PARTS and is_attention:
+            if (part in ATTENTION_PARTS and is_attention) or tap.function is not None:
                 problems.add(
                     ConfigError(
                         f"{term.where}.weight: {layer!r} is read beside the student's way to its "

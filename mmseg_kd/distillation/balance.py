@@ -14,8 +14,8 @@ from mmseg_kd.errors import ConfigError
 from mmseg_kd.networks.taps import Taps
 
 # In half precision small gradients become 0 and large ones infinite: the first of these factors
-# with which all is finite.
-HALF_SCALES = (2.0**16, 2.0**8, 1.0)
+# with which all is finite. Layers behind a tap may be in half precision where its output is not.
+SCALES = (2.0**16, 2.0**8, 1.0)
 
 
 def balance(
@@ -91,8 +91,7 @@ def _by_layer(loss: Tensor, layers: Sequence[str], student: Taps) -> dict[str, T
 
 def _gradient(loss: Tensor, taps: Sequence[Tensor]) -> Tensor:
     """The gradient of a loss over taps of any precision."""
-    is_half = any(tap.dtype == torch.float16 for tap in taps)
-    for scale in HALF_SCALES if is_half else (1.0,):
+    for scale in SCALES:
         found = gradient(loss * scale, taps) / scale
         if found.isfinite().all():
             break

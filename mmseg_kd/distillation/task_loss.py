@@ -14,6 +14,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.losses.cross_entropy import cross_entropy_sums
@@ -246,9 +247,13 @@ def _of_labelled(
         inner: dict[str, Tensor] = loss_by_feat(seg_logits, batch_data_samples)
         return inner
     if not kept:
-        # Through all that learns: DDP waits for each gradient.
+        # Through all that learns: DDP waits for each gradient. Some losses are NaN without a pixel.
         entries = loss_by_feat(seg_logits, batch_data_samples)
-        return {name: value * 0.0 for name, value in entries.items()}
+        nothing = sum(one.sum() for one in tree_leaves(seg_logits)) * 0.0
+        return {
+            name: value * 0.0 if value.numel() and bool(value.isfinite().all()) else nothing
+            for name, value in entries.items()
+        }
     some = [batch_data_samples[index] for index in kept]
     entries = loss_by_feat(_part(seg_logits, kept), some)
     labelled: dict[str, Tensor] = entries

@@ -134,8 +134,8 @@ def distill(
             the four arguments above.
         work_dir: For logs and checkpoints; None: a new folder in `work_dirs`.
         seed: Of all random generators; None: a new one each time.
-        device: 'cpu', 'cuda', 'cuda:1' or 'mps', which must be there; 'auto': a GPU where there is
-            one, else the CPU.
+        device: 'cpu', 'cuda' or 'cuda:1', which must be there; 'auto': a GPU where there is one,
+            else the CPU.
         amp: Mixed precision, on CUDA.
         resume: True: go on from the newest whole checkpoint in `work_dir`; or from this file.
         cfg_options: Changes to the config by dotted names, such as

@@ -30,7 +30,7 @@ def prepare_run(cfg: Config, device: str = 'auto', launcher: str = 'none') -> No
 
     Args:
         cfg: Is changed.
-        device: 'auto', or a device that must then be there: 'cpu', 'cuda', 'cuda:1', 'mps'.
+        device: 'auto', or a device that must then be there: 'cpu', 'cuda', 'cuda:1'.
         launcher: What started the ranks, as mmengine calls it; 'none': this is the only one.
 
     Raises:

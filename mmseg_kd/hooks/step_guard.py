@@ -36,14 +36,16 @@ class StepGuard:
 
     Args:
         optim_wrapper: Its `backward` and `step` are replaced.
-        model: Whose buffers and gradients are watched.
+        model: Whose buffers, frozen parameters and gradients are watched.
     """
 
     def __init__(self, optim_wrapper: OptimWrapper, model: nn.Module) -> None:
         self.verdict: Verdict | None = None
         self._scaler = getattr(optim_wrapper, 'loss_scaler', None)
         self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        self._buffers = list(model.buffers())
+        # Frozen parameters too, which no optimiser moves: an average of the student's are.
+        frozen = [p for p in model.parameters() if not p.requires_grad]
+        self._buffers = [*model.buffers(), *frozen]
         self._kept = [buffer.clone() for buffer in self._buffers]
         self._losses_are_finite: Tensor | None = None
         self._backward, self._step = optim_wrapper.backward, optim_wrapper.step

@@ -8,8 +8,9 @@ from mmengine.device import utils as host
 from mmseg_kd.checks import DEVICES, is_device_name
 from mmseg_kd.errors import DeviceError
 
-# The host chooses once, when it is imported: a GPU where there is one, else the CPU.
-AUTO = host.DEVICE
+# The host chooses once, when it is imported: a GPU where there is one, else the CPU. Apple's GPUs
+# have no float64, which losses are summed in.
+AUTO = 'cpu' if host.DEVICE == 'mps' else host.DEVICE
 
 
 def find_device(name: str) -> torch.device:
@@ -41,8 +42,6 @@ def _devices_here() -> list[str]:
     found = ['cpu']
     if torch.cuda.is_available():
         found += ['cuda', *(f'cuda:{index}' for index in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        found.append('mps')
     return found
 
 

@@ -28,8 +28,8 @@ class CIRKDMemoryLoss(FeatureMapLoss):
     compared them.
 
     State: the queues, num_classes x (pixel_entries + region_entries) x channels numbers, which are
-    428 MB for 19 classes of 256 channels, and the convolutions. The matrix of pixels and entries is
-    never held as a whole.
+    428 MB for 19 classes of 256 channels, and the convolutions; `mmseg-kd train` holds a copy of
+    them. The matrix of pixels and entries is never held as a whole.
 
     Taps: features with context in them; the paper takes what a head puts before its classifier.
 
@@ -91,7 +91,8 @@ class CIRKDMemoryLoss(FeatureMapLoss):
         self.region_draws = at_least_one('region_draws', region_draws)
         self.pixels_per_image = at_least_one('pixels_per_image', pixels_per_image)
         self.ignore_index = ignore_index
-        self.head = nn.Sequential(
+        # No word that keys of paramwise_cfg are for.
+        self.projection = nn.Sequential(
             nn.Conv2d(in_channels, channels, 1, bias=False),
             # It works in training alone: no statistics to keep, that ranks would differ in.
             nn.BatchNorm2d(channels, track_running_stats=False),
@@ -112,7 +113,7 @@ class CIRKDMemoryLoss(FeatureMapLoss):
         segment_M = (image_Nhw * self.num_classes + label_Nhw)[is_class_Nhw]
         ours_MC, theirs_MC = (
             unit_length(x_NChw).permute(0, 2, 3, 1)[is_class_Nhw]
-            for x_NChw in (self.head(student_NChw), teacher_NChw)
+            for x_NChw in (self.projection(student_NChw), teacher_NChw)
         )
         loss = ours_MC.sum() * 0.0
         for weight, queues, draws in (

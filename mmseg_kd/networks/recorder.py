@@ -65,18 +65,18 @@ class Recorder:
 
     def _make_keep(self, name: str, tap: Tap) -> Any:
         def keep(args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-            kept = tap.read(args, kwargs, output)
+            kept, through = tap.read(args, kwargs, output), tap.through(args, kwargs, output)
             if name in self._modified_in_place:
-                if kept is output:
+                if kept is through:
                     # The network goes on with the copy: what is kept lies on its way.
-                    output = output.clone()
+                    through = through.clone()
                 else:
                     kept = kept.clone()
             self._outputs[name] = kept
             self._versions[name] = kept._version
             if self._stop and len(self._outputs) == len(self._taps):
                 raise ForwardStopped
-            return output
+            return through
 
         return keep
 

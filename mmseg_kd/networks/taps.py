@@ -38,15 +38,25 @@ class Tap:
     read: Read
     is_input: bool = False
 
+    def through(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """What of a call lies on the network's way: the output, or the first argument."""
+        return _input(args, kwargs, output) if self.is_input else output
+
     def watch(self, see: _See) -> RemovableHandle:
         """Have `see` called with the arguments and the output of each call, for `read`.
 
-        What it returns, unless that is None, the network goes on with in place of the output.
+        What it returns, unless that is None, the network goes on with in place of what `through`
+        gives.
         """
         if self.is_input:
 
-            def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-                see(args, kwargs, None)
+            def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+                other = see(args, kwargs, None)
+                if other is None:
+                    return None
+                if args:
+                    return (other, *args[1:]), kwargs
+                return (), {**kwargs, next(iter(kwargs)): other}
 
             return self.module.register_forward_pre_hook(before, with_kwargs=True)
 

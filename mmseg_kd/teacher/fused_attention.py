@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from mmseg_kd.networks.tap_name import parse_tap_name
+
 # Blocks that ask nn.MultiheadAttention for its weights and drop them, by name: a network of other
 # packages is no reason to import these.
 _BLOCKS = {
@@ -30,11 +32,12 @@ def use_fused_attention(network: nn.Module, tapped: Collection[str] = ()) -> int
         How many layers of attention it was.
     """
     count = 0
+    # Of what attention puts out as a whole a function or a key may take the weights.
+    read = {one.layer for one in map(parse_tap_name, tapped) if not one.is_input}
     for name, block in network.named_modules():
         kind = type(block)
         is_block = f'{kind.__module__}.{kind.__qualname__}' in _BLOCKS
-        weights = (f'{name}.attn.weights', f'{name}.attn[')
-        if is_block and not any(tap.startswith(weights) for tap in tapped):
+        if is_block and read.isdisjoint((f'{name}.attn', f'{name}.attn.weights')):
             block.attn.register_forward_pre_hook(_ask_for_no_weights, with_kwargs=True)
             count += 1
     return count

@@ -233,17 +233,33 @@ def test_a_term_with_the_task_is_left_alone(conflicting: Any) -> None:
     assert torch.equal(kept[1], dropped[1])
 
 
-def test_in_half_precision_small_and_large_gradients_are_seen() -> None:
-    x = torch.ones(4, dtype=torch.float16, requires_grad=True)
+# A layer in float32 may have others in half precision behind it, as a LayerNorm has.
+@pytest.mark.parametrize('dtype', [torch.float16, torch.float32])
+def test_in_half_precision_small_and_large_gradients_are_seen(dtype: torch.dtype) -> None:
+    x = torch.ones(4, dtype=dtype, requires_grad=True)
     for factor in (1e-9, 1e2, 6e3):
-        found = balance._gradient((x.float() * factor).sum(), [x])
+        found = balance._gradient((x.half().float() * factor).sum(), [x])
         assert found.tolist() == pytest.approx([factor] * 4, rel=1e-2)
 
 
 def test_layer_changed_in_place_lies_on_the_way(wrapper: Any) -> None:
-    layer = 'backbone.stem.1'  # before ReLU(inplace=True)
-    model = wrapper(term(layer, layer, 'CDLoss', weight='auto'))
-    assert losses_of(model)['kd_weight.cd'] > 0
+    # Before ReLU(inplace=True), by both names.
+    weights = []
+    for layer in ('backbone.stem.1', 'backbone.stem.2:input'):
+        model = wrapper(term(layer, layer, 'CDLoss', weight='auto'))
+        weights.append(float(losses_of(model)['kd_weight.cd']))
+    assert weights[0] == weights[1] > 0
+
+
+def squares(x: torch.Tensor) -> torch.Tensor:
+    return x.square()
+
+
+def test_what_a_function_makes_is_read_beside_the_way(wrapper: Any) -> None:
+    layer = f'{STAGE} | {__name__}:squares'
+    with pytest.raises(ConfigError, match=r"weight: 'backbone\.layer1 \| .*' is read beside"):
+        wrapper(term(layer, layer, 'CDLoss', weight='auto'))
+    assert losses_of(wrapper(term(layer, layer, 'CDLoss')))['kd.cd'] > 0
 
 
 def test_a_layer_beside_the_way_is_refused(wrapper: Any) -> None:

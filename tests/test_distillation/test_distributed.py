@@ -92,9 +92,12 @@ def run_rank(rank: int, port: int, cfg: dict[str, Any], folder: str) -> None:
     model = MMDistributedDataParallel(build(cfg, seed=rank).double(), broadcast_buffers=False)
     found = [step(model, iteration, rank) for iteration in range(3)]
     teacher = model.module.teacher.state_dict()
-    model.register_buffer('statistic', torch.tensor(rank + 5))
-    RankZeroBuffersHook().before_val(SimpleNamespace(model=model))
-    torch.save((found, teacher, model.statistic, average_of(rank)), Path(folder) / f'{rank}.pth')
+    statistics = []
+    for moment in ('before_train', 'before_val'):
+        model.register_buffer('statistic', torch.tensor(rank + 5))
+        getattr(RankZeroBuffersHook(), moment)(SimpleNamespace(model=model))
+        statistics.append(int(model.statistic))
+    torch.save((found, teacher, statistics, average_of(rank)), Path(folder) / f'{rank}.pth')
     distributed.destroy_process_group()
 
 
@@ -125,8 +128,8 @@ def test_two_ranks_give_the_gradients_of_one_process(
         for process in ranks.processes:
             process.kill()
     for rank in range(RANKS):
-        found, weights, statistic, average = torch.load(tmp_path / f'{rank}.pth')
-        assert statistic == 5
+        found, weights, statistics, average = torch.load(tmp_path / f'{rank}.pth')
+        assert statistics == [5, 5]
         means = [value for key, value in average.items() if key.endswith('running_mean')]
         assert means
         assert all((mean == 0.5).all() for mean in means)  # of 0 and 1, as rank 0 had them

@@ -73,6 +73,22 @@ def test_images_without_masks_alone(wrapper: Any) -> None:
     assert all(p.grad is not None for p in wrapper.student.parameters())
 
 
+# Means over no image, and of no pixel.
+@pytest.mark.parametrize('loss', [dict(per_image=True), dict(reduction='none')])
+def test_losses_that_are_nan_without_a_pixel(tmp_path: Path, loss: dict[str, Any]) -> None:
+    teacher = resnet(8)
+    checkpoint = save_weights(teacher, tmp_path / 'teacher.pth')
+    student = resnet(4, dropout=0.0)
+    student['decode_head']['loss_decode'] = dict(type='LovaszLoss', **loss)
+    wrapper = build(wrapper_config(student, teacher, checkpoint, term()))
+    assert losses_of(wrapper, mixed_batch([1]))['decode.loss_lovasz'].isfinite().all()
+    losses = losses_of(wrapper, mixed_batch([0, 1, 2]))
+    assert losses['decode.loss_lovasz'] == 0
+    losses['decode.loss_lovasz'].backward()
+    gradients = [p.grad for p in wrapper.student.parameters()]
+    assert all(one is not None and one.isfinite().all() for one in gradients)
+
+
 def test_terms_count_their_pixels_and_no_padding(wrapper: Any) -> None:
     ((_, term_of),) = wrapper.terms.items()
     spy = term_of.loss = Spy()

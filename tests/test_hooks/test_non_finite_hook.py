@@ -139,6 +139,19 @@ def test_a_bad_step_changes_nothing(tmp_path: Path) -> None:
     assert entry['images'] == ['rank 0/it 1/ä 0.png', 'rank 0/it 1/ä 1.png']
 
 
+def test_a_teacher_that_is_an_average_stays_too(tmp_path: Path) -> None:
+    cfg = wrapper_config(resnet(4), resnet(4), '', term())
+    cfg['teacher'] = dict(type='EMATeacher')
+    loop = Loop(tmp_path, NonFiniteHook(), build(cfg))
+    loop.step(good(0))
+    before = loop.state()
+    assert any('averaged' in name for name in before)
+    loop.step(bad(1))
+    assert same_tensors(before, loop.state())
+    loop.step(good(2))
+    assert not same_tensors(before, loop.state())
+
+
 def test_good_steps_are_those_without_the_hook(tmp_path: Path) -> None:
     loop = Loop(tmp_path, NonFiniteHook(), make_wrapper(tmp_path))
     plain = make_wrapper(tmp_path)

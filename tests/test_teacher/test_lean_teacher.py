@@ -640,3 +640,14 @@ def test_tapped_attention_weights_stay(make: Make) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     hooked = {name for name, module in fused.teacher.named_modules() if module._forward_pre_hooks}
     assert hooked == {block.format(1)}
+
+
+def weights_as_map(output: Any) -> torch.Tensor:
+    return output[1][:, None]
+
+
+def test_weights_that_a_function_takes_stay(make: Make) -> None:
+    layer = f'backbone.layers.0.1.0.attn.attn | {__name__}:weights_as_map'
+    distillation = term(layer, layer, 'FeatureLoss')
+    wrapper = make(distillation, student=mit(8), teacher=mit(8), fused_attention=True)
+    assert train(wrapper, 1)
