@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from mmseg_kd.analysis.named_networks import (
     read_networks,
     teacher_named,
 )
+from mmseg_kd.checkpoints.digest import sha256_of
 from mmseg_kd.checkpoints.save import atomic_write
+from mmseg_kd.checkpoints.source import local_file
 from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.load import load_config
 from mmseg_kd.errors import ConfigError, DatasetError
@@ -95,9 +98,10 @@ class PseudoLabels:
                 f'--min-confidence: expected 0 to 1, got {settings.min_confidence:g}.'
             )
         self.settings, self.out = settings, out
-        _check_settings(out, settings)
         with DefaultScope.overwrite_default_scope('mmseg'):
             named = _read_network(settings)
+            self._made_with = _made_with(settings, named)
+            _check_made_with(out, self._made_with)
             (self.network,) = load_networks([named], device).values()
             if self.network.num_classes > IGNORED:
                 raise ConfigError(
@@ -108,10 +112,10 @@ class PseudoLabels:
                 scale_images(self.network, named.scaling)
             split = 'val' if named.cfg.get('val_dataloader') else 'test'
             self.images = dataset_of(named.cfg, split, images, self.network.num_classes)
-        names = [self.target(index).name for index in range(len(self.images))]
-        twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
-        if twice is not None:
-            raise DatasetError(f'{images}: two images would have the mask {twice}; rename one.')
+        names = Counter(self.target(index).name for index in range(len(self.images)))
+        for name, count in names.most_common(1):
+            if count > 1:
+                raise DatasetError(f'{images}: {count} images would have the mask {name}; rename.')
         classes = self.images.metainfo.get('classes') or range(self.network.num_classes)
         self.classes = tuple(map(str, classes))
 
@@ -129,7 +133,7 @@ class PseudoLabels:
             CheckpointError: A mask cannot be written.
         """
         with atomic_write(self.out / SETTINGS) as partial:
-            partial.write_text(json.dumps(asdict(self.settings), indent=2), encoding='utf-8')
+            partial.write_text(json.dumps(self._made_with, indent=2), encoding='utf-8')
         for index in range(rank, len(self.images), ranks):
             target, problem = self.target(index), None
             if not target.exists():
@@ -185,7 +189,13 @@ def _read_network(settings: Settings) -> NamedNetwork:
     return teacher_named(cfg, settings.teacher or None)
 
 
-def _check_settings(out: Path, settings: Settings) -> None:
+def _made_with(settings: Settings, named: NamedNetwork) -> dict[str, str | float | None]:
+    """The settings, and which weights they mean now: those of a run may be others tomorrow."""
+    file = None if named.checkpoint is None else local_file(named.checkpoint)
+    return {**asdict(settings), 'sha256': None if file is None else sha256_of(file)}
+
+
+def _check_made_with(out: Path, made_with: Mapping[str, str | float | None]) -> None:
     """See that masks which are there were made in the same way."""
     path = out / SETTINGS
     if not path.is_file():
@@ -193,9 +203,9 @@ def _check_settings(out: Path, settings: Settings) -> None:
             raise ConfigError(f'{out}: holds other pictures; choose a folder for the masks alone.')
         return
     known = json.loads(path.read_text(encoding='utf-8'))
-    if known != asdict(settings):
+    if known != made_with:
         raise ConfigError(
-            f'{out}: its masks were made with {known}, and now {asdict(settings)} is asked for; '
+            f'{out}: its masks were made with {known}, and now {made_with} is asked for; '
             'choose another folder, or the same settings to go on.'
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,11 +122,9 @@ def run(args: argparse.Namespace) -> int:
         print(f'Masks of class indices are written to {out / "masks"}.')
     configs = write_project(project)
     print(f'Images are trained on at {size[0]}x{size[1]}. Next:')
-    for part in ('teacher', 'baseline', 'distilled'):
-        if part in configs:
-            print(f'  mmseg-kd train {configs[part]}')
-    runs = ' '.join(project.work_dir(part) for part in configs)
-    print(f'  mmseg-kd report {runs}')
+    for config in configs.values():
+        print(f'  {shlex.join(["mmseg-kd", "train", str(config)])}')
+    print(f'  {shlex.join(["mmseg-kd", "report", *map(project.work_dir, configs)])}')
     return 0
 
 

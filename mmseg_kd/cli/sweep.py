@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _show_results(plan: SweepPlan, sweep: Sweep) -> None:
     """Write what the trials have found until now, and print the table."""
+    from mmseg_kd.checkpoints.save import atomic_write
     from mmseg_kd.comparison.sweep import BEST
     from mmseg_kd.runs.sweep_results import as_markdown, collect_trials, write
 
@@ -89,8 +90,9 @@ def _show_results(plan: SweepPlan, sweep: Sweep) -> None:
         return
     best = sweep.folder / BEST
     if found.best is not None:
-        best.write_text(plan.comparison_with(found.best[0].options), encoding='utf-8')
-    check = f'mmseg-kd compare {shlex.quote(str(best))}'
+        with atomic_write(best) as unfinished:
+            unfinished.write_text(plan.comparison_with(found.best[0].options), encoding='utf-8')
+    check = shlex.join(['mmseg-kd', 'compare', str(best), '--work-dir', str(best.with_suffix(''))])
     write(found, check)
     print(f'\n{as_markdown(found, check)}')
     print(f'\nResults: {sweep.folder / "results.md"}, .csv and .json')

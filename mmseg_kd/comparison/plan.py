@@ -21,11 +21,11 @@ from mmengine.config import Config
 
 from mmseg_kd.checks import is_integer, is_number
 from mmseg_kd.comparison.budget import check_counts_iterations, stretch
-from mmseg_kd.comparison.metric import check_metric
 from mmseg_kd.config.experiments import experiments_of
 from mmseg_kd.config.file import read_config_file
 from mmseg_kd.config.network_spec import is_distillation
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
+from mmseg_kd.evaluation.check_metric import check_metric
 from mmseg_kd.runs.comparison import METRIC, TEACHER
 
 KEYS = ('baseline', 'seeds', 'iterations', 'seconds', 'may_differ')

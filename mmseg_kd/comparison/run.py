@@ -36,6 +36,8 @@ def train_and_test(config: str, folder: Path, seed: int | None, is_tested: bool 
     if seed is not None:
         cfg = load_config(config, None)
         cfg.work_dir = str(folder)
+        # Each run has its own: in a common folder they would resume one another.
+        (cfg.default_hooks.get('checkpoint') or {}).pop('out_dir', None)
         checkpoint = str(folder / f'iter_{cfg.train_cfg.max_iters}.pth')
         # One that was stopped before its last validation makes up for that.
         if not (is_tested and Path(checkpoint).exists()):

@@ -33,13 +33,13 @@ from mmseg_kd.checks import is_integer
 from mmseg_kd.comparison.budget import check_counts_iterations, stretch
 from mmseg_kd.comparison.folder import check_same
 from mmseg_kd.comparison.held_out import hold_out
-from mmseg_kd.comparison.metric import check_metric
 from mmseg_kd.comparison.plan import SEEDS
 from mmseg_kd.comparison.space import Space, check_places, grid, one_by_one, read_space
 from mmseg_kd.config.file import apply_options
 from mmseg_kd.config.load import load_config
 from mmseg_kd.engine.training import check_config
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
+from mmseg_kd.evaluation.check_metric import check_metric
 from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.runs.comparison import METRIC
 from mmseg_kd.runs.sweep import Sweep, Trial

@@ -29,7 +29,7 @@ def miou(cfg: Config, deployed: ExportModule, exported: Callable[[Tensor], Tenso
 
     Raises:
         DatasetError, ConfigError: As in `check_dataset`.
-        KeyError: The config's metric gives no mIoU.
+        KeyError: The config's metric gives no mIoU; see `check_metric`.
     """
     cfg = copy.deepcopy(cfg)
     use_fast_metrics(cfg)

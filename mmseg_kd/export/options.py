@@ -62,9 +62,25 @@ def target_of(to: str, out: str | Path | None, checkpoint: str | Path) -> Path:
     target = Path(out) if out else Path(checkpoint).parent / f'student{suffix}'
     if target.suffix != suffix:
         raise ConfigError(f'--out: expected a name that ends in {suffix}, got {str(out)!r}.')
-    if target.exists() and target.samefile(checkpoint):
+    if _is_same(target, checkpoint):
         raise ConfigError(f'--out: {target} is the checkpoint itself; give another name.')
     return target
+
+
+def check_config_beside(target: Path, config: str) -> None:
+    """See that the config that is written beside a target is not the one that is read.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if target.suffix == SUFFIXES['mmseg'] and _is_same(target.with_suffix('.py'), config):
+        raise ConfigError(
+            f'--out: the config that goes beside {target} is {config} itself; give another name.'
+        )
+
+
+def _is_same(path: Path, other: str | Path) -> bool:
+    return path.exists() and Path(other).exists() and path.samefile(other)
 
 
 def _flag(name: str) -> str:

@@ -14,14 +14,15 @@ from torch import Tensor
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import trained_network_of
-from mmseg_kd.errors import CheckpointError, DatasetError
+from mmseg_kd.errors import CheckpointError, ConfigError, DatasetError
+from mmseg_kd.evaluation.check_metric import check_metric
 from mmseg_kd.export.agreement import ExportedFile, compare
 from mmseg_kd.export.export_module import ExportModule
 from mmseg_kd.export.graph import export_graph, signature
 from mmseg_kd.export.latency import Timing, time_networks
 from mmseg_kd.export.miou import miou
 from mmseg_kd.export.onnx_file import OnnxModel, require_onnx
-from mmseg_kd.export.options import GRAPHS, check_options, target_of
+from mmseg_kd.export.options import GRAPHS, check_config_beside, check_options, target_of
 from mmseg_kd.export.pictures import pictures_of, random_pictures, scaled
 from mmseg_kd.export.quantisation import quantise
 from mmseg_kd.export.weights import export_weights
@@ -111,6 +112,7 @@ def export_student(
         calibration_images=calibration_images,
     )
     target = target_of(to, out, checkpoint)
+    check_config_beside(target, str(config))
     if to == 'onnx':
         require_onnx()
     exported = Exported()
@@ -185,9 +187,10 @@ def _measure_miou(
         )
         return
     try:
+        check_metric('mIoU', cfg, 'test', 'test_evaluator')
         for name, file in exported.files.items():
             assert file.function is not None
             measured = miou(cfg, deployed, file.function)
             exported.files[name] = replace(file, miou=measured)
-    except DatasetError as error:
+    except (ConfigError, DatasetError) as error:
         exported.remarks.append(f'mIoU is not measured. {error}')

@@ -254,26 +254,58 @@ def _from_lists(
     """The splits of text files such as train.txt, whose lines begin with a name or a path.
 
     Raises:
-        DatasetError: A line names no pair.
+        DatasetError: A line names no pair, or one of several.
     """
-    by_stem = {key[-1]: pair for key, pair in pairs.items()}
+    by_end: dict[tuple[str, ...], list[Pair]] = defaultdict(list)
+    for key, pair in pairs.items():
+        for length in range(1, len(key) + 1):
+            by_end[key[-length:]].append(pair)
+    by_end |= {key: [pair] for key, pair in pairs.items()}  # a whole name is no end of others
     found: dict[str, list[Pair]] = {}
-    for path in files:
+    others: dict[str, DatasetError] = {}
+    for path in sorted(files, key=_is_of_masks, reverse=True):
         split = _OF_SPLITS.get(PurePosixPath(path).stem.lower())
         if split is None or not path.endswith('.txt') or split in found:
             continue
-        found[split] = []
-        for line in filter(None, map(str.strip, (root / path).read_text('utf-8').splitlines())):
-            for text in (line, line.split()[0]):
-                name = _read_name(_as_file(text), FindOptions())
-                assert name is not None
-                pair = pairs.get(name.key) or by_stem.get(name.key[-1])
-                if pair is not None:
-                    found[split].append(pair)
-                    break
-            else:
-                raise DatasetError(f'{root / path}: there is no image with a mask called {line!r}.')
+        lines = (root / path).read_text('utf-8-sig').splitlines()
+        listed, unknown = [], []
+        for line in filter(None, map(str.strip, lines)):
+            several = _listed(line, by_end)
+            if len(several) > 1:
+                names = ' and '.join(pair.image for pair in several[:_SHOWN])
+                raise DatasetError(
+                    f'{root / path}: {line!r} may be {names}; write more of the path.'
+                )
+            listed += several
+            unknown += [] if several else [line]
+        if listed and not unknown:
+            found[split] = listed
+        elif unknown:
+            text = f'{root / path}: there is no image with a mask called {unknown[0]!r}.'
+            if listed:
+                raise DatasetError(text)
+            others.setdefault(split, DatasetError(text))
+    # A list that names none of the pairs is of something else, where another one names them.
+    for split, error in others.items():
+        if split not in found:
+            raise error
     return found
+
+
+def _is_of_masks(path: str) -> bool:
+    """Whether a list lies in a folder that speaks of masks, as VOC's ImageSets/Segmentation."""
+    return any(not _OF_MASKS.isdisjoint(_words(part)) for part in PurePosixPath(path).parts[:-1])
+
+
+def _listed(line: str, by_end: Mapping[tuple[str, ...], list[Pair]]) -> list[Pair]:
+    """The pairs whose names end as a line of a list does: as long an end as there is."""
+    for text in (line, line.split()[0]):
+        name = _read_name(_as_file(text), FindOptions())
+        assert name is not None
+        for begin in range(len(name.key)):
+            if name.key[begin:] in by_end:
+                return by_end[name.key[begin:]]
+    return []
 
 
 def _as_file(text: str) -> str:

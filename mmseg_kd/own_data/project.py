@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -235,7 +236,7 @@ def _network_texts(project: Project) -> dict[str, str]:
         checkpoint = f'{project.work_dir("teacher")}/student_best.pth'
         teacher = dict(config=project.config('teacher'), checkpoint=checkpoint)
     texts['baseline'] = _alone_text(project, 'baseline', named['student'])
-    runs = ' '.join(project.work_dir(part) for part in (*texts, 'distilled'))
+    runs = shlex.join(project.work_dir(part) for part in (*texts, 'distilled'))
     text = write(
         dict(
             _base_=f'./{project.name}_baseline.py', model=dict(teacher=teacher, distillation=terms)
@@ -243,7 +244,7 @@ def _network_texts(project: Project) -> dict[str, str]:
     )
     texts['distilled'] = (
         f'# {project.teacher} teaches {project.student}.\n'
-        f'#   mmseg-kd train {project.config("distilled")}\n'
+        f'#   mmseg-kd train {shlex.quote(project.config("distilled"))}\n'
         f'# Does it pay? Then:\n#   mmseg-kd report {runs}\n{text}'
     )
     return texts
@@ -258,6 +259,6 @@ def _alone_text(project: Project, part: str, network: Mapping[str, Any]) -> str:
         model=dict(type='DistillationWrapper', student=network, distillation=[]),
     )
     return (
-        f'# {what}.\n#   mmseg-kd train {project.config(part)}\n'
-        f'# Next:\n#   mmseg-kd train {after}\n{write(values)}'
+        f'# {what}.\n#   mmseg-kd train {shlex.quote(project.config(part))}\n'
+        f'# Next:\n#   mmseg-kd train {shlex.quote(after)}\n{write(values)}'
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_kd.data_checks.findings import Finding
@@ -21,6 +21,9 @@ from mmseg_kd.own_data.pairs import Pair, Pairs
 
 # Values of a mask with more of them are no classes.
 MOST_VALUES = 1024
+
+# Orientations of EXIF that are a quarter turn.
+_SIDEWAYS = (5, 6, 7, 8)
 
 RGB = ('RGB', 'RGBA', 'CMYK', 'YCbCr', 'PA', 'LA')
 
@@ -142,6 +145,9 @@ def look_at(root: Path, pair: Pair) -> Look:
     try:
         with Image.open(image) as opened:
             look.size = (opened.height, opened.width)
+            # As it is trained on: cameras write sideways what is to be seen upright.
+            if opened.getexif().get(ExifTags.Base.Orientation, 1) in _SIDEWAYS:
+                look.size = (opened.width, opened.height)
     except OSError:
         text = f'cannot be read{impostor(image)}'
         look.findings.append(Finding('unreadable', 'image', image, text))

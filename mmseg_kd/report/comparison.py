@@ -97,7 +97,7 @@ class Compared:
             title = f'{row.method}: {points} to {base}, with a single seed'
             return title, 'A single seed has no interval: nothing says what another would give.'
         interval = f'95 % interval {signed(gain.low)} to {signed(gain.high)}'
-        sentence = f'{points}, {interval}, over {len(row.values)} seeds.'
+        sentence = f'{points}, {interval}, over {gain.seeds} seeds.'
         if not _is_better(gain):
             if len(rows) > 1:
                 title = f'No method is seen to be better than {base}'

@@ -14,6 +14,7 @@ from mmseg_kd.checkpoints.digest import sha256_of
 from mmseg_kd.checkpoints.trust import checkpoints_are_trusted
 from mmseg_kd.config.distillation_spec import DistillationSpec, parse_distillation
 from mmseg_kd.config.file import read_config_file
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
 from mmseg_kd.errors import CheckpointError, ConfigError, KDError, Problems, message_of
 from mmseg_kd.report.logs import Logged, read_logs
@@ -42,6 +43,7 @@ class Run:
         model: The network's model dict.
         distillation: What the config says of teachers and terms; None: it is no distillation.
         meta: What the checkpoint says of itself.
+        scaling: What its images are scaled to first, as a teacher's may be.
         measured: What was measured of the network.
         gaps: What is missing and how to get it, by section of the page.
         has_folder: Whether the folder is its own.
@@ -57,6 +59,7 @@ class Run:
     model: ConfigDict | None = None
     distillation: DistillationSpec | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    scaling: InputScaling = field(default_factory=InputScaling)
     measured: Measurement | None = None
     gaps: dict[str, list[str]] = field(default_factory=dict)
     has_folder: bool = True
@@ -291,6 +294,7 @@ def _add_teacher(runs: list[Run], run: Run, name: str, spec: NetworkSpec) -> Non
         return
     teacher = Run(name, run.folder, TEACHER, model=spec.model, has_folder=False)
     teacher.config = _alone(run, spec.model)
+    teacher.scaling = spec.scaling
     if source is None:
         teacher.add_gap('measured', 'The config names no checkpoint of it.')
     elif path is not None and not path.is_file():

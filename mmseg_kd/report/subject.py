@@ -26,9 +26,10 @@ from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.checkpoints.digest import sha256_of
 from mmseg_kd.checkpoints.durable import write_durably
 from mmseg_kd.checkpoints.source import local_file
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.data_checks.preflight import build_dataset
 from mmseg_kd.errors import ConfigError, KDError
-from mmseg_kd.evaluation.labels import predict_labels
+from mmseg_kd.evaluation.labels import predict_labels, scale_images
 from mmseg_kd.host.quiet import explain
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.report.measurement import Measurement, ignored_label, measure, test_loader
@@ -68,6 +69,8 @@ class Subject:
         digest = hashlib.sha256(f'{VERSION} {sha256_of(Path(self.checkpoint))}'.encode())
         data = test_loader(self.config)['dataset']
         digest.update(repr((dict(self.model), data, ignored_label(self.config))).encode())
+        if self.run.scaling != InputScaling():
+            digest.update(repr(self.run.scaling).encode())
         for index in range(len(self.dataset)):
             info = self.dataset.get_data_info(index) if _lists(self.dataset) else {}
             for file in (info.get('img_path'), info.get('seg_map_path')):
@@ -106,6 +109,8 @@ class Subject:
         """
         network = build_segmentor(self.model, self.run.title)
         load_weights(network, self.checkpoint)
+        if self.run.scaling != InputScaling():
+            scale_images(network, self.run.scaling)
         network.eval()
         return network.cuda() if torch.cuda.is_available() else network
 

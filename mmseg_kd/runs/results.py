@@ -84,15 +84,19 @@ class Results:
     Attributes:
         teacher: The teacher's metric in percent; None where there is no teacher, or not yet.
         rows: The baseline first, then the others, the best first.
+        left_out: Runs whose result is no number.
     """
 
     teacher: float | None
     rows: Sequence[Row]
+    left_out: Sequence[str] = ()
 
     @property
     def warnings(self) -> list[str]:
         """What the figures must not be read without."""
         found = []
+        if self.left_out:
+            found.append(f'Left out, as their {METRIC} is no number: {"; ".join(self.left_out)}.')
         base = next((row for row in self.rows if row.is_baseline), None)
         if base is not None and self.teacher is not None and self.teacher <= base.mean:
             found.append(
@@ -107,11 +111,14 @@ def collect(comparison: Comparison) -> Results:
     done: dict[str, list[Run]] = {}
     values: dict[str, dict[int, float]] = {}
     teacher = None
+    left_out = []
     for run in comparison.runs():
         metrics = run.metrics()
         if metrics is None:
             continue
-        if run.seed is None:
+        if not math.isfinite(metrics[METRIC]):
+            left_out.append(str(run))
+        elif run.seed is None:
             teacher = metrics[METRIC]
         else:
             done.setdefault(run.method, []).append(run)
@@ -148,7 +155,7 @@ def collect(comparison: Comparison) -> Results:
             )
         )
     rows.sort(key=lambda row: (not row.is_baseline, -row.mean))
-    return Results(teacher, rows)
+    return Results(teacher, rows, left_out)
 
 
 def _classes(runs: Sequence[Run]) -> dict[str, dict[int, float]]:
@@ -192,13 +199,14 @@ def as_markdown(results: Results) -> str:
     if results.teacher is not None:
         lines.append(f'\nTeacher: {results.teacher:.2f}.')
     lines += [f'\n**{warning}**' for warning in results.warnings]
-    seeds = max((len(row.values) for row in results.rows), default=0)
-    if seeds > 1:
+    counts = sorted({len(row.values) for row in results.rows})
+    if counts and counts[-1] > 1:
+        seeds = ' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))
         lines.append(
             f'\nMean ± standard deviation over the seeds ({seeds}). Gains are of pairs of a seed, '
             f'with the {CONFIDENCE:.0%} interval of their mean (Student).'
         )
-    elif seeds:
+    elif counts:
         lines.append('\nOf a single seed: nothing says what another one would give.')
     return '\n'.join(lines)
 
@@ -260,6 +268,7 @@ def as_csv(results: Results) -> str:
     lines = []
     for row in results.rows:
         line: dict[str, Any] = {'method': row.method, 'seeds': len(row.values)}
+        line['pairs'] = row.gain.seeds if row.gain else None
         line |= {METRIC: row.mean, 'deviation': row.deviation}
         for name, one in (('gain', row.gain), ('share_of_gap', row.share)):
             mean, low, high = (one.mean, one.low, one.high) if one else (None, None, None)

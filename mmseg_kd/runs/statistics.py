@@ -19,11 +19,13 @@ class Estimate:
     Attributes:
         mean: Over the seeds.
         low, high: Of the interval; None where a single seed tells nothing of others.
+        seeds: How many it is of.
     """
 
     mean: float
     low: float | None = None
     high: float | None = None
+    seeds: int = 1
 
     @property
     def is_distinguishable(self) -> bool:
@@ -34,7 +36,7 @@ class Estimate:
         """All three times a factor > 0."""
         if self.low is None or self.high is None:
             return Estimate(self.mean * factor)
-        return Estimate(self.mean * factor, self.low * factor, self.high * factor)
+        return Estimate(self.mean * factor, self.low * factor, self.high * factor, self.seeds)
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -44,7 +46,7 @@ def estimate(values: Sequence[float]) -> Estimate:
         return Estimate(mean)
     error = statistics.stdev(values) / math.sqrt(len(values))
     reach = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * error
-    return Estimate(mean, mean - reach, mean + reach)
+    return Estimate(mean, mean - reach, mean + reach, len(values))
 
 
 def paired_gain(method: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate | None:

@@ -95,10 +95,16 @@ def _text(value: Any) -> str:
 
 def as_options(options: Mapping[str, Any]) -> str:
     """Options to be pasted: on a command line, or into a config where they have dicts."""
-    if any(isinstance(value, dict) for value in options.values()):
+    if any(map(_has_dict, options.values())):
         return f'options={dict(options)!r}'
     return '--cfg-options ' + ' '.join(
         shlex.quote(f'{name}={value}'.replace(', ', ',')) for name, value in options.items()
+    )
+
+
+def _has_dict(value: Any) -> bool:
+    return isinstance(value, dict) or (
+        isinstance(value, (list, tuple)) and any(map(_has_dict, value))
     )
 
 

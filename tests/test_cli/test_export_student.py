@@ -214,6 +214,15 @@ def test_the_checkpoint_is_not_written_over(
 ) -> None:
     assert project.export('--to', 'mmseg', '--out', project.checkpoint) == 1
     assert 'is the checkpoint itself; give another name.' in capsys.readouterr().err
+    out = str(Path(project.config).with_suffix('.pth'))
+    before = Path(project.config).read_bytes()
+    assert project.export('--to', 'mmseg', '--out', out) == 1
+    assert 'itself; give another name.' in capsys.readouterr().err
+    assert Path(project.config).read_bytes() == before
+    # One that is not there is told as such, with a file of the default name beside it too.
+    Path(project.checkpoint).with_name('student.pth').touch()
+    assert main([project.config, f'{project.checkpoint}x', '--to', 'mmseg']) == 1
+    assert 'there is no such checkpoint file' in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_network(

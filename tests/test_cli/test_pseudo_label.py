@@ -71,6 +71,10 @@ def test_goes_on_and_refuses_other_settings(
     assert all((before[name] == mask).all() for name, mask in masks_in(out).items())
     assert json.loads((out / 'pseudo_labels.json').read_text())['min_confidence'] == 0.3
     assert pseudo_label.main([*args[:3], '--min-confidence', '0.5']) == 1
+    # A run that has trained on since then is called as before.
+    save_weights(resnet(4), tmp_path / 'net.pth', seed=3)
+    assert pseudo_label.main(args) == 1
+    assert 'choose another folder' in capsys.readouterr().err
     assert pseudo_label.main([network, str(images), str(images.parent / 'train')]) == 0
     Path(tmp_path / 'own').mkdir()
     Image.new('L', (2, 2)).save(tmp_path / 'own' / 'mine.png')

@@ -211,3 +211,4 @@ def test_short_names_tell_options_apart() -> None:
 def test_options_to_be_pasted() -> None:
     assert as_options({'a.b': 1.5, 'c': [1, 2]}) == "--cfg-options a.b=1.5 'c=[1,2]'"
     assert as_options({'a': dict(b=1)}) == "options={'a': {'b': 1}}"
+    assert as_options({'a': [dict(b=1)]}) == "options={'a': [{'b': 1}]}"

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mmseg_kd.datasets.class_list import ClassList, class_list, read_class_list
 from mmseg_kd.errors import DatasetError
 from mmseg_kd.own_data.classes import name_classes, write_masks
-from mmseg_kd.own_data.pairs import FindOptions, find_pairs
-from mmseg_kd.own_data.survey import Survey
+from mmseg_kd.own_data.pairs import FindOptions, Pair, find_pairs
+from mmseg_kd.own_data.survey import Survey, look_at
 
 
 def survey_of(root: Path, mask: Any, mode: str | None = None, palette: Any = None) -> Survey:
@@ -100,6 +100,19 @@ def test_bad_files_are_found_and_left_out(tmp_path: Path) -> None:
         (tmp_path / f'masks/{index}.png').write_bytes(b'')
     with pytest.raises(DatasetError, match='no pair of train and val is sound'):
         list(Survey(find_pairs(tmp_path, FindOptions())).run(0))
+
+
+def test_a_picture_that_was_taken_upright(tmp_path: Path) -> None:
+    survey_of(tmp_path, [[0, 1]])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    # The file is 6 wide and 4 high; it is seen, and trained on, 4 wide and 6 high.
+    Image.new('RGB', (6, 4)).save(tmp_path / 'images/0.jpg', exif=exif)
+    for size, kinds in (((4, 6), []), ((6, 4), ['size'])):
+        Image.new('L', size).save(tmp_path / 'masks/0.png')
+        look = look_at(tmp_path, Pair('images/0.jpg', 'masks/0.png'))
+        assert look.size == (6, 4)
+        assert [finding.kind for finding in look.findings] == kinds
 
 
 def test_colours_and_indices_together(tmp_path: Path) -> None:

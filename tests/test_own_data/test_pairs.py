@@ -59,6 +59,38 @@ def test_lists(tmp_path: Path) -> None:
         find_pairs(tmp_path, FindOptions())
 
 
+def test_lists_as_pascal_voc_has_them(tmp_path: Path) -> None:
+    names = [f'JPEGImages/2007_{i}.jpg' for i in range(4)]
+    masks = [f'SegmentationClass/2007_{i}.png' for i in range(3)]
+    folders = [f'ImageSets/{name}' for name in ('Action', 'Layout', 'Segmentation')]
+    lists = [f'{folder}/{split}.txt' for folder in folders for split in ('train', 'val')]
+    touch(tmp_path, *names, *masks, *lists)
+    for path in lists:
+        (tmp_path / path).write_text('2010_6215  1\n')
+    # Some of the others' images may have a mask.
+    (tmp_path / 'ImageSets/Action/train.txt').write_text('2007_0  1\n2007_3  1\n')
+    # As Windows writes it.
+    (tmp_path / 'ImageSets/Segmentation/train.txt').write_text('2007_0\n2007_1\n', 'utf-8-sig')
+    (tmp_path / 'ImageSets/Segmentation/val.txt').write_text('2007_2\n')
+    pairs = find_pairs(tmp_path, FindOptions())
+    found = {split: [pair.image for pair in one] for split, one in pairs.splits.items()}
+    assert found == {'train': names[:2], 'val': names[2:3]}
+
+
+def test_lists_of_folders_with_the_same_names(tmp_path: Path) -> None:
+    keys = [f'seq{folder}/0000' for folder in (1, 2)]
+    touch(tmp_path, *(f'{kind}/{key}.png' for kind in ('images', 'masks') for key in keys))
+    # Written on another machine.
+    (tmp_path / 'train.txt').write_text('/data/mine/images/seq1/0000.png\n')
+    (tmp_path / 'val.txt').write_text('seq2/0000\n')
+    pairs = find_pairs(tmp_path, FindOptions())
+    found = {split: [pair.image for pair in one] for split, one in pairs.splits.items()}
+    assert found == {'train': ['images/seq1/0000.png'], 'val': ['images/seq2/0000.png']}
+    (tmp_path / 'val.txt').write_text('0000\n')
+    with pytest.raises(DatasetError, match="'0000' may be images/seq1/0000"):
+        find_pairs(tmp_path, FindOptions())
+
+
 def test_split_is_drawn_by_the_seed(tmp_path: Path) -> None:
     touch(tmp_path, *(f'{kind}/{i}.png' for i in range(20) for kind in ('images', 'masks')))
     first, again, other = (find_pairs(tmp_path, FindOptions(seed=s)).splits for s in (0, 0, 1))

@@ -18,7 +18,7 @@ from mmseg_kd.cli.report import main
 from mmseg_kd.report import measuring
 from mmseg_kd.report.measurement import operations
 from mmseg_kd.report.measuring import measure_runs
-from mmseg_kd.report.run import Run, read_runs
+from mmseg_kd.report.run import TEACHER, Run, read_runs
 from mmseg_kd.report.subject import Subject
 
 
@@ -38,6 +38,26 @@ def test_another_ignored_label_is_another_measurement(runs: list[Run]) -> None:
     assert Subject(run).folder == before
     run.config.test_evaluator['ignore_index'] = 1
     assert Subject(run).folder != before
+
+
+def test_a_teacher_is_measured_as_it_sees_the_images(project: Project, tmp_path: Path) -> None:
+    folder = tmp_path / 'student'
+    shutil.copytree(project.student, folder, ignore=shutil.ignore_patterns('report'))
+    [config] = folder.glob('*/vis_data/config.py')
+    text = config.read_text(encoding='utf-8') + "\nmodel['teacher']['input_size'] = (48, 64)\n"
+    config.write_text(text, encoding='utf-8')
+    seen = []
+    folders = []
+    for source in (project.student, folder):
+        [teacher] = [run for run in read_runs([str(source)]) if run.role == TEACHER]
+        subject = Subject(teacher)
+        folders.append(subject.folder.name)
+        subject.network.backbone.register_forward_pre_hook(
+            lambda _, args: seen.append(tuple(args[0].shape[-2:]))
+        )
+        subject.predictions([0])
+    assert seen[1] == (48, 64) != seen[0]
+    assert folders[0] != folders[1]
 
 
 def test_what_was_measured_before_an_interrupt_is_kept(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -118,7 +119,22 @@ def test_a_single_seed_is_said(tmp_path: Path) -> None:
     for written in (text, as_csv(results), as_json(results)):
         assert 'inf' not in written.lower() and 'nan' not in written.lower()
     methods = json.loads(as_json(results))['methods']
-    assert methods[1]['gain'] == dict(mean=2.0, low=None, high=None)
+    assert methods[1]['gain'] == dict(mean=2.0, low=None, high=None, seeds=1)
+
+
+def test_pairs_are_counted_and_not_seeds(tmp_path: Path) -> None:
+    results = results_of(tmp_path, 60.0, alone=[50.0, 51.0], kl=[52.0, 53.5, 54.0, 55.0])
+    assert results.rows[1].gain is not None and results.rows[1].gain.seeds == 2
+    assert 'over the seeds (2 to 4)' in as_markdown(results)
+    assert as_csv(results).splitlines()[2].startswith('kl,4,2,')
+
+
+def test_a_result_that_is_no_number_is_left_out(tmp_path: Path) -> None:
+    results = results_of(tmp_path, 60.0, alone=[50.0, 51.0], kl=[math.nan, 53.0])
+    [warning] = results.warnings
+    assert warning == 'Left out, as their mIoU is no number: kl, seed 0.'
+    assert results.rows[1].values == {1: 53.0}
+    assert 'nan' not in (as_markdown(results) + as_csv(results) + as_json(results)).lower()
 
 
 def test_a_teacher_worse_than_the_baseline_is_said(
