@@ -188,18 +188,22 @@ def test_a_loss_is_shown_with_its_costs_and_results(
     cost = dict(loss='CDLoss', seconds=3.0, mib=5.0, kl_seconds=2.0, kl_mib=10.0, state_mib=0.0)
     found = dict(device='A GPU', threads=1, torch='2', costs=[dict(cost, maps='scores')])
     (tmp_path / 'losses_gpu.json').write_text(json.dumps({'every loss': found}), 'utf-8')
-    rows = [
-        dict(method='alone', mean=50.0, gain=None),
-        dict(method='CDLoss', mean=57.1, gain=dict(mean=7.1)),
-    ]
-    results = tmp_path / losses_page.RESULTS
-    results.parent.mkdir()
-    results.write_text(json.dumps(dict(methods=rows)), 'utf-8')
+    for name, method, mean in zip(
+        losses_page.RESULTS, ('CDLoss', 'AttentionValueLoss'), (57.1, 38.2), strict=True
+    ):
+        rows = [
+            dict(method='alone', mean=50.0, gain=None),
+            dict(method=method, mean=mean, gain=dict(mean=mean - 50)),
+        ]
+        results = tmp_path / name
+        results.parent.mkdir(exist_ok=True)
+        results.write_text(json.dumps(dict(methods=rows)), 'utf-8')
     monkeypatch.setattr(losses_page, 'DOCS', tmp_path)
     lines = losses_page.tables().splitlines()
     assert lines[0] == '| loss | from | scores, GPU | features, GPU | state | mIoU |'
     shown = '| [`CDLoss`](#cdloss) | Shu et al., ICCV 2021 | 1.5, 0.5 | — | — | 57.10 (+7.10) |'
     assert shown in lines
+    assert any('AttentionValueLoss' in line and '38.20 (-11.80)' in line for line in lines)
     assert '| [`KLLoss`](#klloss) | Hinton et al., 2015 | — | — | — | — |' in lines
     assert 'GPU: A GPU, 1 threads, torch 2.' in lines
 

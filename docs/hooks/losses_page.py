@@ -19,7 +19,7 @@ DOCS = Path(__file__).resolve().parents[1]
 DEVICES = ('cpu', 'gpu')
 MAPS = ('scores', 'features')
 NONE = '—'
-# Later ones come before: what takes transformers has a comparison of its own.
+# What is for transformers has a comparison of its own.
 RESULTS = ('results/losses-240x320.json', 'results/transformers-240x320.json')
 
 

@@ -148,8 +148,9 @@ class NetworkFields:
     The network itself may stand there instead of `config`: `type='EncoderDecoder', backbone=...`.
 
     Attributes:
-        config: An mmseg config: a path seen from where the command runs, or `mmseg::...` for one
-            of the installed mmseg. Of the config of a distillation it is the student.
+        config: An mmseg config: a path seen from where the command runs, `mmseg::...` for one of
+            the installed mmseg, or `mmseg_kd::...` for one that is shipped. Of the config of a
+            distillation it is the student.
         cfg_options: Changes to that config: `{'model.decode_head.num_classes': 19}`.
         checkpoint: The weights, .pth or .safetensors: a file, or an https URL with a checksum in
             its name (`NAME-962b98d2.pth`) or behind it (`URL#sha256=` and 64 digits). Names in
@@ -209,7 +210,7 @@ class TeacherFields:
 class EMATeacherFields:
     """Keys of `teacher=dict(type='EMATeacher')`, a teacher that is the average of the student.
 
-    After each iteration it moves towards the student by `momentum`, as mmengine's
+    Before each iteration it moves towards the student by `momentum`, as mmengine's
     `ExponentialMovingAverage` does; at the beginning by more, so that it is the mean of what the
     student has been. It has the sizes of other teachers too, and the options of how it is run but
     for `fold_bn`. It is saved and resumed with the student.

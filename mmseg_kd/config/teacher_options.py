@@ -20,6 +20,8 @@ _COMPILE_ARGUMENTS = tuple(inspect.signature(torch.compile).parameters)[1:]
 class TeacherOptions:
     """Options of `teacher=dict(...)` that leave its outputs as they are, to rounding.
 
+    Half precision in `autocast` rounds most, in the third digit.
+
     Attributes:
         fold_bn: BatchNorm goes into the convolution before it, never across a tapped layer; checked
             on a dry run. See `fold_batchnorm`.

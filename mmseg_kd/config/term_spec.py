@@ -288,7 +288,7 @@ def _check_loss(loss: Any, layers: Layers, connector: Any, where: str) -> None:
     if len(layers.teachers) > 1 and not averages:
         raise ConfigError(
             f"{where}.reduction: {kind} cannot average teachers; take 'sum' or 'random', or a loss "
-            'between distributions (KLLoss, CDLoss, CGDLoss).'
+            'between distributions, such as KLLoss, CDLoss or CGDLoss.'
         )
 
 
