@@ -101,11 +101,16 @@ class Samples(Dataset[Sample]):
 
     def _look_at_labels(self, sample: Sample, path: str) -> None:
         assert sample.pixels is not None
-        ignored = sample.pixels[self.expected.ignored]
+        ignored = _count_of(sample.pixels, self.expected.ignored)
         if ignored == sample.pixels.sum():
             sample.findings.append(
                 Finding('blank', 'mask', path, f'holds {self.expected.ignored} (ignored) only')
             )
+
+
+def _count_of(pixels: npt.NDArray[np.int64], value: int) -> int:
+    """Pixels of a value, which may be none that a mask can hold."""
+    return int(pixels[value]) if 0 <= value < len(pixels) else 0
 
 
 @dataclass
@@ -152,7 +157,7 @@ class Split:
             of_classes = sample.pixels[: len(self.classes)]
             self.pixels += of_classes
             self.images += of_classes > 0
-            self.ignored += int(sample.pixels[ignored])
+            self.ignored += _count_of(sample.pixels, ignored)
 
     def shares(self) -> npt.NDArray[np.float64]:
         """The share of each class in the pixels that have one; 0 where none has."""

@@ -11,7 +11,7 @@ from mmseg_kd.errors import DatasetError
 
 Colour = tuple[int, int, int]
 
-_NUMBERS = r'(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})'
+_NUMBERS = r'(?P<r>\d{1,3})[\s,;]+(?P<g>\d{1,3})[\s,;]+(?P<b>\d{1,3})'
 _COLOUR_FIRST = re.compile(rf'{_NUMBERS}[\s,;]+(?P<name>.+)')
 _COLOUR_LAST = re.compile(rf'(?P<name>.+?)[\s,;]+{_NUMBERS}')
 # The first line of a table.
@@ -67,7 +67,7 @@ def class_list(lines: Sequence[str], where: str) -> ClassList:
         found = _COLOUR_FIRST.fullmatch(line) or _COLOUR_LAST.fullmatch(line)
         names.append(found['name'] if found else line)
         if found:
-            r, g, b = (int(one) for one in found.groups() if one.isdecimal())
+            r, g, b = (int(found[channel]) for channel in 'rgb')
             colours.append((r, g, b))
     if not names:
         raise DatasetError(f'{where}: expected a class a line, got none.')

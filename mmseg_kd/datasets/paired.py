@@ -42,7 +42,9 @@ class PairedDataset(BaseSegDataset):
         except OSError as error:
             raise DatasetError(f'{self.ann_file}: expected a list of pairs: {error}.') from error
         found = []
-        for number, line in enumerate(filter(None, lines), 1):
+        for number, line in enumerate(lines, 1):
+            if not line:
+                continue
             image, tab, mask = line.partition('\t')
             if not tab:
                 raise DatasetError(

@@ -24,6 +24,7 @@ from torch import nn
 import mmseg_kd.register  # noqa: F401  what configs name
 from mmseg_kd.checkpoints.trust import checkpoint_trust, checkpoints_are_trusted
 from mmseg_kd.config.network_spec import trained_network_of
+from mmseg_kd.data_checks.loading import leaf
 from mmseg_kd.engine.arguments import (
     data_config,
     model_config,
@@ -322,13 +323,11 @@ def _student(runner: Runner) -> nn.Module:
     loader = runner.val_dataloader if runner.val_loop is not None else runner.train_dataloader
     student.dataset_meta = dict(loader.dataset.metainfo)
     if cfg.get('val_dataloader') is not None:
-        dataset = cfg['val_dataloader']['dataset']
-        while 'dataset' in dataset:
-            dataset = dataset['dataset']
+        dataset = leaf(cfg['val_dataloader']['dataset'])
         # Each transform says that it is mmseg's: the default scope is not set outside a run.
         cfg['test_pipeline'] = [
             {'_scope_': 'mmseg', **transform}
-            for transform in dataset['pipeline']
+            for transform in dataset.get('pipeline', ())
             if transform['type'] != 'LoadAnnotations'
         ]
     student.cfg = Config(cfg)

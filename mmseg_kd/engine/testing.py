@@ -67,7 +67,7 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
     checkpoint = checkpoint or (spec.checkpoint if is_teacher else None)
     # A checkpoint has all weights; nothing is fetched that it would overwrite.
     cfg.model = spec.model if checkpoint is None else without_initialisation(spec.model)
-    cfg.load_from = None
+    cfg.load_from, cfg.resume = None, False
     _apply_options(cfg, options)
     prepare_run(cfg, options.device, options.launcher)
     if not options.plain_eval:

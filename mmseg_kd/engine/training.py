@@ -18,6 +18,7 @@ from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.data_checks.batches import check_batches, check_preprocessor
 from mmseg_kd.data_checks.class_order import check_class_order
 from mmseg_kd.data_checks.heads import check_heads, heads_of
+from mmseg_kd.data_checks.loading import leaf
 from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.distillation import DistillationWrapper
 from mmseg_kd.distillation.class_map import class_names
@@ -254,9 +255,7 @@ def name_classes(cfg: Config) -> None:
     _, teachers = teachers_of(cfg)
     if not any(spec.class_map for spec in teachers.values()):
         return
-    dataset = cfg.train_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = leaf(cfg.train_dataloader.dataset)
     of_kind = getattr(DATASETS.get(dataset.get('type')), 'METAINFO', {})
     names = {**of_kind, **(dataset.get('metainfo') or {})}.get('classes')
     if names is not None:

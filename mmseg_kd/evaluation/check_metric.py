@@ -36,6 +36,7 @@ def check_metric(metric: Any, config: Config, split: str, where: str) -> None:
             )
     evaluator = config[f'{split}_evaluator']
     names = evaluator.get('iou_metrics', ['mIoU']) if isinstance(evaluator, Mapping) else None
+    names = [names] if isinstance(names, str) else names
     if names is None or evaluator.get('type') not in ('IoUMetric', 'FastIoUMetric'):
         return
     prefix = f'{evaluator["prefix"]}/' if evaluator.get('prefix') else ''

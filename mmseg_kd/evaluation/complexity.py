@@ -11,6 +11,7 @@ import torch
 from mmengine.analysis import FlopAnalyzer
 from torch import nn
 
+from mmseg_kd.networks.forward import as_network
 from mmseg_kd.networks.probe import evaluating
 
 COUNTED = (
@@ -54,7 +55,8 @@ def complexity(network: nn.Module, size: tuple[int, int]) -> Complexity:
     """
     device = next(network.parameters()).device
     with evaluating(network):
-        analyzer = FlopAnalyzer(network, (torch.randn(1, 3, *size, device=device),))
+        image_1CHW = torch.randn(1, as_network(network).channels, *size, device=device)
+        analyzer = FlopAnalyzer(network, (image_1CHW,))
         # The hosts' counter does not know the attention that computes no weights.
         analyzer.set_op_handle(**{'aten::scaled_dot_product_attention': _attention_flops})
         analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.networks.probe import evaluating
@@ -35,11 +34,8 @@ def predict_labels(network: Any, dataset: Any, indices: Iterable[int]) -> list[N
 def scale_images(network: Any, scaling: InputScaling) -> None:
     """Let a network see its images at a size, as the teacher of a distillation does."""
 
-    def scale(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        images_NCHW, *rest = args
-        return scaling(images_NCHW), *rest
-
-    network.backbone.register_forward_pre_hook(scale)
+    own = network.extract_feat
+    network.extract_feat = lambda images_NCHW, *rest: own(scaling(images_NCHW), *rest)
 
 
 def image_of(item: Any) -> NDArray[np.uint8]:

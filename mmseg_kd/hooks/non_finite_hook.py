@@ -28,6 +28,7 @@ from mmseg_kd.hooks.same_run_hook import SameRunHook
 from mmseg_kd.hooks.step_guard import StepGuard
 from mmseg_kd.host.aside import aside
 from mmseg_kd.host.log_names import TASK_LOSS, TERM_PREFIX
+from mmseg_kd.host.visualizer import ignore_full_disk
 from mmseg_kd.networks.build import unwrapped
 
 # Entry of the message hub, which goes into the checkpoint.
@@ -134,7 +135,7 @@ class NonFiniteHook(Hook):
         reported = reported or [finding for rank in everywhere for finding in rank]
         file = Path(runner.work_dir) / FILE
         if is_main_process():
-            with file.open('a', encoding='utf-8') as out:
+            with ignore_full_disk(), file.open('a', encoding='utf-8') as out:
                 for finding in reported:
                     out.write(json.dumps(finding.to_dict(), ensure_ascii=False) + '\n')
         what = '; '.join(finding.describe(len(everywhere) > 1) for finding in reported)

@@ -42,6 +42,8 @@ class StepGuard:
     def __init__(self, optim_wrapper: OptimWrapper, model: nn.Module) -> None:
         self.verdict: Verdict | None = None
         self._scaler = getattr(optim_wrapper, 'loss_scaler', None)
+        # A fixed scale never comes down.
+        self._is_fixed = getattr(optim_wrapper, '_scale_update_param', None) is not None
         self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         # Frozen parameters too, which no optimiser moves: an average of the student's are.
         frozen = [p for p in model.parameters() if not p.requires_grad]
@@ -92,7 +94,7 @@ class StepGuard:
         self.restore_buffers()
 
     def _scaler_may_help(self) -> bool:
-        return self.scale is not None and self.scale >= 1
+        return not self._is_fixed and self.scale is not None and self.scale >= 1
 
 
 def _copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 
 from mmseg_kd.checkpoints import read_checkpoint
 from mmseg_kd.checkpoints.student import save_student, stock_meta
-from mmseg_kd.errors import ConfigError
+from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.networks.build import student_of
 
 RULES = ('greater', 'less')
@@ -28,8 +28,9 @@ class StudentCheckpointHook(Hook):
 
     `mmseg-kd train` adds it to every distillation. The file is written beside its name and then
     renamed: whenever the run is killed, there is a whole one. A run that is resumed in its work dir
-    goes on from the best value there. With an EMAHook the averaged weights are kept, which are
-    those that were measured.
+    goes on from the best value there. Where it cannot be written, the log says so, and the next
+    validation that is better than the file tries again. With an EMAHook the averaged weights are
+    kept, which are those that were measured.
 
     Args:
         metric: What is compared; a validation without it keeps nothing and the log warns. None:
@@ -73,11 +74,7 @@ class StudentCheckpointHook(Hook):
 
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Write the student if it is the best so far.
-
-        Raises:
-            CheckpointError: It cannot be written.
-        """
+        """Write the student if it is the best so far."""
         if self.metric is None:
             self.metric = _best_known(metrics or {})
         value = (metrics or {}).get(self.metric)
@@ -91,7 +88,7 @@ class StudentCheckpointHook(Hook):
             return
         if not self._is_best(float(value)):
             return
-        self._best = float(value)
+        before, self._best = self._best, float(value)
         dataset: Any = runner.val_dataloader.dataset
         meta = stock_meta(
             getattr(dataset, 'metainfo', None),
@@ -100,7 +97,12 @@ class StudentCheckpointHook(Hook):
             **{self.metric: self._best},
         )
         target = self._target(runner)
-        save_student(student_of(runner.model), target, meta)
+        try:
+            save_student(student_of(runner.model), target, meta)
+        except CheckpointError as error:
+            self._best = before
+            print_log(f'The best student is not kept: {error}', 'current', logging.ERROR)
+            return
         message = f'{target}: the best student so far, {self.metric} {self._best:.2f}.'
         print_log(message, logger='current')
 

@@ -99,7 +99,9 @@ class ValidationPicturesHook(Hook):
             )
             print_log(message, logger='current', level=logging.WARNING)
             return
-        item = dict(inputs=image_CHW, data_samples=SegDataSample(metainfo=sample.metainfo))
+        # As the loader gave them: the student may have added its padding.
+        metainfo = data_batch['data_samples'][0].metainfo
+        item = dict(inputs=image_CHW, data_samples=SegDataSample(metainfo=metainfo))
         self._shown.append((item, _label(sample.gt_sem_seg), _label(sample.pred_sem_seg)))
 
     @master_only

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +33,7 @@ def run_to_layers(
     images_NCHW: Tensor,
     layers: Collection[str],
     modified_in_place: Collection[str] = (),
+    calls: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
     """The outputs of `layers`, running no further than to the last of them.
 
@@ -41,8 +42,10 @@ def run_to_layers(
         images_NCHW: Images, prepared for it.
         layers: Names as in `find_tap`. One that does not run is absent from the result.
         modified_in_place: As in `Recorder`.
+        calls: How often each layer runs in a forward pass, where it is not once; None: that is not
+            known, and the network runs to its end.
     """
-    with Recorder(module, layers, modified_in_place, stop=True) as taps:
+    with Recorder(module, layers, modified_in_place, calls) as taps:
         with suppress(ForwardStopped):
             run_whole(module, images_NCHW, layers)
         return taps.outputs

@@ -28,7 +28,7 @@ T = TypeVar('T')
 
 @dataclass(frozen=True)
 class Probe:
-    """What a dry run to some layers found, and one of the whole network after it.
+    """What a dry run of the whole network found, and one to some layers after it.
 
     Attributes:
         images_NCHW: What it was run on.
@@ -36,6 +36,7 @@ class Probe:
         scored_classes: How many classes the outputs tell apart that are scores, by layer.
         learning: Layers through whose output something learns.
         modified_in_place: Layers whose output the network changes in place afterwards.
+        calls: How often each layer runs in a forward pass.
         used: Parameters and buffers, by key, that the run to the layers went through.
         used_in_all: Those that the run of the whole network went through.
     """
@@ -45,6 +46,7 @@ class Probe:
     scored_classes: dict[str, int]
     learning: set[str]
     modified_in_place: set[str]
+    calls: dict[str, int]
     used: set[str]
     used_in_all: set[str]
 
@@ -127,7 +129,7 @@ def probe(
     sizes: Collection[tuple[int, int]] = (),
     example_NCHW: Tensor | None = None,
 ) -> Probe:
-    """Run `network` to `layers`, and then as a whole, and look.
+    """Run `network` as a whole, and then to `layers`, and look.
 
     Args:
         network: Any network.
@@ -165,23 +167,28 @@ def _look(network: nn.Module, layers: Collection[str], images_NCHW: Tensor) -> P
                 module.register_forward_hook(mark(name, completed)),
             ):
                 hooks.callback(handle.remove)
+        # A full run, since what changes an output comes after it, or another call of its layer.
+        with Recorder(network, layers) as taps:
+            result = run_whole(network, images_NCHW, layers)
+            modified_in_place, calls = taps.modified_in_place, taps.calls
+        used_in_all = used()
+        entered.clear()
+        completed.clear()
         with torch.enable_grad():
-            outputs = run_to_layers(network, images_NCHW, layers)
+            outputs = run_to_layers(
+                network, images_NCHW, [n for n in layers if n in calls], (), calls
+            )
         learning = {name for name, output in outputs.items() if output.requires_grad}
         outputs = {name: output.detach() for name, output in outputs.items()}
-        used_to_layers = used()
-        # A full run, since what changes an output comes after it.
-        with Recorder(network, outputs) as taps:
-            result = run_whole(network, images_NCHW, outputs)
-            modified_in_place = taps.modified_in_place
         return Probe(
             images_NCHW=images_NCHW,
             outputs=outputs,
             scored_classes=_scored_classes(network, outputs, result),
             learning=learning,
             modified_in_place=modified_in_place,
-            used=used_to_layers,
-            used_in_all=used(),
+            calls=calls,
+            used=used(),
+            used_in_all=used_in_all,
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +13,7 @@ from mmseg_kd.networks.taps import Tap, find_tap
 
 
 class ForwardStopped(BaseException):
-    """Every tapped layer has fired. No Exception, so that no network's `except` eats it."""
+    """Every tapped layer has run. No Exception, so that no network's `except` eats it."""
 
 
 class Recorder:
@@ -26,7 +27,8 @@ class Recorder:
         layers: Names as in `find_tap`.
         modified_in_place: Layers whose output the network changes in place later, as
             ReLU(inplace=True) does: the network goes on with a copy of these.
-        stop: Raise `ForwardStopped` as soon as every layer has fired.
+        calls: How often each layer runs in a forward: `ForwardStopped` is raised as soon as all
+            have. None: it is not raised.
 
     >>> with Recorder(model, ['backbone.conv1']) as taps:
     ...     model(images)
@@ -38,11 +40,12 @@ class Recorder:
         model: nn.Module,
         layers: Collection[str],
         modified_in_place: Collection[str] = (),
-        stop: bool = False,
+        calls: Mapping[str, int] | None = None,
     ) -> None:
         self._taps = {name: find_tap(model, name, 'network') for name in layers}
         self._modified_in_place = modified_in_place
-        self._stop = stop
+        self._stop_after = None if calls is None else Counter({n: calls.get(n, 1) for n in layers})
+        self._calls: Counter[str] = Counter()
         self._outputs: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
         self._handles: list[Any] = []
@@ -62,6 +65,7 @@ class Recorder:
             handle.remove()
         self._handles.clear()
         self._outputs.clear()
+        self._calls.clear()
 
     def _make_keep(self, name: str, tap: Tap) -> Any:
         def keep(args: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -74,7 +78,8 @@ class Recorder:
                     kept = kept.clone()
             self._outputs[name] = kept
             self._versions[name] = kept._version
-            if self._stop and len(self._outputs) == len(self._taps):
+            self._calls[name] += 1
+            if self._stop_after is not None and self._calls >= self._stop_after:
                 raise ForwardStopped
             return through
 
@@ -90,6 +95,11 @@ class Recorder:
     def outputs(self) -> dict[str, Tensor]:
         """What has been recorded until now, by layer."""
         return dict(self._outputs)
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """How often each layer has run until now."""
+        return dict(self._calls)
 
     @property
     def modified_in_place(self) -> set[str]:

@@ -28,6 +28,7 @@ class CompiledTaps:
         network: In eval mode.
         layers: All that can be asked for.
         modified_in_place: Layers whose output the network changes in place later.
+        calls: As in `run_to_layers`.
         arguments: Those of torch.compile.
         label: What messages call the network.
 
@@ -40,6 +41,7 @@ class CompiledTaps:
         network: nn.Module,
         layers: Collection[str],
         modified_in_place: Collection[str],
+        calls: Mapping[str, int],
         arguments: Mapping[str, Any],
         label: str,
     ) -> None:
@@ -50,6 +52,7 @@ class CompiledTaps:
         self._module = network
         self._network = as_network(network)
         self._modified_in_place = modified_in_place
+        self._calls = calls
         self._label = label
         self._is_running = False
         self._outputs: dict[str, Tensor] = {}
@@ -74,7 +77,9 @@ class CompiledTaps:
     def __call__(self, images_NCHW: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         """The outputs of `layers`, as `run_to_layers` gives them."""
         if self._compiled is None:
-            return run_to_layers(self._module, images_NCHW, layers, self._modified_in_place)
+            return run_to_layers(
+                self._module, images_NCHW, layers, self._modified_in_place, self._calls
+            )
         # What the function finds there is a part of what it is compiled for.
         self._outputs.clear()
         self._is_running = True

@@ -86,6 +86,7 @@ class Teacher:
                 raise ShapeError(f'{label}: {layer!r} does not run in a forward pass.')
         self._layers = tuple(probed.outputs)
         self._modified_in_place = probed.modified_in_place
+        self._calls = probed.calls
         self._compiled: CompiledTaps | None = None
         self._prepare(probed.images_NCHW)
 
@@ -104,7 +105,12 @@ class Teacher:
             self._try_channels_last(images_NCHW)
         if options.compile is not None:
             self._compiled = CompiledTaps(
-                self.network, self._layers, self._modified_in_place, options.compile, self.label
+                self.network,
+                self._layers,
+                self._modified_in_place,
+                self._calls,
+                options.compile,
+                self.label,
             )
 
     def _dry_run(self, images_NCHW: Tensor) -> dict[str, Tensor]:
@@ -178,7 +184,9 @@ class Teacher:
     def _run(self, images_NCHW: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         if self._compiled is not None:
             return self._compiled(images_NCHW, layers)
-        return run_to_layers(self.network, images_NCHW, layers, self._modified_in_place)
+        return run_to_layers(
+            self.network, images_NCHW, layers, self._modified_in_place, self._calls
+        )
 
     def join(self, outputs: Mapping[str, Tensor]) -> None:
         """Wait for outputs that may come from a stream of the teacher's own."""

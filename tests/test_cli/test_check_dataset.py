@@ -17,6 +17,7 @@ from PIL import Image
 from mmseg_kd.cli import check_dataset as check_data
 from mmseg_kd.cli import following
 from mmseg_kd.data_checks.findings import KINDS
+from mmseg_kd.data_checks.full_check import Sample, Split
 
 WAYS = {**ERRORS, **WARNINGS, 'damaged mask': ('damaged', damage_mask)}
 
@@ -157,6 +158,13 @@ def test_a_class_without_a_pixel(project: Project) -> None:
     report = project.check(code=0)
     assert kinds(report) == []
     assert kinds(report, 'val') == [('absent', 'e')]
+
+
+def test_a_label_to_ignore_that_no_mask_can_hold() -> None:
+    found = Split('train', ('a', 'b'))
+    for ignored in (300, -100):
+        found.add(Sample('0.jpg', pixels=np.ones(256, np.int64)), ignored)
+    assert (found.ignored, found.pixels.tolist()) == (0, [2, 2])
 
 
 def test_labels_as_they_are_trained_on(project: Project) -> None:

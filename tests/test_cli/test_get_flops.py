@@ -32,9 +32,9 @@ def rows(out: str) -> dict[str, tuple[str, str]]:
 class OneConv(nn.Module):
     """A convolution under the interface of a network."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.backbone = nn.Conv2d(3, 4, 3, padding=1)
+        self.backbone = nn.Conv2d(channels, 4, 3, padding=1)
 
     def forward(self, images_NCHW: Tensor) -> Any:
         return self.backbone(images_NCHW)
@@ -52,6 +52,8 @@ def test_a_multiply_add_is_counted_once() -> None:
     cost = complexity(OneConv(), (6, 5)).whole
     assert cost.parameters == 3 * 9 * 4 + 4
     assert cost.flops == 3 * 9 * 4 * 6 * 5
+    # Grey images have a third of that.
+    assert complexity(OneConv(1), (6, 5)).whole.flops == 9 * 4 * 6 * 5
 
 
 def test_products_of_attention_that_computes_no_weights_are_counted() -> None:

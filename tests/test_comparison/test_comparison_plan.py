@@ -87,6 +87,10 @@ def test_seeds_and_budget_of_the_command_come_first(tmp_path: Path) -> None:
     assert found.methods['kl'].train_cfg.max_iters == 100
 
 
+def test_a_metric_as_mmseg_takes_it(tmp_path: Path) -> None:
+    read_plan(plan(tmp_path, "test_evaluator.update(iou_metrics='mIoU')\n"))
+
+
 def test_only_keeps_the_baseline(tmp_path: Path) -> None:
     path = plan(tmp_path, "experiments['cgd'] = dict()\n")
     assert list(read_plan(path, only=['cgd']).methods) == ['alone', 'cgd']
@@ -127,6 +131,7 @@ def test_only_keeps_the_baseline(tmp_path: Path) -> None:
             "test_evaluator.update(iou_metrics=['mDice'])",
             "kl: expected a metric that test_evaluator has, got 'mIoU'; nearest: mAcc, mDice",
         ),
+        ("test_evaluator.update(iou_metrics='mDice')", "got 'mIoU'; nearest: mAcc, mDice"),
         ("test_evaluator.update(prefix='a')", "got 'mIoU'; nearest: a/mIoU"),
     ],
 )

@@ -71,6 +71,7 @@ class Loop:
         model: Any,
         accumulate: int = 1,
         scale: float | None = None,
+        fixed: bool = False,
     ) -> None:
         network = getattr(model, 'module', model)
         optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
@@ -79,6 +80,8 @@ class Loop:
             self.optim_wrapper = OptimWrapper(**options)
         else:
             self.optim_wrapper = ScaledOptimWrapper(scale, **options)
+            # As AmpOptimWrapper keeps a number of its argument loss_scale.
+            self.optim_wrapper._scale_update_param = scale if fixed else None
         self.lines: list[str] = []
         self.hooks: list[Hook] = [IterationSeedHook(), hook]
         self.hook = hook
@@ -270,6 +273,13 @@ class TestLossScaler:
         assert loop.optim_wrapper.loss_scaler.get_scale() == 8.0
         loop.step(good(1))
         assert loop.hook.in_a_row == 0
+
+    def test_a_fixed_scale_helps_never(self, tmp_path: Path) -> None:
+        wrapper = make_wrapper(tmp_path)
+        loop = Loop(tmp_path, NonFiniteHook(), wrapper, scale=512.0, fixed=True)
+        wrapper.student.decode_head.conv_seg.weight.register_hook(lambda g: g * torch.nan)
+        loop.step(good(0))
+        assert len(loop.lines) == 1 and loop.hook.in_a_row == 1
 
     def test_a_gradient_that_no_scale_helps_is_counted(self, tmp_path: Path) -> None:
         wrapper = make_wrapper(tmp_path)

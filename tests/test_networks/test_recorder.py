@@ -87,7 +87,7 @@ def test_hooks_go_where_the_forward_raises(run: Callable[[nn.Module], Tensor]) -
 
 def test_recorder_can_be_entered_again() -> None:
     network = make_network()
-    recorder = Recorder(network, ['2'], stop=True)
+    recorder = Recorder(network, ['2'], calls={})
     for _ in range(2):
         with recorder, suppress(ForwardStopped):
             network(IMAGES)
@@ -96,12 +96,25 @@ def test_recorder_can_be_entered_again() -> None:
 
 def test_stops_when_every_layer_has_fired() -> None:
     network = nn.Sequential(make_network(), nn.Identity(), Failing())
-    with Recorder(network, ['0.2', '1'], stop=True) as taps, pytest.raises(ForwardStopped):
+    with Recorder(network, ['0.2', '1'], calls={}) as taps, pytest.raises(ForwardStopped):
         network(IMAGES)
-    with Recorder(network, ['1', '0.2'], stop=True) as taps:
+    with Recorder(network, ['1', '0.2'], calls={}) as taps:
         with suppress(ForwardStopped):
             network(IMAGES)
         assert set(taps.outputs) == {'0.2', '1'}
+
+
+def test_stops_after_the_last_call_of_a_layer() -> None:
+    relu = nn.ReLU()
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), relu, nn.Conv2d(3, 3, 1), relu, Failing())
+    with Recorder(network, ['1']) as taps:
+        network[:4](IMAGES)
+        assert taps.calls == {'1': 2}
+        last = taps['1']
+    with Recorder(network, ['1'], calls={'1': 2}) as taps:
+        with suppress(ForwardStopped):
+            network(IMAGES)
+        assert torch.equal(taps['1'], last)
 
 
 def test_stop_is_not_caught_as_an_exception() -> None:

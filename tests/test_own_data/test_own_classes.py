@@ -122,6 +122,11 @@ def test_colours_and_indices_together(tmp_path: Path) -> None:
         list(Survey(find_pairs(tmp_path, FindOptions())).run(0))
 
 
+def test_a_class_whose_name_is_a_number() -> None:
+    found = class_list(['255 0 0 7', '8 0 0 255'], 'classes.txt')
+    assert found == ClassList(('7', '255'), ((255, 0, 0), (8, 0, 0)))
+
+
 def test_class_files(tmp_path: Path) -> None:
     file = tmp_path / 'classes.txt'
     file.write_text('# ours\nname, r, g, b\nroad,1,2,3\n4 5 6\tcar park\n')

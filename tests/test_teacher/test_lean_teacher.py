@@ -462,7 +462,8 @@ def test_where_compiling_fails_the_teacher_runs_as_it_is(
 @pytest.mark.usefixtures('fresh_compiler')
 def test_only_the_layers_that_are_asked_for_are_handed_out() -> None:
     network = build(resnet(8)).eval()
-    taps = CompiledTaps(network, [BN1, 'backbone.layer1'], (), dict(backend='eager'), 'teacher')
+    layers = [BN1, 'backbone.layer1']
+    taps = CompiledTaps(network, layers, (), {}, dict(backend='eager'), 'teacher')
     with torch.no_grad():
         assert set(taps(torch.randn(1, 3, 32, 32), ['backbone.layer1'])) == {'backbone.layer1'}
 
@@ -640,6 +641,13 @@ def test_tapped_attention_weights_stay(make: Make) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     hooked = {name for name, module in fused.teacher.named_modules() if module._forward_pre_hooks}
     assert hooked == {block.format(1)}
+
+
+def test_a_layer_that_runs_several_times_gives_its_last_output(make: Make) -> None:
+    # mmseg's ResNet calls one ReLU twice in a block, and puts out what the second call gives.
+    block, relu = 'backbone.layer2.1', 'backbone.layer2.1.relu'
+    of_block, of_relu = (taught(make(term(one, one, 'CDLoss'))) for one in (block, relu))
+    assert_same(of_relu, of_block)
 
 
 def weights_as_map(output: Any) -> torch.Tensor:

@@ -63,7 +63,8 @@ class ModuleSegmentor(EncoderDecoder):
         module: The network; its layers are named `backbone.` and as in its library.
         decode_head, auxiliary_head: As in mmseg.
         preprocessing: What the module's images have gone through.
-        data_preprocessor: As in mmseg, in the place of that.
+        data_preprocessor: As in mmseg, in the place of that, and of padding.
+        size_divisor: Sides of images are padded to multiples of this.
         test_cfg: As in mmseg; None: images as a whole.
 
     Attributes:
@@ -83,9 +84,10 @@ class ModuleSegmentor(EncoderDecoder):
         preprocessing: Preprocessing,
         data_preprocessor: Mapping[str, Any] | None,
         test_cfg: Mapping[str, Any] | None,
+        size_divisor: int = 1,
     ) -> None:
         if data_preprocessor is None:
-            data_preprocessor = preprocessor_config(preprocessing)
+            data_preprocessor = preprocessor_config(preprocessing, size_divisor)
         # Past EncoderDecoder's own, which builds its backbone from a dict.
         BaseSegmentor.__init__(self, ConfigDict(data_preprocessor))
         self.backbone: Any = module
@@ -151,8 +153,9 @@ def scores_of(output: Any) -> Tensor:
     return output
 
 
-def preprocessor_config(preprocessing: Preprocessing) -> dict[str, Any]:
+def preprocessor_config(preprocessing: Preprocessing, size_divisor: int) -> dict[str, Any]:
     """mmseg's data preprocessor that does to images what a network asks for."""
+    padding = dict(size_divisor=size_divisor)
     return dict(
         type='SegDataPreProcessor',
         mean=list(preprocessing.mean),
@@ -160,5 +163,6 @@ def preprocessor_config(preprocessing: Preprocessing) -> dict[str, Any]:
         bgr_to_rgb=preprocessing.swaps_channels,
         pad_val=preprocessing.pad_value,
         seg_pad_val=255,
-        size_divisor=1,
+        test_cfg=padding if size_divisor > 1 else None,
+        **padding,
     )

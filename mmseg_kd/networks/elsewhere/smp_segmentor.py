@@ -8,11 +8,8 @@ from typing import Any
 from mmseg.registry import MODELS
 from torch import nn
 
-from mmseg_kd.networks.elsewhere.module_segmentor import (
-    IMAGENET,
-    ScoreSegmentor,
-    preprocessor_config,
-)
+from mmseg_kd.errors import ConfigError
+from mmseg_kd.networks.elsewhere.module_segmentor import IMAGENET, ScoreSegmentor
 from mmseg_kd.networks.elsewhere.packages import require
 
 # What sides of images are padded to: no encoder has a larger stride.
@@ -37,7 +34,7 @@ class SMPSegmentor(ScoreSegmentor):
         test_cfg: As in mmseg; None: images as a whole.
 
     Raises:
-        ConfigError: segmentation_models_pytorch is not installed.
+        ConfigError: segmentation_models_pytorch is not installed, or `arch` is 'dpt'.
     """
 
     def __init__(
@@ -59,10 +56,13 @@ class SMPSegmentor(ScoreSegmentor):
             classes=num_classes,
             **(arguments or {}),
         )
+        if not isinstance(network.segmentation_head, nn.Sequential):
+            raise ConfigError(
+                f'SMPSegmentor: arch: expected a decoder whose head ends in a scaling, got '
+                f'{arch!r}; HFSegmentor has DPT.'
+            )
         # Of the head's convolution, scaling and activation.
         network.segmentation_head[1] = nn.Identity()
-        padding = dict(size_divisor=STRIDE)
-        own = {**preprocessor_config(IMAGENET), **padding, 'test_cfg': padding}
         super().__init__(
             network,
             num_classes,
@@ -70,6 +70,7 @@ class SMPSegmentor(ScoreSegmentor):
             # As the library scales.
             dict(align_corners=True),
             preprocessing=IMAGENET,
-            data_preprocessor=own if data_preprocessor is None else data_preprocessor,
+            data_preprocessor=data_preprocessor,
             test_cfg=test_cfg,
+            size_divisor=STRIDE,
         )

@@ -30,6 +30,7 @@ class TimmMaps(nn.Module):
 
     Attributes:
         channels: Of the maps.
+        stride: The largest of the maps'.
         preprocessing: What its images have gone through, as timm says.
         made_for: Height and width of its images, where they are fixed unless told otherwise.
     """
@@ -38,6 +39,7 @@ class TimmMaps(nn.Module):
         super().__init__()
         self.model: Any = _create(name, pretrained=pretrained, features_only=True, **arguments)
         self.channels: list[int] = self.model.feature_info.channels()
+        self.stride = int(max(self.model.feature_info.reduction()))
         self._is_channels_last = str(getattr(self.model, 'output_fmt', '')).endswith('NHWC')
         cfg = getattr(self.model, 'pretrained_cfg', None) or {}
         mean, std = (cfg.get(key) or default for key, default in _NORMALISATION.items())

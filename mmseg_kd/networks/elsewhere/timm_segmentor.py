@@ -22,7 +22,8 @@ class TimmSegmentor(ModuleSegmentor):
             takes several, else the last.
         auxiliary_head: The same, or a list of them.
         pretrained: Take timm's weights for the backbone.
-        data_preprocessor: As in mmseg; None: what timm says of the backbone.
+        data_preprocessor: As in mmseg; None: what timm says of the backbone, and padding to what
+            its last map's stride divides.
         test_cfg: As in mmseg; None: images as a whole.
 
     Raises:
@@ -51,6 +52,7 @@ class TimmSegmentor(ModuleSegmentor):
             preprocessing=maps.preprocessing,
             data_preprocessor=data_preprocessor,
             test_cfg=test_cfg,
+            size_divisor=maps.stride,
         )
         self.img_size = maps.made_for
 

@@ -27,8 +27,10 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmseg_kd.checkpoints import checkpoint_trust
+from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.distillation.task_loss import fuse_task_loss
 from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.evaluation.labels import scale_images
 from mmseg_kd.evaluation.lean_prediction import use_lean_prediction
 from mmseg_kd.networks.build import build_segmentor
 from mmseg_kd.networks.elsewhere.module_segmentor import scores_of
@@ -124,6 +126,36 @@ def test_heads_find_the_channels_of_timm(head: Config, index: Any, channels: Any
     assert network.decode_head.in_channels == channels
     assert network.auxiliary_head[0].in_channels == 128
     assert len(network(torch.randn(2, 3, *SIZE), mode='tensor')) == 2
+
+
+def test_images_of_any_size_are_padded_for_timm() -> None:
+    # A window transformer, whose patches must divide the image.
+    swin = dict(name='swin_tiny_patch4_window7_224', depths=(1, 1, 1, 1), embed_dim=24)
+    network = made({**TIMM, 'backbone': swin}).eval()
+    data = network.data_preprocessor(batch([(65, 70)]), False)
+    assert data['inputs'].shape[-2:] == (96, 96)
+    with torch.no_grad():
+        samples = network.predict(data['inputs'], data['data_samples'])
+    assert samples[0].pred_sem_seg.shape == (65, 70)
+
+
+def test_images_are_scaled_for_all() -> None:
+    for config in (TORCHVISION, resnet(4)):
+        network = made(config).eval()
+        seen: list[Any] = []
+        kind = next(one for one in network.modules() if isinstance(one, nn.Conv2d))
+        kind.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0].shape[-2:]))
+        scale_images(network, InputScaling(scale=2.0))
+        with torch.no_grad():
+            network(torch.randn(1, 3, *SIZE), mode='tensor')
+        assert seen == [(128, 128)]
+
+
+def test_smp_s_dpt_is_refused() -> None:
+    pytest.importorskip('segmentation_models_pytorch')
+    dpt = {**SMP, 'arch': 'dpt', 'encoder': 'tu-vit_tiny_patch16_224'}
+    with pytest.raises(ConfigError, match='SMPSegmentor: arch: expected'):
+        made(dpt)
 
 
 def test_torchvision_s_own_scores() -> None:

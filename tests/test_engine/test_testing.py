@@ -1,0 +1,33 @@
+"""What is measured, and with which weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from builders import resnet, save_weights, write_config, write_dataset
+
+from mmseg_kd.config.load import load_config
+from mmseg_kd.engine.isolation import isolated
+from mmseg_kd.engine.testing import MeasuringOptions, prepare_test, run_test
+from mmseg_kd.networks.build import student_of
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_the_checkpoint_that_is_named_is_measured(tmp_path: Path, resume: bool) -> None:
+    """Also with the config that a resumed training has left in its work dir."""
+    data = write_dataset(tmp_path / 'data')
+    config = write_config(tmp_path, resnet(4), data)
+    work = tmp_path / 'work'
+    work.mkdir()
+    newest = save_weights(resnet(4), work / 'iter_4.pth', seed=1)
+    (work / 'last_checkpoint').write_text(newest, encoding='utf-8')
+    named = save_weights(resnet(4), tmp_path / 'best.pth', seed=2)
+    cfg = load_config(str(config), dict(resume=resume, work_dir=str(work)))
+    with isolated():
+        runner = prepare_test(cfg, named, MeasuringOptions())
+        run_test(runner)
+        found = student_of(runner.model).state_dict()
+    for key, tensor in torch.load(named).items():
+        assert torch.equal(found[key].cpu(), tensor)
