@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,7 +31,8 @@ class SameRunHook(Hook):
 
     Args:
         allow_changes: Go on all the same: what fits is loaded, and where the optimiser's groups
-            are others its state begins anew. `mmseg-kd train --allow-changes` does this.
+            are others its state begins anew, with the learning rates that are due by then.
+            `mmseg-kd train --allow-changes` does this.
 
     Raises:
         ConfigError: `allow_changes` is neither True nor False.
@@ -47,6 +49,7 @@ class SameRunHook(Hook):
             )
         self.allow_changes = allow_changes
         self._made_of: dict[str, dict[str, str]] | None = None
+        self._schedules_are_new = False
 
     def before_run(self, runner: Runner) -> None:
         """Look at the teachers' files now: later they may be gone, which must not end the run."""
@@ -79,6 +82,21 @@ class SameRunHook(Hook):
         if groups:
             checkpoint.pop('optimizer', None)
             checkpoint.pop('param_schedulers', None)
+            self._schedules_are_new = True
+
+    def before_train(self, runner: Runner) -> None:
+        """Bring schedules of learning rates that begin anew to where the run is."""
+        if not self._schedules_are_new:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                'ignore'
+            )  # torch's and mmengine's, of steps without an optimiser's
+            for by_epoch, steps in ((False, runner.iter), (True, runner.epoch)):
+                schedulers = [one for one in _schedulers(runner) if one.by_epoch == by_epoch]
+                for _ in range(steps):
+                    for scheduler in schedulers:
+                        scheduler.step()
 
     def made_of(self, runner: Runner) -> dict[str, dict[str, str]]:
         """Losses of the terms by name, and digests of the teachers' weights."""
@@ -95,6 +113,12 @@ class SameRunHook(Hook):
                         digests[name] = sha256_of(local_file(str(specs[name].checkpoint)))
             self._made_of = dict(term=losses, teacher=digests)
         return self._made_of
+
+
+def _schedulers(runner: Runner) -> list[Any]:
+    """Those of a runner, of all its optimisers."""
+    found: Any = runner.param_schedulers or []
+    return [one for many in found.values() for one in many] if isinstance(found, dict) else found
 
 
 def _changed_tensors(runner: Runner, checkpoint: Mapping[str, Any], source: str) -> Iterator[str]:

@@ -87,12 +87,19 @@ def test_all_that_differs_is_said(project: Project, capsys: pytest.CaptureFixtur
 
 
 def test_changes_are_allowed_where_they_are_meant(project: Project) -> None:
-    extra, options = 'train_cfg.update(max_iters=6)\n', ['--resume', '--allow-changes']
+    extra = (
+        'train_cfg.update(max_iters=6)\n'
+        "param_scheduler = [dict(type='PolyLR', by_epoch=False, end=8)]\n"
+    )
+    options = ['--resume', '--allow-changes']
     terms = term(loss='CDLoss', name='scores'), FEATURES
     assert project.train(*terms, extra=extra, options=options) == 0
     content = torch.load(project.folder / 'work' / 'iter_6.pth', weights_only=False)
     assert content['meta']['iter'] == 6
     assert any(key.startswith('terms.features.') for key in content['state_dict'])
+    # The optimiser's groups are others, and the learning rate is the sixth iteration's all the same.
+    [schedule] = content['param_schedulers']
+    assert schedule['last_step'] == 6
 
 
 def test_an_argument_that_is_none() -> None:
