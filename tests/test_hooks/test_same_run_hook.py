@@ -97,7 +97,7 @@ def test_changes_are_allowed_where_they_are_meant(project: Project) -> None:
     content = torch.load(project.folder / 'work' / 'iter_6.pth', weights_only=False)
     assert content['meta']['iter'] == 6
     assert any(key.startswith('terms.features.') for key in content['state_dict'])
-    # The optimiser's groups are others, and the learning rate is the sixth iteration's all the same.
+    # The optimiser's groups are others; the learning rate is the sixth iteration's all the same.
     [schedule] = content['param_schedulers']
     assert schedule['last_step'] == 6
 
