@@ -441,7 +441,7 @@ def test_the_default_schedule() -> None:
         (dict(terms=[term(student_layer='nose')]), ConfigError, ["has no layer 'nose'"]),
         (dict(cfg_options={'model.student.0': 1, 'work_dir.a': 1}), ConfigError, ['cfg_options']),
         (dict(student=resnet(4, test_cfg=None)), ConfigError, ['expected test_cfg=']),
-        (dict(device='gpu'), DeviceError, ['expected auto, cpu, cuda, cuda:N or mps']),
+        (dict(device='gpu'), DeviceError, ['expected auto, cpu, cuda or cuda:N']),
         (dict(device='cuda:99'), DeviceError, ['--device cuda:99: there is none here', 'cpu']),
         (dict(resume=True, work_dir=None), ConfigError, ['resume=True: expected the work_dir']),
         (dict(resume='nowhere.pth'), KDError, ['nowhere.pth']),

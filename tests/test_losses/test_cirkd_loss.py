@@ -82,10 +82,10 @@ def test_published_values_of_the_memory(case: dict[str, Any]) -> None:
             kd_tau=case['params']['contrast_kd_temperature'],
         )
         weights = {
-            'head.0.weight': inputs['w1'],
-            'head.1.weight': inputs['bn_weight'],
-            'head.1.bias': inputs['bn_bias'],
-            'head.3.weight': inputs['w2'],
+            'projection.0.weight': inputs['w1'],
+            'projection.1.weight': inputs['bn_weight'],
+            'projection.1.bias': inputs['bn_bias'],
+            'projection.3.weight': inputs['w2'],
         }
         return torch.func.functional_call(
             loss, weights, (inputs['student'], inputs['teacher'], inputs['labels'])
