@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner, get_priority
 from torch import nn
 
 from mmseg_kd.errors import CheckpointError, ConfigError
+from mmseg_kd.hooks.durable_checkpoint_hook import folder_of
 from mmseg_kd.hooks.find import find_hooks
 from mmseg_kd.hooks.iteration_seed_hook import EPOCH_POSITION
 from mmseg_kd.networks.build import unwrapped
@@ -78,7 +80,8 @@ class ExactResumeHook(Hook):
                 f'{runner._load_from}: expected a checkpoint of a run to resume, got weights '
                 'alone; to start from them write load_from=..., or checkpoint=... in the student.'
             )
-        _forget_best_elsewhere(checkpoint['message_hub'], Path(runner.work_dir))
+        folders = [folder_of(hook, runner) for hook in find_hooks(runner, CheckpointHook)]
+        _forget_best_elsewhere(checkpoint['message_hub'], folders)
         info = checkpoint['message_hub']['runtime_info']
         self._progress = {key: info[key] for key in ('iter', 'epoch') if key in info}
         state = checkpoint.get(_STATE, {})
@@ -135,10 +138,11 @@ def _parameters(runner: Runner) -> list[tuple[str, nn.Parameter]]:
     return list(unwrapped(runner.model).named_parameters())
 
 
-def _forget_best_elsewhere(message_hub: dict[str, Any], folder: Path) -> None:
+def _forget_best_elsewhere(message_hub: dict[str, Any], folders: Sequence[str]) -> None:
     """Forget best checkpoints in other folders, which CheckpointHook would delete."""
+    ours = [Path(folder).resolve() for folder in folders]
     for key, value in list(message_hub['runtime_info'].items()):
-        if key.startswith('best_ckpt') and Path(value).resolve().parent != folder.resolve():
+        if key.startswith('best_ckpt') and Path(value).resolve().parent not in ours:
             del message_hub['runtime_info'][key]
             message_hub['resumed_keys'].pop(key, None)
 

@@ -70,9 +70,14 @@ def resume(runner: RunnerStandIn, **info: Any) -> dict[str, Any]:
     return info
 
 
-def test_the_best_checkpoint_of_another_run_is_forgotten(tmp_path: Path) -> None:
-    runner = RunnerStandIn()
-    runner.work_dir = str(tmp_path / 'ours')
+@pytest.mark.parametrize('out_dir', [None, 'kept'])
+def test_the_best_checkpoint_of_another_run_is_forgotten(
+    tmp_path: Path, out_dir: str | None
+) -> None:
+    hook = CheckpointHook(out_dir=out_dir and str(tmp_path))
+    runner = RunnerStandIn(hook)
+    # In another folder checkpoints lie in one of the work dir's name.
+    runner.work_dir = str(tmp_path / 'ours') if out_dir is None else 'work_dirs/ours'
     paths = dict(
         best_ckpt_mIoU=str(tmp_path / 'theirs' / 'best_mIoU_iter_3.pth'),
         best_ckpt_aAcc=str(tmp_path / 'ours' / 'best_aAcc_iter_3.pth'),
