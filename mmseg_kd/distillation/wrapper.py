@@ -25,6 +25,7 @@ from mmseg_kd.distillation.term import Term, idle_loss
 from mmseg_kd.host.log_names import TASK_LOSS, TASK_WEIGHT, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.networks.forward import run_whole
 from mmseg_kd.networks.memory_format import use_channels_last
+from mmseg_kd.networks.probe import evaluating, run_on_noise
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.networks.taps import Taps, no_gradient
 from mmseg_kd.teacher.averaged import Averaged
@@ -91,7 +92,7 @@ class DistillationWrapper(BaseSegmentor):
         self.student: Any = parts.student
         self._is_channels_last = channels_last
         if channels_last:
-            use_channels_last(self.student, 'student')
+            use_channels_last(self.student, 'model', self._dry_run)
         if fused_task_loss:
             fuse_task_loss(self.student)
         self.terms = nn.ModuleDict({term.name: term for term in parts.terms})
@@ -103,6 +104,11 @@ class DistillationWrapper(BaseSegmentor):
         self._teachers = parts.teachers
         # Called with the student's own total and the weighted terms of an iteration, by name.
         self.loss_observer: Callable[[Tensor, dict[str, Tensor]], None] | None = None
+
+    def _dry_run(self) -> None:
+        """Run the student on an image of noise."""
+        with evaluating(self.student):
+            run_on_noise(self.student, lambda images: run_whole(self.student, images), 'student')
 
     @property
     def teachers(self) -> dict[str, nn.Module]:

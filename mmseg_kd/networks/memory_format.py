@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.networks.forward import run_whole
-from mmseg_kd.networks.probe import evaluating, run_on_noise
+from mmseg_kd.host.quiet import explain
 
 
-def use_channels_last(network: nn.Module, side: str) -> None:
-    """Put a network's weights into channels_last, and try it on an image of noise.
+def use_channels_last(network: nn.Module, label: str, dry_run: Callable[[], object]) -> None:
+    """Put a network's weights into channels_last, and try it.
 
     Its images may stay as they are: a convolution takes the format of its weights.
 
     Args:
         network: The network.
-        side: What messages call it.
+        label: What messages call what has the option.
+        dry_run: Runs it once.
 
     Raises:
         ConfigError: The network fails in this format.
     """
     network.to(memory_format=torch.channels_last)
     try:
-        with evaluating(network):
-            run_on_noise(network, lambda images_NCHW: run_whole(network, images_NCHW), side)
-    except ConfigError as error:
+        dry_run()
+    except Exception as error:  # whatever a network raises, such as of a view
         raise ConfigError(
-            f'channels_last: the {side} fails in this memory format; leave the option out. {error}'
+            f'{label}.channels_last: the network fails in this memory format; leave the option '
+            f'out. {explain(error)}'
         ) from error

@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.teacher_options import TeacherOptions
-from mmseg_kd.errors import ConfigError, ShapeError
+from mmseg_kd.errors import ShapeError
 from mmseg_kd.networks.forward import run_to_layers, run_whole
+from mmseg_kd.networks.memory_format import use_channels_last
 from mmseg_kd.networks.probe import Probe, evaluating, keep_random_state, probe
 from mmseg_kd.networks.recorder import Recorder
 from mmseg_kd.networks.taps import Taps
@@ -101,8 +102,7 @@ class Teacher:
         if options.fused_attention:
             use_fused_attention(self.network, self._layers)
         if options.channels_last:
-            self.network.to(memory_format=torch.channels_last)
-            self._try_channels_last(images_NCHW)
+            use_channels_last(self.network, self.label, lambda: self._dry_run(images_NCHW))
         if options.compile is not None:
             self._compiled = CompiledTaps(
                 self.network,
@@ -138,15 +138,6 @@ class Teacher:
 
     def _say(self, text: str) -> None:
         print_log(f'{self.label.capitalize()}: {text}', logger='current')
-
-    def _try_channels_last(self, images_NCHW: Tensor) -> None:
-        try:
-            self._dry_run(images_NCHW)
-        except Exception as error:  # whatever a network raises, such as of a view
-            raise ConfigError(
-                f'{self.label}.channels_last: the network fails in this memory format; leave the '
-                f'option out. {type(error).__name__}: {error}'
-            ) from error
 
     def _in_format(self, images_NCHW: Tensor) -> Tensor:
         if self._options.channels_last:

@@ -71,7 +71,9 @@ def test_it_goes_without_terms_and_without_a_teacher() -> None:
 def test_a_student_that_fails_in_it_is_an_error(make: Make) -> None:
     student = resnet(4, decode_head={**fcn_head(8, 1), 'type': 'FlatteningHead'})
     train(make(student), 1)
-    with pytest.raises(ConfigError, match=r'channels_last: the student .* leave the option out'):
+    with pytest.raises(
+        ConfigError, match=r'model\.channels_last: .* leave the option out.*student: '
+    ):
         make(student, channels_last=True)
 
 
