@@ -89,9 +89,8 @@ class SameRunHook(Hook):
         if not self._schedules_are_new:
             return
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                'ignore'
-            )  # torch's and mmengine's, of steps without an optimiser's
+            # That the optimiser makes no step between these is what is meant.
+            warnings.simplefilter('ignore')
             for by_epoch, steps in ((False, runner.iter), (True, runner.epoch)):
                 schedulers = [one for one in _schedulers(runner) if one.by_epoch == by_epoch]
                 for _ in range(steps):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from mmseg_kd.hooks.non_finite_layers import last_non_finite_gradient
+from mmseg_kd.teacher.averaged import Averaged
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class StepGuard:
 
     Args:
         optim_wrapper: Its `backward` and `step` are replaced.
-        model: Whose buffers, frozen parameters and gradients are watched.
+        model: Whose buffers, averages and gradients are watched.
     """
 
     def __init__(self, optim_wrapper: OptimWrapper, model: nn.Module) -> None:
@@ -45,9 +46,9 @@ class StepGuard:
         # A fixed scale never comes down.
         self._is_fixed = getattr(optim_wrapper, '_scale_update_param', None) is not None
         self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        # Frozen parameters too, which no optimiser moves: an average of the student's are.
-        frozen = [p for p in model.parameters() if not p.requires_grad]
-        self._buffers = [*model.buffers(), *frozen]
+        # Averages of the student move in its forward pass; other frozen weights stay as they are.
+        averages = [module for module in model.modules() if isinstance(module, Averaged)]
+        self._buffers = [*model.buffers(), *(p for one in averages for p in one.parameters())]
         self._kept = [buffer.clone() for buffer in self._buffers]
         self._losses_are_finite: Tensor | None = None
         self._backward, self._step = optim_wrapper.backward, optim_wrapper.step
