@@ -26,7 +26,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from turns import device_name, measure
+from turns import allocated_mib, device_name, measure
 
 import mmseg_kd.register
 from mmseg_kd.host.iteration import at_iteration
@@ -168,8 +168,7 @@ class Cost:
     Attributes:
         loss: Its name.
         maps: One of `MAPS`.
-        seconds, mib: Of a forward and a backward pass, the latter above the maps themselves; None
-            on a CPU, where a process takes over the peak of the one that starts it.
+        seconds, mib: Of a forward and a backward pass, the latter above the maps themselves.
         kl_seconds, kl_mib: Of `KLLoss`, in turns with it.
         state_mib: What a checkpoint has of it.
     """
@@ -177,9 +176,9 @@ class Cost:
     loss: str
     maps: str
     seconds: float
-    mib: float | None
+    mib: float
     kl_seconds: float
-    kl_mib: float | None
+    kl_mib: float
     state_mib: float
 
 
@@ -233,13 +232,25 @@ def measure_every_loss(rounds: int, threads: int) -> Iterator[Cost]:
         for begin in range(0, len(names), AT_ONCE):
             chosen = ['KLLoss', *names[begin : begin + AT_ONCE]]
             found = measure({name: (make_loss, name, maps) for name in chosen}, rounds, threads)
-            kl = found['KLLoss']
+            # A process takes over the peak of the one that starts it: on a CPU its own is small
+            # beside that.
+            peaks = {
+                name: found[name].mib
+                if torch.cuda.is_available()
+                else allocated_mib(make_loss(name, maps))
+                for name in chosen
+            }
             for name in chosen if begin == 0 else chosen[1:]:
-                one = found[name]
                 state = build_loss(name, channels).state_dict().values()
-                mib = sum(x.numel() * x.element_size() for x in state) / 2**20
-                peaks = (one.mib, kl.mib) if torch.cuda.is_available() else (None, None)
-                yield Cost(name, maps, one.seconds, peaks[0], kl.seconds, peaks[1], mib)
+                yield Cost(
+                    name,
+                    maps,
+                    found[name].seconds,
+                    peaks[name],
+                    found['KLLoss'].seconds,
+                    peaks['KLLoss'],
+                    sum(x.numel() * x.element_size() for x in state) / 2**20,
+                )
 
 
 def main() -> None:
@@ -265,7 +276,7 @@ def main() -> None:
             costs.append(asdict(cost))
             print(
                 f'| {cost.loss} | {cost.maps} | {cost.seconds * 1e3:.1f} | '
-                f'{cost.seconds / cost.kl_seconds:.2f} | {cost.mib} |',
+                f'{cost.seconds / cost.kl_seconds:.2f} | {cost.mib:.1f} |',
                 flush=True,
             )
         tables[EVERY] = dict(

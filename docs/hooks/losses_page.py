@@ -90,11 +90,10 @@ def _costs(
 
 
 def _cost(cost: dict[str, Any] | None) -> str:
-    """Time, and memory where it was measured, relative to `KLLoss`."""
+    """Time and memory, relative to `KLLoss`."""
     if cost is None:
         return NONE
-    time = f'{cost["seconds"] / cost["kl_seconds"]:.2g}'
-    return time if cost['mib'] is None else f'{time}, {cost["mib"] / cost["kl_mib"]:.2g}'
+    return f'{cost["seconds"] / cost["kl_seconds"]:.2g}, {cost["mib"] / cost["kl_mib"]:.2g}'
 
 
 def _source(kind: type) -> str:
