@@ -15,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import init_default_scope
+from mmseg.visualization import SegLocalVisualizer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -68,11 +69,12 @@ def needs_shared(relative: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(autouse=True)
 def quiet_mmseg() -> Iterator[None]:
-    """Names in model dicts are mmseg's, its log keeps to warnings, hubs and loggers are the test's.
+    """Names in model dicts are mmseg's, its log keeps to warnings; logs and plots are the test's.
 
     A run is called by the second it begins in: one of the same second would get the log of another.
+    A visualiser is called the same in all runs, and writes to the first one's folder.
     """
-    before = {kind: kind._instance_dict for kind in (MessageHub, MMLogger)}
+    before = {kind: kind._instance_dict for kind in (MessageHub, MMLogger, SegLocalVisualizer)}
     for kind in before:
         kind._instance_dict = OrderedDict()
     init_default_scope('mmseg')

@@ -12,12 +12,25 @@ model = dict(
     ),
     channels_last=True,
 )
+# The teacher's scores of whole images, from its own input, which training then cuts and turns:
+#   mmseg-kd pseudo-label mmseg_kd::distillation_configs/camvid/regime-240x320.py::\
+#     teacher-480x640_4x:work_dirs/regime-240x320/teacher-480x640_4x/seed0/student_best.pth \
+#     data/camvid/images/train work_dirs/scores-480x640 --scores
+load, changes = _base_.train_pipeline[:2], _base_.train_pipeline[2:-1]
+pack = dict(type='PackStoredScores', folder='work_dirs/scores-480x640', stride=2)
+stored = {
+    'model.teacher.stored': True,
+    'train_dataloader.dataset.pipeline': [*load, dict(type='TrackPixels'), *changes, pack],
+}
 experiments = {
     'alone': dict(),
     'cgd': dict(options={'model.distillation': [_base_.cgd]}),
     'kl': dict(options={'model.distillation': [_base_.kl]}),
     'cwd': dict(options={'model.distillation': [dict(recipe='cwd')]}),
     'cd': dict(options={'model.distillation': [_base_.cd]}),
+    'cgd_stored': dict(options={'model.distillation': [_base_.cgd], **stored}),
+    'cwd_stored': dict(options={'model.distillation': [dict(recipe='cwd')], **stored}),
     'kl_cgd': dict(options={'model.distillation': [_base_.kl, _base_.cgd]}),
 }
-comparison = dict(baseline='alone', seeds=3, iterations=2400)
+comparison = dict(baseline='alone', seeds=3, iterations=2400, may_differ=['train_dataloader'])
+del load, changes, pack, stored

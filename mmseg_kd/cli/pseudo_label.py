@@ -1,7 +1,8 @@
 """Predict masks for images without any, 255 where the network is not sure: data to train on.
 
-Finished masks are left as they are, so that a run that was stopped goes on where it was. On several
-GPUs: mmseg-kd launch GPUS pseudo-label ...
+With --scores it keeps the scores of the classes, for teacher=dict(stored=True), which is then not
+run in training. Finished files are left as they are, so that a run that was stopped goes on where
+it was. On several GPUs: mmseg-kd launch GPUS pseudo-label ...
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         help='work dir of a run, or CONFIG:CHECKPOINT; with --teacher a config will do',
     )
     parser.add_argument('images', type=Path, help='folder of images')
-    parser.add_argument('out', type=Path, help='folder for the masks, and for nothing else')
+    parser.add_argument('out', type=Path, help='folder for the files, and for nothing else')
     parser.add_argument(
         '--teacher',
         nargs='?',
@@ -51,6 +52,15 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=0.9,
         help='the largest probability of a pixel, below which it gets 255 (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--scores', action='store_true', help='keep the scores of the classes, and no masks'
+    )
+    parser.add_argument(
+        '--stride',
+        type=int,
+        default=4,
+        help='of --scores: pixels a side for each position that is kept (default: %(default)s)',
     )
     add_trust_argument(parser)
     add_device_argument(parser)
@@ -73,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     rank, ranks = join_ranks(args.launcher)
     if ranks > 1 and device.type == 'cuda':
         device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', args.local_rank)))
-    settings = Settings(args.config, args.teacher, args.min_confidence)
+    stride = args.stride if args.scores else None
+    settings = Settings(args.config, args.teacher, args.min_confidence, stride)
     labels = PseudoLabels(settings, args.images, args.out, device)
     problems: list[str] = []
 
@@ -89,7 +100,11 @@ def run(args: argparse.Namespace) -> int:
         print(f'error: {problem}', file=sys.stderr)
     exit_code = 1 if problems else 0
     barrier()
-    if rank == 0:
+    if rank == 0 and args.scores:
+        files = [*filter(Path.is_file, map(labels.target, range(len(labels.images))))]
+        mib = sum(file.stat().st_size for file in files) / 2**20
+        print(f'{len(files):,} files of scores in {args.out}, {mib:,.1f} MiB')
+    elif rank == 0:
         _print_coverage(labels.coverage(), labels.classes, args.out)
     exit_all_ranks(exit_code)
     return exit_code

@@ -172,11 +172,15 @@ def read_plan(
 
 
 def _teachers(methods: Mapping[str, Config]) -> Sequence[Config]:
-    """The first config of each teacher."""
+    """The first config of each teacher; whether its scores are stored makes no other of it."""
     found: list[Config] = []
+    seen: list[Any] = []
     for config in methods.values():
         teacher = config.model.get('teacher') if is_distillation(config) else None
-        if teacher and all(teacher != one.model.teacher for one in found):
+        if isinstance(teacher, Mapping):
+            teacher = {key: value for key, value in teacher.items() if key != 'stored'}
+        if teacher and teacher not in seen:
+            seen.append(teacher)
             found.append(config)
     return found
 

@@ -191,6 +191,7 @@ class TeacherFields:
             name: `{'road': ['road', 'lane marking'], 'car': 'car'}`. Probabilities of several are
             added. In terms between class scores classes of either side that are not in it take no
             part. None: the classes are the same.
+        stored: Its class scores come with the images, from `PackStoredScores`, and it is not run.
     """
 
     name: str | None = key("letters, digits, '_' and '-'", _or_none(is_name), None)
@@ -204,6 +205,7 @@ class TeacherFields:
         _or_none(lambda value: _is_dict(value) and len(value) > 0),
         None,
     )
+    stored: bool = key('True or False', is_bool, False)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class NetworkSpec:
         class_map: A teacher's classes by the student's, as the config has them.
         kind: 'frozen', or what a teacher that is the student is called; `model` is the student's.
         momentum: Of an EMATeacher.
+        stored: Whether a teacher's scores come with the images.
     """
 
     model: ConfigDict
@@ -54,6 +55,7 @@ class NetworkSpec:
     class_map: Mapping[Any, Any] | None = None
     kind: Kind = 'frozen'
     momentum: float = 0.0
+    stored: bool = False
 
 
 def teacher_label(name: str, count: int) -> str:
@@ -190,7 +192,14 @@ def parse_network(
         options = parse_teacher_options(given, side)
     problems.raise_if_any()
     return NetworkSpec(
-        model, network.checkpoint, network.strict, scaling, options, classes, teacher.class_map
+        model,
+        network.checkpoint,
+        network.strict,
+        scaling,
+        options,
+        classes,
+        teacher.class_map,
+        stored=teacher.stored,
     )
 
 

@@ -2,6 +2,7 @@
 
 from mmseg_kd.datasets.camvid import CamVidDataset
 from mmseg_kd.datasets.paired import PairedDataset
+from mmseg_kd.datasets.stored_scores import PackStoredScores, TrackPixels
 from mmseg_kd.datasets.toy_scenes.dataset import ToyScenesDataset
 from mmseg_kd.datasets.unlabelled import MixedDataset, MixedSampler, UnlabelledDataset
 
@@ -9,7 +10,9 @@ __all__ = [
     'CamVidDataset',
     'MixedDataset',
     'MixedSampler',
+    'PackStoredScores',
     'PairedDataset',
     'ToyScenesDataset',
+    'TrackPixels',
     'UnlabelledDataset',
 ]

@@ -31,6 +31,7 @@ from mmseg_kd.networks.tap_name import parse_tap_name
 from mmseg_kd.networks.taps import ATTENTION_PARTS, find_tap, no_gradient
 from mmseg_kd.teacher.averaged import Averaged
 from mmseg_kd.teacher.build import build_teacher
+from mmseg_kd.teacher.stored import StoredTeacher
 from mmseg_kd.teacher.teacher import Teacher
 
 
@@ -51,7 +52,7 @@ class Distillation:
 
     student: Any
     student_spec: NetworkSpec
-    teachers: Mapping[str, Teacher]
+    teachers: Mapping[str, Teacher | StoredTeacher]
     terms: Sequence[Term]
     modified_in_place: set[str]
     averaged: Mapping[str, Averaged] = field(default_factory=dict)
@@ -116,7 +117,7 @@ def assemble(
                     networks[name] = averaged[name].network
                 elif network is not None:
                     networks[name] = network
-        teachers: dict[str, Teacher] = {}
+        teachers: dict[str, Teacher | StoredTeacher] = {}
         terms: list[Term] = []
         modified_in_place: set[str] = set()
         if network is not None and networks:
@@ -233,7 +234,7 @@ def _connect(
     student: nn.Module,
     networks: Mapping[str, nn.Module],
     problems: Problems,
-) -> tuple[dict[str, Teacher], list[Term], set[str]]:
+) -> tuple[dict[str, Teacher | StoredTeacher], list[Term], set[str]]:
     """The teachers, the terms with their connectors, and what the student changes in place.
 
     A dry run of each network tells the shapes; that of a teacher also which of its tensors
@@ -245,7 +246,7 @@ def _connect(
         deeper = [layer for name in selves for layer in teacher_layers(terms, name)]
         ours = probe(student, [*student_layers(terms), *deeper], 'student')
     preprocessing = as_network(student).preprocessing
-    teachers: dict[str, Teacher] = {}
+    teachers: dict[str, Teacher | StoredTeacher] = {}
     theirs: dict[str, Probe] = {}
     for name, network in networks.items():
         if name in selves:

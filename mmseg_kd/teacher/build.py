@@ -8,14 +8,16 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmseg_kd.checkpoints import LoadReport, load_weights
-from mmseg_kd.checkpoints.digest import sha256_of_tensors
+from mmseg_kd.checkpoints.digest import sha256_of, sha256_of_tensors
 from mmseg_kd.checkpoints.load import conversion_hint
+from mmseg_kd.checkpoints.source import local_file
 from mmseg_kd.config.network_spec import NetworkSpec
 from mmseg_kd.errors import CheckpointError, ConfigError, Problems
 from mmseg_kd.networks.forward import as_network
 from mmseg_kd.networks.network import Preprocessing
 from mmseg_kd.networks.probe import PROBE_SIZE, Probe, probe
 from mmseg_kd.teacher.normalisation import Normalisation
+from mmseg_kd.teacher.stored import StoredTeacher
 from mmseg_kd.teacher.teacher import Teacher
 
 
@@ -26,7 +28,7 @@ def build_teacher(
     student: Preprocessing,
     label: str,
     problems: Problems,
-) -> tuple[Teacher | None, Probe | None]:
+) -> tuple[Teacher | StoredTeacher | None, Probe | None]:
     """Fill a network with a teacher's weights and make a teacher of it.
 
     Args:
@@ -44,7 +46,7 @@ def build_teacher(
         absent; None for either where it failed.
     """
     found: Probe | None = None
-    teacher: Teacher | None = None
+    teacher: Teacher | StoredTeacher | None = None
     with problems:
         sizes = [size for size in [spec.scaling.of(PROBE_SIZE)] if size != PROBE_SIZE]
         found = probe(network, layers, label, sizes)
@@ -54,7 +56,10 @@ def build_teacher(
             report = _load(network, spec, label, found.used if found else ())
             own = sha256_of_tensors(network.state_dict()) if report is None else None
         lacking = {*report.missing, *report.mismatched} if report else set()
-        if found is not None:
+        if found is not None and spec.stored:
+            sha256 = '' if spec.checkpoint is None else sha256_of(local_file(spec.checkpoint))
+            teacher = StoredTeacher(network, layers, sha256, label)
+        elif found is not None:
             teacher = Teacher(
                 network,
                 layers,
@@ -66,6 +71,7 @@ def build_teacher(
                 label=label,
                 probed=found,
             )
+        if found is not None and teacher is not None:
             teacher.own_weights = own
             teacher.is_complete = found.used_in_all.isdisjoint(lacking)
     return teacher, found

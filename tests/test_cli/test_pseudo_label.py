@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import resnet, save_weights, term, write_config, write_dataset
+from builders import resnet, save_weights, term, wrapper_config, write_config, write_dataset
 from hf_models import PIXELS, PROCESSORS, write_model
 from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_kd.analysis.pseudo_labels import PseudoLabels, Settings
-from mmseg_kd.cli import pseudo_label
+from mmseg_kd.cli import pseudo_label, train
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_goes_on_and_refuses_other_settings(
     Path(tmp_path / 'own').mkdir()
     Image.new('L', (2, 2)).save(tmp_path / 'own' / 'mine.png')
     assert pseudo_label.main([network, str(images), str(tmp_path / 'own')]) == 1
-    assert 'holds other pictures' in capsys.readouterr().err
+    assert 'holds other files' in capsys.readouterr().err
     assert pseudo_label.main([*args[:2], str(tmp_path / 'x'), '--min-confidence', '2']) == 1
 
 
@@ -117,6 +117,53 @@ def test_masks_can_be_trained_on(made: tuple[str, Path], tmp_path: Path) -> None
     mask = dataset[2]['gt_seg_map']
     assert mask.shape == (32, 32)
     assert set(np.unique(mask)) <= {0, 1, 2, 3, 4, 255}
+
+
+def test_scores_that_a_stored_teacher_teaches_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_dataset(tmp_path / 'data')
+    checkpoint = save_weights(resnet(8), tmp_path / 'teacher.pth')
+    model = wrapper_config(resnet(4), resnet(8), checkpoint, term(), stored=True)
+    config = write_config(tmp_path, model, data)
+    out = tmp_path / 'scores'
+    images = data / 'images' / 'train'
+    args = [str(config), str(images), str(out), '--teacher', '--scores', '--stride', '8']
+    assert pseudo_label.main(args) == 0
+    assert '4 files of scores in' in capsys.readouterr().out
+    scores = np.load(out / '3.npy')
+    assert (scores.shape, scores.dtype) == ((5, 4, 4), np.float16)
+    labels = PseudoLabels(Settings(str(config), '', stride=8), images, out, torch.device('cpu'))
+    whole = labels.network.test_step(_batch(labels.images[3]))[0].seg_logits.data
+    expected = torch.nn.functional.interpolate(
+        whole[None], (4, 4), mode='bilinear', antialias=True
+    )[0]
+    torch.testing.assert_close(torch.from_numpy(scores).float(), expected, rtol=2e-3, atol=1e-2)
+    # Masks are another kind.
+    assert pseudo_label.main([*args[:3], '--teacher']) == 1
+    assert 'choose another folder' in capsys.readouterr().err
+    assert pseudo_label.main([*args[:-1], '0']) == 1
+
+    text = config.read_text().replace(
+        "dict(type='RandomFlip', prob=0.5), dict(type='PackSegInputs')]",
+        "dict(type='TrackPixels'), dict(type='RandomFlip', prob=0.5), "
+        f"dict(type='PackStoredScores', folder={str(out)!r})]",
+    )
+    config.write_text(text)
+    assert train.main([str(config)]) == 0
+    assert len(list((tmp_path / 'work').glob('iter_4.pth'))) == 1
+
+
+def test_probabilities_are_no_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_dataset(tmp_path / 'data')
+    model = resnet(4, classes=2)
+    model['decode_head']['out_channels'] = 1
+    config = write_config(tmp_path, model, data)
+    save_weights(model, tmp_path / 'net.pth')
+    network = f'{config}:{tmp_path / "net.pth"}'
+    args = [network, str(data / 'images' / 'val'), str(tmp_path / 'scores'), '--scores']
+    assert pseudo_label.main(args) == 1
+    assert 'this one gives probabilities' in capsys.readouterr().err
 
 
 def test_a_teacher_that_comes_with_its_weights(
