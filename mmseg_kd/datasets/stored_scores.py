@@ -87,7 +87,7 @@ class PackStoredScores(PackSegInputs):
                 f'PackStoredScores: expected a whole number stride >= 1, got {short_repr(stride)}.'
             )
         self.folder, self.stride = Path(folder), stride
-        self._about = dict(sha256=_weights_of(self.folder))
+        self._about = dict(sha256=_weights_of(self.folder), stride=stride)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Read, cut and pack."""
@@ -140,8 +140,10 @@ def read_at(scores_CHW: Tensor, origin_HW2: NDArray[np.float32], stride: int) ->
         stride: As in `PackStoredScores`.
     """
     places = torch.from_numpy(np.ascontiguousarray(origin_HW2)).permute(2, 0, 1)
-    height, width = (-(-side // stride) for side in places.shape[-2:])
-    grid = F.adaptive_avg_pool2d(places, (height, width)).permute(1, 2, 0)[None]
+    # Positions lie at whole strides, whatever is left at the border: a batch goes on with them.
+    height, width = places.shape[-2:]
+    places = F.pad(places, (0, -width % stride, 0, -height % stride), mode='replicate')
+    grid = F.avg_pool2d(places, stride).permute(1, 2, 0)[None]
     # At the edge of the image a position is not between two: the nearest stands for both.
     found = F.grid_sample(scores_CHW[None], grid, padding_mode='border', align_corners=False)
     return found[0] * (grid.abs() <= 1).all(-1)

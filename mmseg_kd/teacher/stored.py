@@ -76,11 +76,7 @@ class StoredTeacher:
             )
         scores: Tensor = kept.data
         # The images of a batch are padded at the right and the bottom, to one size.
-        own_height, own_width = sample.metainfo['img_shape'][:2]
-        size = (
-            round(scores.shape[-2] * height / own_height),
-            round(scores.shape[-1] * width / own_width),
-        )
+        size = [-(-side // kept.stride) for side in (height, width)]
         return F.pad(scores, (0, size[1] - scores.shape[-1], 0, size[0] - scores.shape[-2]))
 
     def join(self, outputs: Mapping[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ def model(tmp_path: Path, *terms: dict[str, Any], **teacher: Any) -> dict[str, A
 
 def with_scores(data: dict[str, Any], scores_NCHW: torch.Tensor, sha256: str) -> dict[str, Any]:
     for sample, scores in zip(data['data_samples'], scores_NCHW, strict=True):
-        kept = PixelData(data=scores, metainfo=dict(sha256=sha256))
+        kept = PixelData(data=scores, metainfo=dict(sha256=sha256, stride=8))
         sample.set_data(dict(teacher_scores=kept))
     return data
 
@@ -49,10 +49,10 @@ def test_it_teaches_what_it_would_if_it_were_run(
 
 def test_scores_are_padded_as_the_images_are(tmp_path: Path) -> None:
     wrapper = build(model(tmp_path, stored=True))
-    data = batch([(24, 32), (32, 20)])
+    data = batch([(24, 32), (31, 19)])
     sha256 = sha256_of(tmp_path / 't.pth')
     for sample, size in zip(data['data_samples'], [(6, 8), (8, 5)], strict=True):
-        kept = PixelData(data=torch.ones(5, *size), metainfo=dict(sha256=sha256))
+        kept = PixelData(data=torch.ones(5, *size), metainfo=dict(sha256=sha256, stride=4))
         sample.set_data(dict(teacher_scores=kept))
     ready = wrapper.data_preprocessor(data, True)
     teacher = wrapper._teachers['teacher']
