@@ -7,7 +7,7 @@ and how to mend it. The command line prints the message alone and exits with 1.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 
@@ -103,6 +103,12 @@ class Problems:
 
     def add(self, error: KDError) -> None:
         self.errors.append(error)
+
+    def add_unknown_keys(self, given: Iterable[object], known: Collection[str], where: str) -> None:
+        """Add a `ConfigError` for each of the keys that stand at a place and mean nothing there."""
+        for key in given:
+            if key not in known:
+                self.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, known)}.'))
 
     def __enter__(self) -> None:
         """Inside, a `KDError` is kept, and what follows the context goes on."""

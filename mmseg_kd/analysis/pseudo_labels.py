@@ -23,7 +23,7 @@ from mmseg_kd.analysis.named_networks import (
     read_networks,
     teacher_named,
 )
-from mmseg_kd.checkpoints.digest import sha256_of
+from mmseg_kd.checkpoints.digest import sha256_of, sha256_of_tensors
 from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.checkpoints.source import local_file
 from mmseg_kd.config.input_scaling import InputScaling
@@ -86,8 +86,8 @@ class PseudoLabels:
     Args:
         settings: With what.
         images: An image or a folder of images.
-        out: The folder for them, each called as its image: masks as palette PNGs of class
-            indices, scores as NumPy's arrays (C, h, w) in half precision.
+        out: The folder for them, each called as its image, in a folder as that: masks as
+            palette PNGs of class indices, scores as NumPy's arrays (C, h, w) in half precision.
         device: Where the network is.
 
     Raises:
@@ -105,8 +105,8 @@ class PseudoLabels:
         self.settings, self.out = settings, out
         with DefaultScope.overwrite_default_scope('mmseg'):
             named = _read_network(settings)
-            self._made_with = _made_with(settings, named)
-            _check_made_with(out, self._made_with)
+            made_with = _made_with(settings, named)
+            _check_made_with(out, made_with)
             (self.network,) = load_networks([named], device).values()
             if settings.stride is not None:
                 _check_scores(self.network)
@@ -119,17 +119,26 @@ class PseudoLabels:
                 scale_images(self.network, named.scaling)
             split = 'val' if named.cfg.get('val_dataloader') else 'test'
             self.images = dataset_of(named.cfg, split, images, self.network.num_classes)
-        names = Counter(self.target(index).name for index in range(len(self.images)))
+        if settings.stride is not None:
+            made_with['images'] = str(self.images.root.resolve())
+            if made_with['sha256'] is None:
+                made_with['sha256'] = sha256_of_tensors(self.network.state_dict())
+            _check_made_with(out, made_with)
+        self._made_with = made_with
+        names = Counter(self.target(index) for index in range(len(self.images)))
         for name, count in names.most_common(1):
             if count > 1:
-                raise DatasetError(f'{images}: {count} images would have the file {name}; rename.')
+                raise DatasetError(
+                    f'{images}: {count} images would have the file {name.name}; rename.'
+                )
         classes = self.images.metainfo.get('classes') or range(self.network.num_classes)
         self.classes = tuple(map(str, classes))
 
     def target(self, index: int) -> Path:
         """The file of an image."""
         suffix = '.png' if self.settings.stride is None else SUFFIX
-        return self.out / f'{self.images.paths[index].stem}{suffix}'
+        inner: Path = self.images.paths[index].relative_to(self.images.root)
+        return self.out / inner.with_suffix(suffix)
 
     def run(self, rank: int = 0, ranks: int = 1) -> Iterator[str | None]:
         """Write the files that are not there; after each image None, or why it has none.
@@ -235,14 +244,15 @@ def _made_with(settings: Settings, named: NamedNetwork) -> dict[str, str | float
 
 
 def _check_made_with(out: Path, made_with: Mapping[str, str | float | None]) -> None:
-    """See that files which are there were made in the same way."""
+    """See that files which are there were made in the same way, as far as that is known yet."""
     path = out / SETTINGS
     if not path.is_file():
         if out.is_dir() and any([*out.glob('*.png'), *out.glob(f'*{SUFFIX}')]):
             raise ConfigError(f'{out}: holds other files; choose a folder for these alone.')
         return
     known = json.loads(path.read_text(encoding='utf-8'))
-    if known != made_with:
+    asked = {key: value for key, value in made_with.items() if (key, value) != ('sha256', None)}
+    if {**known, **asked} != known:
         raise ConfigError(
             f'{out}: its files were made with {known}, and now {made_with} is asked for; '
             'choose another folder, or the same settings to go on.'

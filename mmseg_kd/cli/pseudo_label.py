@@ -23,7 +23,7 @@ from mmseg_kd.cli.common import (
 from mmseg_kd.cli.following import follow
 
 if TYPE_CHECKING:
-    from mmseg_kd.analysis.pseudo_labels import Coverage
+    from mmseg_kd.analysis.pseudo_labels import Coverage, Settings
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,8 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--min-confidence',
         type=float,
-        default=0.9,
-        help='the largest probability of a pixel, below which it gets 255 (default: %(default)s)',
+        help='the largest probability of a pixel, below which it gets 255 (default: 0.9)',
     )
     parser.add_argument(
         '--scores', action='store_true', help='keep the scores of the classes, and no masks'
@@ -59,8 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--stride',
         type=int,
-        default=4,
-        help='of --scores: pixels a side for each position that is kept (default: %(default)s)',
+        help='of --scores: pixels a side for each position that is kept (default: 4)',
     )
     add_trust_argument(parser)
     add_device_argument(parser)
@@ -74,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from mmengine.dist import barrier
     from mmengine.logging import MMLogger
 
-    from mmseg_kd.analysis.pseudo_labels import PseudoLabels, Settings
+    from mmseg_kd.analysis.pseudo_labels import PseudoLabels
     from mmseg_kd.host.device import find_device
     from mmseg_kd.host.ranks import exit_all_ranks, join_ranks
 
@@ -83,8 +81,7 @@ def run(args: argparse.Namespace) -> int:
     rank, ranks = join_ranks(args.launcher)
     if ranks > 1 and device.type == 'cuda':
         device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', args.local_rank)))
-    stride = args.stride if args.scores else None
-    settings = Settings(args.config, args.teacher, args.min_confidence, stride)
+    settings = _settings(args)
     labels = PseudoLabels(settings, args.images, args.out, device)
     problems: list[str] = []
 
@@ -108,6 +105,20 @@ def run(args: argparse.Namespace) -> int:
         _print_coverage(labels.coverage(), labels.classes, args.out)
     exit_all_ranks(exit_code)
     return exit_code
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    from mmseg_kd.analysis.pseudo_labels import Settings
+    from mmseg_kd.errors import ConfigError
+
+    stride, min_confidence = args.stride, args.min_confidence
+    if args.scores:
+        if min_confidence is not None:
+            raise ConfigError('--min-confidence says nothing of scores; leave it out.')
+        return Settings(args.config, args.teacher, stride=4 if stride is None else stride)
+    if stride is not None:
+        raise ConfigError('--stride says nothing of masks; leave it out, or add --scores.')
+    return Settings(args.config, args.teacher, 0.9 if min_confidence is None else min_confidence)
 
 
 def _print_coverage(coverage: Coverage, classes: Sequence[str], out: Path) -> None:

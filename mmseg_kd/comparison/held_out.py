@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from mmseg_kd.checks import is_integer
 from mmseg_kd.data_checks.preflight import build_dataset
-from mmseg_kd.errors import ConfigError, nearest, short_repr
+from mmseg_kd.errors import ConfigError, Problems, short_repr
 
 _KEYS = ('every', 'block')
 # Of data sets, by what their configs say: to list files takes a second, and values are many.
@@ -33,9 +33,9 @@ def hold_out(cfg: Config, given: Any, where: str) -> None:
     """
     if not isinstance(given, Mapping) or 'every' not in given:
         raise ConfigError(f'{where}: expected dict(every=N, block=N), got {short_repr(given)}.')
-    for key in given:
-        if key not in _KEYS:
-            raise ConfigError(f'{where}: unknown key {key!r}; {nearest(key, _KEYS)}.')
+    problems = Problems()
+    problems.add_unknown_keys(given, _KEYS, where)
+    problems.raise_if_any()
     every, block = given['every'], given.get('block', 1)
     if not (is_integer(every) and every >= 2 and is_integer(block) and block >= 1):
         raise ConfigError(

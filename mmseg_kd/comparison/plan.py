@@ -114,9 +114,7 @@ def read_plan(
         )
     where = f'{file}: comparison'
     problems = Problems()
-    for key in own:
-        if key not in KEYS:
-            problems.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, KEYS)}.'))
+    problems.add_unknown_keys(own, KEYS, where)
     methods = {one.key: one.config for one in experiments_of(file) if one.key is not None}
     baseline = own.get('baseline')
     for name, wanted in (
@@ -177,12 +175,18 @@ def _teachers(methods: Mapping[str, Config]) -> Sequence[Config]:
     seen: list[Any] = []
     for config in methods.values():
         teacher = config.model.get('teacher') if is_distillation(config) else None
-        if isinstance(teacher, Mapping):
-            teacher = {key: value for key, value in teacher.items() if key != 'stored'}
-        if teacher and teacher not in seen:
-            seen.append(teacher)
+        one = _run(teacher)
+        if teacher and one not in seen:
+            seen.append(one)
             found.append(config)
     return found
+
+
+def _run(teacher: Any) -> Any:
+    """A teacher, or several, as if all were run."""
+    if isinstance(teacher, Mapping):
+        return {key: value for key, value in teacher.items() if key != 'stored'}
+    return [*map(_run, teacher)] if isinstance(teacher, list | tuple) else teacher
 
 
 def _seeds(given: Any) -> Sequence[int]:

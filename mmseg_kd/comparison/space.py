@@ -74,9 +74,9 @@ def read_space(given: Any, where: str) -> Space:
 
 
 def _read_range(given: Mapping[str, Any], where: str) -> Range:
-    for key in given:
-        if key not in _KEYS:
-            raise ConfigError(f'{where}: unknown key {key!r}; {nearest(key, _KEYS)}.')
+    problems = Problems()
+    problems.add_unknown_keys(given, _KEYS, where)
+    problems.raise_if_any()
     low, high, log, step = (given.get(key) for key in _KEYS)
     if not (is_number(low) and is_number(high) and low < high):
         raise ConfigError(

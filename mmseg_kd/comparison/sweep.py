@@ -38,7 +38,7 @@ from mmseg_kd.comparison.space import Space, check_places, grid, one_by_one, rea
 from mmseg_kd.config.file import apply_options
 from mmseg_kd.config.load import load_config
 from mmseg_kd.engine.training import check_config
-from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
+from mmseg_kd.errors import ConfigError, Problems, short_repr
 from mmseg_kd.evaluation.check_metric import check_metric
 from mmseg_kd.host.quiet import as_config_error
 from mmseg_kd.runs.comparison import METRIC
@@ -135,9 +135,7 @@ def read_sweep_plan(file: str, trials: int | None = None) -> SweepPlan:
         )
     where = f'{file}: sweep'
     problems = Problems()
-    for key in given:
-        if key not in KEYS:
-            problems.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, KEYS)}.'))
+    problems.add_unknown_keys(given, KEYS, where)
     space: Space = {}
     with problems:
         space = read_space(given.get('space'), f'{where}: space')

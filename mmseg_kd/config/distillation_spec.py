@@ -50,6 +50,14 @@ def parse_distillation(
         if data_preprocessor is not None:
             student_spec.model['data_preprocessor'] = data_preprocessor
     names, teachers = parse_teachers(teacher, problems)
+    stored = [name for name, one in teachers.items() if one.stored]
+    if len(stored) > 1:
+        problems.add(
+            ConfigError(
+                f'teacher: {" and ".join(stored)} are stored=True, and images come with the scores '
+                'of one; let the others run.'
+            )
+        )
     terms = parse_terms(distillation, names, problems)
     if distillation and not names:
         problems.add(ConfigError('teacher: there are terms in distillation, but no teacher.'))

@@ -191,7 +191,8 @@ class TeacherFields:
             name: `{'road': ['road', 'lane marking'], 'car': 'car'}`. Probabilities of several are
             added. In terms between class scores classes of either side that are not in it take no
             part. None: the classes are the same.
-        stored: Its class scores come with the images, from `PackStoredScores`, and it is not run.
+        stored: Its class scores come with the images, from `PackStoredScores`, and it is not run,
+            whatever else is said of how; one teacher can be stored.
     """
 
     name: str | None = key("letters, digits, '_' and '-'", _or_none(is_name), None)

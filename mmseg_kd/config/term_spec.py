@@ -12,7 +12,7 @@ from torch import nn
 from mmseg_kd.config.fields import TermFields, WeightFields, keys_of, read_fields
 from mmseg_kd.config.recipes import terms_of_entry
 from mmseg_kd.config.reduction import expand_teachers
-from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
+from mmseg_kd.errors import ConfigError, Problems, short_repr
 from mmseg_kd.registry import CONNECTORS, KD_LOSSES, SCHEDULES, build, look_up
 
 Schedule = Callable[[int], float]
@@ -185,9 +185,7 @@ def _parse_entry(
 def _read(kind: type[T], cfg: Mapping[str, Any], where: str, problems: Problems) -> T:
     """The keys of `kind` in a dict that has no others."""
     known = keys_of(kind)
-    for key in cfg:
-        if key not in known:
-            problems.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, known)}.'))
+    problems.add_unknown_keys(cfg, known, where)
     return read_fields(kind, cfg, where, problems)
 
 

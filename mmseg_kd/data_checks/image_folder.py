@@ -17,7 +17,7 @@ class ImageFiles:
     """Images in the order of their names, with the items of a data set of mmseg's.
 
     Args:
-        source: A file, or a folder of which the pictures are taken.
+        source: A file, or a folder, of which and of whose folders the pictures are taken.
         pipeline: Of the data set that the networks know; what loads masks is left out.
         metainfo: Of that data set: classes and palette.
 
@@ -30,10 +30,11 @@ class ImageFiles:
     ) -> None:
         self.metainfo = metainfo
         source = Path(source)
+        self.root = source.parent if source.is_file() else source
         if source.is_file():
             self.paths = [source]
         elif source.is_dir():
-            self.paths = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
+            self.paths = sorted(p for p in source.rglob('*') if p.suffix.lower() in SUFFIXES)
             if not self.paths:
                 raise DatasetError(
                     f'{source}: there are no pictures in it; expected names that end in '

@@ -25,7 +25,8 @@ from mmseg_kd.data_checks.loading import (
     read,
     role_of,
 )
-from mmseg_kd.errors import ConfigError, DatasetError
+from mmseg_kd.datasets.stored_scores import WRITE_THEM, PackStoredScores
+from mmseg_kd.errors import ConfigError, DatasetError, KDError
 from mmseg_kd.host.quiet import explain
 
 # Samples that are read of each data set: enough to find a wrong convention, not to find every
@@ -97,6 +98,8 @@ def build_dataset(cfg: Any, split: str) -> Any:
         raise DatasetError(
             f'{split} data: {error}. Prepare the data as docs/data.md shows, or set data_root.'
         ) from error
+    except KDError as error:  # of a transform of this package
+        raise type(error)(f'{split} data: {error}') from error
     except Exception as error:  # whatever a data set's class raises
         if 'need at least one array to concatenate' in str(error):
             # An empty list of files, which mmengine cannot pack.
@@ -187,6 +190,7 @@ def _check_files(
     if len(missing) > tolerated:
         count = f'{len(missing)} files are missing; the first: ' if len(missing) > 1 else ''
         raise DatasetError(f'{split} data: {count}{missing[0]} {SEE_ALL}')
+    _check_stored_scores(dataset, split)
     chosen = _spread(dataset, SAMPLED)
     samples = [first_finding(dataset.get_data_info(i), loading, expected, seen) for i in chosen]
     dark = [finding for finding in samples if finding is not None and finding.kind == 'squeezed']
@@ -198,6 +202,17 @@ def _check_files(
     if len(bad) > tolerated or len(bad) == len(chosen):
         count = f'{len(bad)} of {len(chosen)} samples are bad; the first: ' if len(bad) > 1 else ''
         raise DatasetError(f'{split} data: {count}{bad[0]} {SEE_ALL}')
+
+
+def _check_stored_scores(dataset: Any, split: str) -> None:
+    """See that there are scores of all images where a teacher's are read."""
+    images = [str(dataset.get_data_info(index)['img_path']) for index in range(len(dataset))]
+    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        if isinstance(transform, PackStoredScores) and (missing := [*transform.missing(images)]):
+            raise DatasetError(
+                f'{split} data: {len(missing)} of {len(images)} images have no scores; the first: '
+                f'{missing[0]} is missing. {WRITE_THEM.capitalize()}'
+            )
 
 
 def _spread(dataset: Any, number: int) -> list[int]:

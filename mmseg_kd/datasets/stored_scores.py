@@ -10,8 +10,10 @@ Labels, CVPR 2021, arXiv 2101.05022, which cuts the label of a crop from a map o
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -33,14 +35,23 @@ SUFFIX = '.npy'
 FIELD = 'teacher_scores'
 _ORIGIN = 'pixel_origin'
 _HOW = 'mmseg-kd pseudo-label CONFIG IMAGES FOLDER --scores'
+# What is filled in from outside an image is 0 to 255 as in a mask, alone or mixed with its edge:
+# places are so far from all that that they cannot be mistaken for it.
+_SHIFT = 512.0
 
 
 def to_stride(scores_CHW: Tensor, stride: int) -> NDArray[np.float16]:
     """Scores of an image, kept at one position for each square of `stride` pixels a side."""
-    size = [-(-side // stride) for side in scores_CHW.shape[-2:]]
+    size = _positions(scores_CHW.shape[-2:], stride)
     scores = F.interpolate(scores_CHW[None], size, mode='bilinear', antialias=True)[0]
-    kept: NDArray[np.float16] = scores.half().cpu().numpy()
+    # Beyond this a softmax has no use for a difference.
+    limit = torch.finfo(torch.float16).max
+    kept: NDArray[np.float16] = scores.clamp(-limit, limit).half().cpu().numpy()
     return kept
+
+
+def _positions(size: Sequence[int], stride: int) -> list[int]:
+    return [-(-side // stride) for side in size]
 
 
 @TRANSFORMS.register_module()
@@ -48,16 +59,24 @@ class TrackPixels(BaseTransform):
     """Keep where in the image each pixel was, whatever later transforms do to it.
 
     A map of places goes the way of the mask, as one of the `seg_fields`: through what resizes,
-    crops, flips and turns. What changes the image and the mask alone leaves it behind: `Albu`
-    and `Pad`, for which the data preprocessor can pad.
+    crops, flips and turns with OpenCV. What changes the image and the mask alone leaves it behind:
+    `Albu`, `RandomMosaic`, and `Pad`, for which the data preprocessor can pad.
+
+    Raises:
+        ConfigError: The image has been changed already.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the map (H, W, 2) of x and y, from -1 to 1 between the edges of the image."""
         height, width = results['img'].shape[:2]
+        if tuple(results['ori_shape'][:2]) != (height, width) or results.get('flip'):
+            raise ConfigError(
+                'TrackPixels: expected the image as it was loaded; put it right behind '
+                'LoadAnnotations.'
+            )
         x = (2 * np.arange(width, dtype=np.float32) + 1) / width - 1
         y = (2 * np.arange(height, dtype=np.float32) + 1) / height - 1
-        results[_ORIGIN] = np.stack(np.meshgrid(x, y), axis=-1)
+        results[_ORIGIN] = np.stack(np.meshgrid(x, y), axis=-1) + np.float32(_SHIFT)
         results['seg_fields'] = [*results.get('seg_fields', ()), _ORIGIN]
         return results
 
@@ -67,27 +86,35 @@ class PackStoredScores(PackSegInputs):
     """`PackSegInputs` with a teacher's scores, which `teacher=dict(stored=True)` then takes.
 
     Each position of the map is read between the kept ones that it came from. What came in from
-    outside the image has the score 0 for each class.
+    outside the image has the least score of each class, so that no region of it stands out;
+    `ignore_index=255` of a term leaves it out.
 
     Args:
         folder: What `mmseg-kd pseudo-label --scores` wrote.
         stride: Pixels of the student's image a side for each position of the map.
+        images: The folder of images that the command was given, where it is elsewhere now; None:
+            as it was.
         **kwargs: Those of `PackSegInputs`.
 
     Raises:
-        ConfigError: `stride` is no whole number >= 1, the folder has no scores, or there is no
-            `TrackPixels` before.
-        DatasetError: There are no scores of an image, or they cannot be read.
+        ConfigError: `stride` is no whole number >= 1, the folder has no scores, it is not known
+            where the pixels were, or labels were exchanged in a flip.
+        DatasetError: There are no scores of an image, they cannot be read, or they are another's.
     """
 
-    def __init__(self, folder: str, stride: int = 4, **kwargs: Any) -> None:
+    def __init__(
+        self, folder: str, stride: int = 4, images: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if not (is_integer(stride) and stride >= 1):
             raise ConfigError(
                 f'PackStoredScores: expected a whole number stride >= 1, got {short_repr(stride)}.'
             )
         self.folder, self.stride = Path(folder), stride
-        self._about = dict(sha256=_weights_of(self.folder), stride=stride)
+        about = _read_settings(self.folder)
+        self.images = Path(about['images'] if images is None else images).resolve()
+        self._kept_stride = int(about['stride'])
+        self._about = dict(sha256=about['sha256'], stride=stride)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Read, cut and pack."""
@@ -98,37 +125,76 @@ class PackStoredScores(PackSegInputs):
                 "'TrackPixels') right behind the loading, and nothing between that leaves "
                 'seg_fields as they are, such as Pad (data_preprocessor.size pads too) or Albu.'
             )
-        scores = read_at(self._stored(results['img_path']), origin, self.stride)
+        if results.get('flip') and results.get('swap_seg_labels'):
+            raise ConfigError(
+                'PackStoredScores: stored scores do not know of swap_seg_labels, which exchanges '
+                'classes in a flip; leave it out, or let the teacher run.'
+            )
+        scores = read_at(self._stored(results), origin, self.stride)
         packed: dict[str, Any] = super().transform(results)
-        packed['data_samples'].set_data({FIELD: PixelData(data=scores, metainfo=self._about)})
+        kept = PixelData(data=scores.half(), metainfo=self._about)
+        packed['data_samples'].set_data({FIELD: kept})
         return packed
 
-    def _stored(self, image: str) -> Tensor:
-        path = self.folder / (Path(image).stem + SUFFIX)
+    def file_of(self, image: str) -> Path:
+        """Where the scores of an image are.
+
+        Raises:
+            DatasetError: It is no image of the folder that they were kept of.
+        """
         try:
-            return torch.from_numpy(np.load(path)).float()
-        except FileNotFoundError as error:
+            inner = Path(image).resolve().relative_to(self.images)
+        except ValueError as error:
             raise DatasetError(
-                f'{path}: there are no scores of {image}; write them with {_HOW}, which leaves '
-                'those that are there.'
+                f'{self.folder}: has scores of images in {self.images}, and none of {image}; keep '
+                "those of this one's folder, or say images=... where it has been moved."
             ) from error
-        except (OSError, ValueError, TypeError) as error:
+        return self.folder / inner.with_suffix(SUFFIX)
+
+    def missing(self, images: Sequence[str]) -> Iterator[Path]:
+        """Files that are not there, of what is to be trained on.
+
+        Raises:
+            DatasetError: As in `file_of`.
+        """
+        # A listing, for a look at each file takes minutes on a network's disk.
+        there = set(self.folder.rglob(f'*{SUFFIX}'))
+        yield from (file for file in map(self.file_of, images) if file not in there)
+
+    def _stored(self, results: dict[str, Any]) -> Tensor:
+        path = self.file_of(results['img_path'])
+        try:
+            scores = np.load(path)
+        except FileNotFoundError as error:
+            raise DatasetError(f'{path}: is missing; {WRITE_THEM}') from error
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise DatasetError(
                 f'{path}: cannot be read: {error}; delete it, and write it anew with {_HOW}.'
             ) from error
+        expected = _positions(results['ori_shape'][:2], self._kept_stride)
+        if scores.ndim != 3 or list(scores.shape[1:]) != expected:
+            raise DatasetError(
+                f'{path}: has scores of shape {scores.shape}, and of {results["img_path"]} '
+                f'expected are (C, {expected[0]}, {expected[1]}): they are of another image. '
+                f'Delete it, and write it anew with {_HOW}.'
+            )
+        return torch.from_numpy(scores).float()
 
 
-def _weights_of(folder: Path) -> str:
-    """The SHA-256 of the weights that scores are from; '' where they came with their network."""
+WRITE_THEM = f'write what is missing with {_HOW}, which leaves what is there.'
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """What scores were made with."""
     try:
         about = json.loads((folder / SETTINGS).read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f'{folder}: expected a folder of scores; write it with {_HOW}.'
         ) from error
-    if about.get('stride') is None:
-        raise ConfigError(f'{folder}: has masks and no scores; write them with {_HOW}.')
-    return about['sha256'] or ''
+    if not (isinstance(about, dict) and {'stride', 'images', 'sha256'} <= about.keys()):
+        raise ConfigError(f'{folder}: has no scores; write them with {_HOW}.')
+    return about
 
 
 def read_at(scores_CHW: Tensor, origin_HW2: NDArray[np.float32], stride: int) -> Tensor:
@@ -143,7 +209,8 @@ def read_at(scores_CHW: Tensor, origin_HW2: NDArray[np.float32], stride: int) ->
     # Positions lie at whole strides, whatever is left at the border: a batch goes on with them.
     height, width = places.shape[-2:]
     places = F.pad(places, (0, -width % stride, 0, -height % stride), mode='replicate')
-    grid = F.avg_pool2d(places, stride).permute(1, 2, 0)[None]
+    grid = F.avg_pool2d(places, stride).permute(1, 2, 0)[None] - _SHIFT
     # At the edge of the image a position is not between two: the nearest stands for both.
     found = F.grid_sample(scores_CHW[None], grid, padding_mode='border', align_corners=False)
-    return found[0] * (grid.abs() <= 1).all(-1)
+    inside = (grid.abs() <= 1).all(-1)
+    return torch.where(inside, found[0], scores_CHW.amin((1, 2))[:, None, None])

@@ -14,7 +14,7 @@ from mmseg_kd.checks import is_integer, is_number
 from mmseg_kd.config.file import apply_options, read_config_file
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.recipes import expanded
-from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
+from mmseg_kd.errors import ConfigError, Problems, short_repr
 from mmseg_kd.networks.build import without_initialisation
 from mmseg_kd.networks.elsewhere.torch_segmentor import SUFFIX, save_network
 
@@ -296,9 +296,7 @@ def _part(given: Any, name: str, keys: Collection[str]) -> dict[str, Any]:
         given = load_config(str(given), None, needs_model=False)
     elif isinstance(given, Mapping) and not isinstance(given, Config):
         problems = Problems()
-        for key in given:
-            if key not in keys:
-                problems.add(ConfigError(f'{name}: unknown key {key!r}; {nearest(key, keys)}.'))
+        problems.add_unknown_keys(given, keys, name)
         problems.raise_if_any()
     elif not isinstance(given, Config):
         raise ConfigError(

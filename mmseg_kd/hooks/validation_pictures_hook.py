@@ -143,7 +143,7 @@ def _ask_teachers(model: Any, items: Sequence[Any]) -> dict[str, list[Label]]:
     for name, network in teachers.items():
         title = 'teacher' if len(teachers) == 1 else name
         if name not in model.predicting_teachers:
-            _say_without(title, 'its checkpoint has not all that it predicts with')
+            _say_without(title, 'not all that it predicts with is loaded')
         elif network.num_classes != model.student.num_classes:
             _say_without(title, 'it knows other classes')
         else:

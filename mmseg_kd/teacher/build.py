@@ -57,7 +57,7 @@ def build_teacher(
             own = sha256_of_tensors(network.state_dict()) if report is None else None
         lacking = {*report.missing, *report.mismatched} if report else set()
         if found is not None and spec.stored:
-            sha256 = '' if spec.checkpoint is None else sha256_of(local_file(spec.checkpoint))
+            sha256 = own or sha256_of(local_file(str(spec.checkpoint)))
             teacher = StoredTeacher(network, layers, sha256, label)
         elif found is not None:
             teacher = Teacher(
@@ -71,9 +71,9 @@ def build_teacher(
                 label=label,
                 probed=found,
             )
-        if found is not None and teacher is not None:
-            teacher.own_weights = own
             teacher.is_complete = found.used_in_all.isdisjoint(lacking)
+        if teacher is not None:
+            teacher.own_weights = own
     return teacher, found
 
 

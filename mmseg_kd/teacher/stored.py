@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg_kd.datasets.stored_scores import FIELD
@@ -19,9 +18,10 @@ class StoredTeacher:
     """Takes the place of a `Teacher` where its scores were kept.
 
     Args:
-        network: The network that they are from, with its weights.
+        network: The network that they are from, with its weights. It stays where it is, for it
+            takes no part in training.
         layers: All that will be asked for, which can be its class scores alone.
-        sha256: Of the file of its weights; '' where they came with it.
+        sha256: Of its weights.
         label: What messages call it.
 
     Raises:
@@ -33,7 +33,7 @@ class StoredTeacher:
     ) -> None:
         self.network = network.requires_grad_(False).eval()
         self.label = label
-        self.is_complete = True
+        self.is_complete = False
         self.own_weights: str | None = None
         self._sha256 = sha256
         scores = Roles(network).scores() if layers else None
@@ -69,19 +69,21 @@ class StoredTeacher:
                 "dict(type='PackStoredScores', folder=...) in the place of PackSegInputs."
             )
         if kept.sha256 != self._sha256:
-            theirs, ours = (one[:12] or 'none' for one in (kept.sha256, self._sha256))
+            theirs, ours = kept.sha256[:12], self._sha256[:12]
             raise ConfigError(
                 f"{self.label}.stored: the scores are another network's: of weights with the "
                 f'SHA-256 {theirs}, and its own have {ours}.'
             )
-        scores: Tensor = kept.data
-        # The images of a batch are padded at the right and the bottom, to one size.
+        scores: Tensor = kept.data.float()
+        # The images of a batch are padded at the right and the bottom, to one size; there the
+        # scores are what `PackStoredScores` has outside of an image.
         size = [-(-side // kept.stride) for side in (height, width)]
-        return F.pad(scores, (0, size[1] - scores.shape[-1], 0, size[0] - scores.shape[-2]))
+        padded = scores.amin((1, 2), keepdim=True).repeat(1, *size)
+        padded[:, : scores.shape[-2], : scores.shape[-1]] = scores
+        return padded
 
     def join(self, outputs: Mapping[str, Tensor]) -> None:
         """There is no stream to wait for."""
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> None:
-        """What `nn.Module._apply` does: move or cast every tensor."""
-        self.network._apply(function)
+        """The network is not run: its tensors stay as they are."""

@@ -11,7 +11,8 @@ import pytest
 import torch
 from builders import resnet, save_weights, term, wrapper_config, write_config, write_dataset
 from hf_models import PIXELS, PROCESSORS, write_model
-from mmseg.registry import DATASETS
+from mmengine.config import ConfigDict
+from mmseg.registry import DATASETS, MODELS
 from PIL import Image
 
 from mmseg_kd.analysis.pseudo_labels import PseudoLabels, Settings
@@ -143,6 +144,11 @@ def test_scores_that_a_stored_teacher_teaches_with(
     assert pseudo_label.main([*args[:3], '--teacher']) == 1
     assert 'choose another folder' in capsys.readouterr().err
     assert pseudo_label.main([*args[:-1], '0']) == 1
+    assert pseudo_label.main([*args, '--min-confidence', '0.5']) == 1
+    assert pseudo_label.main([*args[:3], '--teacher', '--stride', '8']) == 1
+    # Files of the same names that are other images.
+    assert pseudo_label.main([args[0], str(data / 'images' / 'val'), *args[2:]]) == 1
+    assert capsys.readouterr().err.count('leave it out') == 2
 
     text = config.read_text().replace(
         "dict(type='RandomFlip', prob=0.5), dict(type='PackSegInputs')]",
@@ -150,6 +156,10 @@ def test_scores_that_a_stored_teacher_teaches_with(
         f"dict(type='PackStoredScores', folder={str(out)!r})]",
     )
     config.write_text(text)
+    (out / '3.npy').rename(out / 'gone')
+    assert train.main([str(config)]) == 1
+    assert '1 of 4 images have no scores; the first: ' in capsys.readouterr().err
+    (out / 'gone').rename(out / '3.npy')
     assert train.main([str(config)]) == 0
     assert len(list((tmp_path / 'work').glob('iter_4.pth'))) == 1
 
@@ -185,6 +195,11 @@ def test_a_teacher_that_comes_with_its_weights(
     size = masks_in(out)['0.png'].shape
     expected = torch.nn.functional.interpolate(scores, size, mode='bilinear').argmax(1)[0]
     assert (masks_in(out)['0.png'] == expected.numpy()).mean() > 0.99
+    kept = tmp_path / 'kept'
+    assert pseudo_label.main([config, str(images), str(kept), '--teacher', '--scores']) == 0
+    made_with = json.loads((kept / 'pseudo_labels.json').read_text())
+    wrapper = MODELS.build(ConfigDict(distillation))
+    assert {'teacher': made_with['sha256']} == wrapper.own_weights
     # One without any is refused.
     (tmp_path / 'bare').mkdir()
     bare = write_config(tmp_path / 'bare', {**distillation, 'teacher': resnet(8)}, data)

@@ -183,7 +183,7 @@ def test_a_network_on_its_own() -> None:
 
 def without_head(model: Any) -> str:
     next(iter(model._teachers.values())).is_complete = False
-    return 'its checkpoint has not all that it predicts with'
+    return 'not all that it predicts with is loaded'
 
 
 def with_other_classes(model: Any) -> str:

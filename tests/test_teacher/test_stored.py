@@ -52,15 +52,18 @@ def test_scores_are_padded_as_the_images_are(tmp_path: Path) -> None:
     data = batch([(24, 32), (31, 19)])
     sha256 = sha256_of(tmp_path / 't.pth')
     for sample, size in zip(data['data_samples'], [(6, 8), (8, 5)], strict=True):
-        kept = PixelData(data=torch.ones(5, *size), metainfo=dict(sha256=sha256, stride=4))
+        scores = torch.ones(5, *size)
+        scores[:, 1, 1] = -3
+        kept = PixelData(data=scores.half(), metainfo=dict(sha256=sha256, stride=4))
         sample.set_data(dict(teacher_scores=kept))
     ready = wrapper.data_preprocessor(data, True)
     teacher = wrapper._teachers['teacher']
     scores = teacher(ready['inputs'], ready['data_samples'], ['x'])['x']
     assert scores.shape == (2, 5, 8, 8)
-    assert (scores[0, :, 6:] == 0).all()
-    assert (scores[1, :, :, 5:] == 0).all()
-    assert scores.sum() == 5 * (6 * 8 + 8 * 5)
+    assert scores.dtype == torch.float32
+    assert (scores[0, :, 6:] == -3).all()
+    assert (scores[1, :, :, 5:] == -3).all()
+    assert (scores == 1).sum() == 5 * (6 * 8 + 8 * 5 - 2)
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
@@ -73,3 +76,14 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     data = with_scores(batch(), torch.zeros(2, 5, 8, 8), 'a' * 64)
     with pytest.raises(ConfigError, match="another network's: of weights with the SHA-256 aaaa"):
         wrapper.train_step(data, sgd(wrapper))
+
+
+def test_one_is_stored_and_it_takes_no_part_but_that(tmp_path: Path) -> None:
+    wrapper = build(model(tmp_path, stored=True))
+    wrapper.double()
+    assert next(wrapper.teacher.parameters()).dtype == torch.float32
+    assert not wrapper.predicting_teachers
+    config = model(tmp_path, stored=True)
+    config['teacher'] = [config['teacher'], config['teacher']]
+    with pytest.raises((ConfigError, ManyErrors), match='teacher0 and teacher1 are stored=True'):
+        build(config)
