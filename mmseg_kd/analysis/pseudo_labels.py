@@ -102,6 +102,11 @@ class PseudoLabels:
             )
         if settings.stride is not None and settings.stride < 1:
             raise ConfigError(f'--stride: expected 1 or more, got {settings.stride}.')
+        if out.resolve().is_relative_to(images.resolve()):
+            raise ConfigError(
+                f'{out}: lies in the folder of the images, of which it would be a part the next '
+                'time; choose one outside.'
+            )
         self.settings, self.out = settings, out
         with DefaultScope.overwrite_default_scope('mmseg'):
             named = _read_network(settings)

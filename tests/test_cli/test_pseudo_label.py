@@ -82,6 +82,8 @@ def test_goes_on_and_refuses_other_settings(
     assert pseudo_label.main([network, str(images), str(tmp_path / 'own')]) == 1
     assert 'holds other files' in capsys.readouterr().err
     assert pseudo_label.main([*args[:2], str(tmp_path / 'x'), '--min-confidence', '2']) == 1
+    assert pseudo_label.main([network, str(images), str(images / 'masks')]) == 1
+    assert 'lies in the folder of the images' in capsys.readouterr().err
 
 
 def test_ranks_share_the_images_and_bad_ones_are_told(
