@@ -32,8 +32,10 @@ from gpu_parts.part import ROOT, Part
 
 # A part is not begun with less time than this.
 LEAST_SECONDS = 40
-# What a process may need beside, to import all it works with from a disk that is cold, and to end.
+# What a process may need beside, to import all it works with from a disk that is cold, and to end;
+# a rehearsal on a machine with other work, too.
 MARGIN_SECONDS = 45
+MARGIN_OF_REHEARSAL = 300
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def run_part(name: str, args: argparse.Namespace) -> None:
 
 def start_part(entry: Entry, latest: float, args: argparse.Namespace, records: Path) -> str:
     """Run a part in a process of its own, until `latest` of the monotonic clock; how it ended."""
-    seconds = min(entry.seconds + MARGIN_SECONDS, latest - time.monotonic())
+    margin = MARGIN_OF_REHEARSAL if args.rehearse else MARGIN_SECONDS
+    seconds = min(entry.seconds + margin, latest - time.monotonic())
     command = [sys.executable, '-u', __file__, '--out', str(args.out), '--part', entry.name]
     command += ['--seconds', str(entry.seconds), '--latest', str(latest)]
     command += ['--records', str(records)]
