@@ -110,8 +110,6 @@ class PseudoLabels:
         self.settings, self.out = settings, out
         with DefaultScope.overwrite_default_scope('mmseg'):
             named = _read_network(settings)
-            made_with = _made_with(settings, named)
-            _check_made_with(out, made_with)
             (self.network,) = load_networks([named], device).values()
             if settings.stride is not None:
                 _check_scores(self.network)
@@ -124,12 +122,13 @@ class PseudoLabels:
                 scale_images(self.network, named.scaling)
             split = 'val' if named.cfg.get('val_dataloader') else 'test'
             self.images = dataset_of(named.cfg, split, images, self.network.num_classes)
+        self._made_with = _made_with(settings, named)
         if settings.stride is not None:
-            made_with['images'] = str(self.images.root.resolve())
-            if made_with['sha256'] is None:
-                made_with['sha256'] = sha256_of_tensors(self.network.state_dict())
-            _check_made_with(out, made_with)
-        self._made_with = made_with
+            self._made_with['images'] = str(self.images.root.resolve())
+            self._made_with['sha256'] = self._made_with['sha256'] or sha256_of_tensors(
+                self.network.state_dict()
+            )
+        _check_made_with(out, self._made_with)
         names = Counter(self.target(index) for index in range(len(self.images)))
         for name, count in names.most_common(1):
             if count > 1:
@@ -249,15 +248,14 @@ def _made_with(settings: Settings, named: NamedNetwork) -> dict[str, str | float
 
 
 def _check_made_with(out: Path, made_with: Mapping[str, str | float | None]) -> None:
-    """See that files which are there were made in the same way, as far as that is known yet."""
+    """See that files which are there were made in the same way."""
     path = out / SETTINGS
     if not path.is_file():
         if out.is_dir() and any([*out.glob('*.png'), *out.glob(f'*{SUFFIX}')]):
             raise ConfigError(f'{out}: holds other files; choose a folder for these alone.')
         return
     known = json.loads(path.read_text(encoding='utf-8'))
-    asked = {key: value for key, value in made_with.items() if (key, value) != ('sha256', None)}
-    if {**known, **asked} != known:
+    if known != made_with:
         raise ConfigError(
             f'{out}: its files were made with {known}, and now {made_with} is asked for; '
             'choose another folder, or the same settings to go on.'

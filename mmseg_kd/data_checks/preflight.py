@@ -206,12 +206,15 @@ def _check_files(
 
 def _check_stored_scores(dataset: Any, split: str) -> None:
     """See that there are scores of all images where a teacher's are read."""
-    images = [str(dataset.get_data_info(index)['img_path']) for index in range(len(dataset))]
     for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        if isinstance(transform, PackStoredScores) and (missing := [*transform.missing(images)]):
+        if not isinstance(transform, PackStoredScores):
+            continue
+        images = [str(dataset.get_data_info(index)['img_path']) for index in range(len(dataset))]
+        missing = list(transform.missing(images))
+        if missing:
             raise DatasetError(
                 f'{split} data: {len(missing)} of {len(images)} images have no scores; the first: '
-                f'{missing[0]} is missing. {WRITE_THEM.capitalize()}'
+                f'{missing[0]} is missing; {WRITE_THEM}'
             )
 
 

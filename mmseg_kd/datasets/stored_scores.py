@@ -10,7 +10,9 @@ Labels, CVPR 2021, arXiv 2101.05022, which cuts the label of a crop from a map o
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -35,6 +37,7 @@ SUFFIX = '.npy'
 FIELD = 'teacher_scores'
 _ORIGIN = 'pixel_origin'
 _HOW = 'mmseg-kd pseudo-label CONFIG IMAGES FOLDER --scores'
+WRITE_THEM = f'write what is missing with {_HOW}, which leaves what is there.'
 # What is filled in from outside an image is 0 to 255 as in a mask, alone or mixed with its edge:
 # places are so far from all that that they cannot be mistaken for it.
 _SHIFT = 512.0
@@ -42,7 +45,7 @@ _SHIFT = 512.0
 
 def to_stride(scores_CHW: Tensor, stride: int) -> NDArray[np.float16]:
     """Scores of an image, kept at one position for each square of `stride` pixels a side."""
-    size = _positions(scores_CHW.shape[-2:], stride)
+    size = positions(scores_CHW.shape[-2:], stride)
     scores = F.interpolate(scores_CHW[None], size, mode='bilinear', antialias=True)[0]
     # Beyond this a softmax has no use for a difference.
     limit = torch.finfo(torch.float16).max
@@ -50,7 +53,8 @@ def to_stride(scores_CHW: Tensor, stride: int) -> NDArray[np.float16]:
     return kept
 
 
-def _positions(size: Sequence[int], stride: int) -> list[int]:
+def positions(size: Sequence[int], stride: int) -> list[int]:
+    """How many squares of `stride` pixels a side cover a size, at the border in part."""
     return [-(-side // stride) for side in size]
 
 
@@ -143,7 +147,7 @@ class PackStoredScores(PackSegInputs):
             DatasetError: It is no image of the folder that they were kept of.
         """
         try:
-            inner = Path(image).resolve().relative_to(self.images)
+            inner = _at_its_place(image).relative_to(self.images)
         except ValueError as error:
             raise DatasetError(
                 f'{self.folder}: has scores of images in {self.images}, and none of {image}; keep '
@@ -171,7 +175,7 @@ class PackStoredScores(PackSegInputs):
             raise DatasetError(
                 f'{path}: cannot be read: {error}; delete it, and write it anew with {_HOW}.'
             ) from error
-        expected = _positions(results['ori_shape'][:2], self._kept_stride)
+        expected = positions(results['ori_shape'][:2], self._kept_stride)
         if scores.ndim != 3 or list(scores.shape[1:]) != expected:
             raise DatasetError(
                 f'{path}: has scores of shape {scores.shape}, and of {results["img_path"]} '
@@ -181,7 +185,16 @@ class PackStoredScores(PackSegInputs):
         return torch.from_numpy(scores).float()
 
 
-WRITE_THEM = f'write what is missing with {_HOW}, which leaves what is there.'
+def _at_its_place(image: str) -> Path:
+    """The path of an image without links to its folder."""
+    folder, name = os.path.split(image)
+    return _without_links(folder) / name
+
+
+@lru_cache
+def _without_links(folder: str) -> Path:
+    # Once a folder, for each look takes its time on a network's disk.
+    return Path(folder).resolve()
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.datasets.stored_scores import FIELD
+from mmseg_kd.datasets.stored_scores import FIELD, positions
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.networks.roles import Roles
 from mmseg_kd.networks.taps import Taps
@@ -77,7 +77,7 @@ class StoredTeacher:
         scores: Tensor = kept.data.float()
         # The images of a batch are padded at the right and the bottom, to one size; there the
         # scores are what `PackStoredScores` has outside of an image.
-        size = [-(-side // kept.stride) for side in (height, width)]
+        size = positions((height, width), kept.stride)
         padded = scores.amin((1, 2), keepdim=True).repeat(1, *size)
         padded[:, : scores.shape[-2], : scores.shape[-1]] = scores
         return padded
