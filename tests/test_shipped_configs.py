@@ -40,9 +40,9 @@ TRAINED = [
     ),
     *(
         f'distillation_configs/camvid/camvid-240x320.py::mobilenetv2_{method}'
-        for method in ('baseline', 'kl', 'cd', 'cgd', 'two-teachers')
+        for method in ('baseline', 'kl', 'cd', 'cgd', 'cwd', 'two-teachers')
     ),
-    'distillation_configs/camvid/camvid-240x320.py::mit-slim_cgd',
+    'distillation_configs/camvid/camvid-240x320.py::mit-slim_cwd',
     'distillation_configs/camvid/camvid-360x480.py::mobilenetv2_cgd',
     'distillation_configs/camvid/camvid-360x480.py::mit-slim_baseline',
     *(
@@ -97,7 +97,7 @@ def test_experiments_are_sound_and_differ(monkeypatch: pytest.MonkeyPatch) -> No
         parse_network(experiment.config.model.student, experiment.name)
         parse_terms(experiment.config.model.distillation, teachers, problems)
     problems.raise_if_any()
-    assert len(found) == 62
+    assert len(found) == 64
     # CGD with group 10, weight 3 and tau 2 from B3 to B0 belongs to four of the families.
     assert len({repr(e.config.model) for e in found}) == 62 - 3
 

@@ -6,6 +6,7 @@ experiments = {
     'mobilenetv2_kl': dict(options={'model.distillation': [_base_.kl]}),
     'mobilenetv2_cd': dict(options={'model.distillation': [_base_.cd]}),
     'mobilenetv2_cgd': dict(options={'model.distillation': [_base_.cgd]}),
+    'mobilenetv2_cwd': dict(options={'model.distillation': [_base_.cwd]}),
     'mit-slim_baseline': dict(options=mit_slim),
-    'mit-slim_cgd': dict(options={**mit_slim, 'model.distillation': [_base_.cgd]}),
+    'mit-slim_cwd': dict(options={**mit_slim, 'model.distillation': [_base_.cwd]}),
 }

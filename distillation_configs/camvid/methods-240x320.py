@@ -22,15 +22,20 @@ stored = {
     'model.teacher.stored': True,
     'train_dataloader.dataset.pipeline': [*load, dict(type='TrackPixels'), *changes, pack],
 }
+# The teacher's part ends before the end: what it is wrong about is left to the masks to mend.
+decay = dict(type='LinearDecay', begin=300, end=900)
 experiments = {
     'alone': dict(),
     'cgd': dict(options={'model.distillation': [_base_.cgd]}),
     'kl': dict(options={'model.distillation': [_base_.kl]}),
-    'cwd': dict(options={'model.distillation': [dict(recipe='cwd')]}),
+    'cwd': dict(options={'model.distillation': [_base_.cwd]}),
     'cd': dict(options={'model.distillation': [_base_.cd]}),
     'cgd_stored': dict(options={'model.distillation': [_base_.cgd], **stored}),
-    'cwd_stored': dict(options={'model.distillation': [dict(recipe='cwd')], **stored}),
+    'cwd_stored': dict(options={'model.distillation': [_base_.cwd], **stored}),
+    'cwd_stored_decay': dict(
+        options={'model.distillation': [dict(**_base_.cwd, schedule=decay)], **stored}
+    ),
     'kl_cgd': dict(options={'model.distillation': [_base_.kl, _base_.cgd]}),
 }
 comparison = dict(baseline='alone', seeds=3, iterations=2400, may_differ=['train_dataloader'])
-del load, changes, pack, stored
+del load, changes, pack, stored, decay

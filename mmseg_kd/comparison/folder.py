@@ -12,6 +12,7 @@ from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.comparison.plan import Plan
 from mmseg_kd.config.fields import OWN_TEACHERS
 from mmseg_kd.config.file import read_config_file
+from mmseg_kd.config.load import runner_keys
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.runs.comparison import TEACHER, Comparison, is_comparison, read_comparison
 
@@ -107,11 +108,18 @@ def check_same(file: Path, text: str, method: str, keys: Sequence[str] = ()) -> 
 
 
 def differences(file: Path, text: str) -> list[str]:
-    """The dotted names of what a config file and the text of a config differ in."""
+    """The dotted names of what a config file and the text of a config differ in.
+
+    A config's own variables do not count: of them a runner sees only what they were used for.
+    """
     if file.read_text(encoding='utf-8') == text:
         return []
-    before, now = read_config_file(str(file)), Config.fromstring(text, '.py')
-    return list(differing(before.to_dict(), now.to_dict()))
+    known = runner_keys() | {'sweep'}
+    before, now = (
+        {key: value for key, value in config.to_dict().items() if key in known}
+        for config in (read_config_file(str(file)), Config.fromstring(text, '.py'))
+    )
+    return list(differing(before, now))
 
 
 def differing(a: Any, b: Any, place: str = '') -> Iterator[str]:

@@ -135,8 +135,8 @@ def test_scores_by_the_number_of_classes() -> None:
         assert first.term['student_layer'] == 'decode_head.conv_seg'
         return {**first.term['loss'], 'weight': first.term['weight']}
 
-    assert loss(2) == dict(type='CDLoss', tau=4.0, weight=3.0)
-    assert loss(11) == dict(type='CGDLoss', group_size=2, tau=4.0, weight=6.0)
+    cwd = dict(type='CWD', tau=4.0, resolution='student', weight=3.0)
+    assert loss(2) == loss(11) == cwd
     assert loss(150) == dict(type='CGDLoss', group_size=10, tau=2.0, weight=3.0)
 
 

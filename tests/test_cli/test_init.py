@@ -51,7 +51,7 @@ def test_configs_that_train(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     # What a training leaves.
     torch.save(dict(state_dict=teacher.student.state_dict(), meta={}), work / 'student_best.pth')
     distilled = DistillationWrapper(**without_type(cfgs['distilled']))
-    assert [type(term.loss).__name__ for term in distilled.terms.values()] == ['CGDLoss']
+    assert [type(term.loss).__name__ for term in distilled.terms.values()] == ['CWD']
     assert next(iter(distilled.terms.values())).loss.ignore_index == 255
 
 

@@ -204,6 +204,9 @@ def test_the_teacher_is_measured_that_all_methods_have(tmp_path: Path) -> None:
     # As methods are added, and lengths changed, it stays what it is.
     added = TEACHER + "experiments = {'cd': dict(), **experiments}\n"
     assert begin(read_plan(plan(tmp_path, added)), tmp_path / 'one').has_teacher
+    # A variable of the file is nothing that a run sees.
+    renamed = TEACHER + 'weight = 3.0\n'
+    assert begin(read_plan(plan(tmp_path, renamed)), tmp_path / 'one').has_teacher
     other = TEACHER.replace('big.pth', 'bigger.pth')
     with pytest.raises(ManyErrors, match=r'teacher: .* is of another plan: model.teacher.checkp'):
         begin(read_plan(plan(tmp_path, other)), tmp_path / 'one')

@@ -30,7 +30,7 @@ def test_words_become_networks_and_a_term(folder: Path, tmp_path: Path) -> None:
     assert found.trains_teacher
     assert found.teacher['cfg_options']['model.decode_head.num_classes'] == 5
     assert found.student['cfg_options']['model.data_preprocessor.size'] == (32, 32)
-    assert [term['loss']['type'] for term in found.terms] == ['CGDLoss']
+    assert [term['loss']['type'] for term in found.terms] == ['CWD']
     cfg = load_config(found.data, None, needs_model=False)
     assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 4
 
