@@ -24,18 +24,28 @@ stored = {
 }
 # The teacher's part ends before the end: what it is wrong about is left to the masks to mend.
 decay = dict(type='LinearDecay', begin=300, end=900)
+
+
+def terms(*terms, **others):
+    return dict(options={'model.distillation': list(terms), **others})
+
+
 experiments = {
     'alone': dict(),
-    'cgd': dict(options={'model.distillation': [_base_.cgd]}),
-    'kl': dict(options={'model.distillation': [_base_.kl]}),
-    'cwd': dict(options={'model.distillation': [_base_.cwd]}),
-    'cd': dict(options={'model.distillation': [_base_.cd]}),
-    'cgd_stored': dict(options={'model.distillation': [_base_.cgd], **stored}),
-    'cwd_stored': dict(options={'model.distillation': [_base_.cwd], **stored}),
-    'cwd_stored_decay': dict(
-        options={'model.distillation': [dict(**_base_.cwd, schedule=decay)], **stored}
-    ),
-    'kl_cgd': dict(options={'model.distillation': [_base_.kl, _base_.cgd]}),
+    'cgd': terms(_base_.cgd),
+    'kl': terms(_base_.kl),
+    'cwd': terms(_base_.cwd),
+    'cd': terms(_base_.cd),
+    'features': terms(dict(recipe='feature')),
+    'cwd_features': terms(dict(recipe='mgd')),
+    'kl_cgd': terms(_base_.kl, _base_.cgd),
+    'kl_stored': terms(_base_.kl, **stored),
+    'cgd_stored': terms(_base_.cgd, **stored),
+    'dist_stored': terms(dict(recipe='dist'), **stored),
+    'cwd_stored': terms(_base_.cwd, **stored),
+    'cwd_stored_auto': terms(dict(**_base_.cwd, weight='auto'), **stored),
+    'cwd_stored_decay': terms(dict(**_base_.cwd, schedule=decay), **stored),
+    'dist_stored_decay': terms(dict(recipe='dist', schedule=decay), **stored),
 }
 comparison = dict(baseline='alone', seeds=3, iterations=2400, may_differ=['train_dataloader'])
-del load, changes, pack, stored, decay
+del load, changes, pack, stored, decay, terms
