@@ -1,8 +1,8 @@
 """Makes the hosts know this package: `custom_imports = dict(imports=['mmseg_kd.register'])`.
 
-Importing it registers segmentor, losses, connectors, schedules, hooks, metric and data sets, and
-has mmengine read checkpoints as data alone and find configs that are called `mmseg_kd::...`. Every
-command of this package imports it by itself.
+Importing it registers segmentor, losses, connectors, schedules, hooks, metric, data sets and an
+optimiser's wrapper, and has mmengine read checkpoints as data alone and find configs that are
+called `mmseg_kd::...`. Every command of this package imports it by itself.
 """
 
 from mmseg_kd.checkpoints.host_loader import take_over_loading
@@ -23,6 +23,7 @@ from mmseg_kd import (  # noqa: E402, F401
     schedules,
 )
 from mmseg_kd.config.packaged import take_over_bases  # noqa: E402
+from mmseg_kd.host import bfloat16_optim_wrapper  # noqa: E402, F401
 from mmseg_kd.networks import elsewhere  # noqa: E402, F401
 
 take_over_bases()

@@ -63,7 +63,9 @@ def add_queue_arguments(parser: argparse.ArgumentParser, what: str) -> None:
         metavar='N',
         help=f'{what} at a time on each GPU, 1 by default; or on the CPU, as many as it has cores',
     )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision: float16 on a GPU, bfloat16 on a CPU'
+    )
 
 
 def _budget(text: str) -> tuple[str, float]:

@@ -32,7 +32,9 @@ def _parser() -> argparse.ArgumentParser:
         action='store_true',
         help='with --resume: go on even if networks, terms, teachers or optimiser are others',
     )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision: float16 on a GPU, bfloat16 on a CPU'
+    )
     parser.add_argument('--seed', type=int, help='seed of all random generators')
     parser.add_argument(
         '--deterministic', action='store_true', help='deterministic algorithms where there are any'

@@ -137,7 +137,7 @@ def distill(
         seed: Of all random generators; None: a new one each time.
         device: 'cpu', 'cuda' or 'cuda:1', which must be there; 'auto': a GPU where there is one,
             else the CPU.
-        amp: Mixed precision, on CUDA.
+        amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
         resume: True: go on from the newest whole checkpoint in `work_dir`; or from this file.
         cfg_options: Changes to the config by dotted names, such as
             `{'model.teacher.autocast': 'bfloat16'}`.

@@ -30,7 +30,7 @@ from mmseg_kd.engine.survival import (
     stop_on_signals,
     use_durable_checkpoints,
 )
-from mmseg_kd.errors import ConfigError, DeviceError, KDError, Problems
+from mmseg_kd.errors import ConfigError, KDError, Problems
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.hooks import (
     BadDataHook,
@@ -74,7 +74,7 @@ class TrainingOptions:
 
     Attributes:
         resume: A checkpoint to go on from; True: the newest whole one in the work dir.
-        amp: Mixed precision.
+        amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
         seed: Of all random generators.
         deterministic: Deterministic algorithms where there are any.
         allow_changes: Resume even if networks, terms, teachers or optimiser are others.
@@ -274,7 +274,7 @@ def apply_options(cfg: Config, options: TrainingOptions) -> None:
 
     Raises:
         ConfigError: The optimiser wrapper cannot be switched to mixed precision.
-        DeviceError: Mixed precision without a device for it.
+        DeviceError: There is no such device.
     """
     if options.resume:
         cfg.resume = True
@@ -290,14 +290,23 @@ def apply_options(cfg: Config, options: TrainingOptions) -> None:
             cfg.setdefault('find_unused_parameters', True)
         cfg.randomness = randomness
     if options.amp:
-        kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-            raise ConfigError(
-                f"--amp: expected optim_wrapper of type 'OptimWrapper', got {kind!r}; set mixed "
-                'precision in the config.'
-            )
-        device = find_device(options.device).type
-        if device != 'cuda':
-            raise DeviceError(f'--amp needs CUDA, and the run is on {device}; omit --amp.')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        _use_mixed_precision(cfg.optim_wrapper, find_device(options.device).type)
+
+
+def _use_mixed_precision(wrapper: Any, device: str) -> None:
+    """Switch an optimiser's wrapper to float16 on a GPU, and on a CPU to bfloat16."""
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind == 'BFloat16OptimWrapper':
+        return
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ConfigError(
+            f"--amp: expected optim_wrapper of type 'OptimWrapper', got {kind!r}; set mixed "
+            'precision in the config.'
+        )
+    if device == 'cuda':
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+        return
+    wrapper.type = 'BFloat16OptimWrapper'
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):  # of AmpOptimWrapper
+        wrapper.pop(key, None)

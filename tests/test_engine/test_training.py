@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,8 +21,9 @@ from mmseg_kd.engine.training import (
     apply_options,
     log_means_of_terms,
     prepare_training,
+    run_training,
 )
-from mmseg_kd.errors import KDError, ManyErrors
+from mmseg_kd.errors import ConfigError, KDError, ManyErrors
 from mmseg_kd.hooks import (
     BadDataHook,
     ExactResumeHook,
@@ -32,6 +34,7 @@ from mmseg_kd.hooks import (
     StudentCheckpointHook,
 )
 from mmseg_kd.hooks.find import find_hooks
+from mmseg_kd.host.bfloat16_optim_wrapper import BFloat16OptimWrapper
 
 ADDED = {
     BadDataHook: dict(max_skipped=2),
@@ -111,6 +114,53 @@ def test_a_run_that_is_not_resumed_keeps_its_weights_to_begin_with(resume: bool 
     apply_options(cfg, TrainingOptions(resume=resume))  # type: ignore[arg-type]
     assert cfg.load_from == 'weights.pth'
     assert 'resume' not in cfg
+
+
+@pytest.mark.parametrize(
+    ('wrapper', 'device', 'expected'),
+    [
+        ({}, 'cpu', dict(type='BFloat16OptimWrapper')),
+        (
+            dict(type='AmpOptimWrapper', loss_scale=512.0, dtype='float16', accumulative_counts=2),
+            'cpu',
+            dict(type='BFloat16OptimWrapper', accumulative_counts=2),
+        ),
+        (dict(type='OptimWrapper'), 'cuda', dict(type='AmpOptimWrapper', loss_scale='dynamic')),
+        (
+            dict(type='AmpOptimWrapper', loss_scale=512.0),
+            'cuda',
+            dict(type='AmpOptimWrapper', loss_scale=512.0),
+        ),
+        (dict(type='BFloat16OptimWrapper'), 'cuda', dict(type='BFloat16OptimWrapper')),
+    ],
+)
+def test_mixed_precision_is_that_of_the_device(
+    wrapper: dict[str, Any],
+    device: str,
+    expected: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr('mmseg_kd.engine.training.find_device', torch.device)
+    cfg = Config(dict(optim_wrapper=wrapper))
+    apply_options(cfg, TrainingOptions(amp=True, device=device))
+    assert cfg.optim_wrapper.to_dict() == expected
+
+
+def test_mixed_precision_with_a_wrapper_of_another_kind_is_refused() -> None:
+    cfg = Config(dict(optim_wrapper=dict(type='ApexOptimWrapper')))
+    with pytest.raises(ConfigError, match=r"^--amp: expected .* got 'ApexOptimWrapper'"):
+        apply_options(cfg, TrainingOptions(amp=True, device='cpu'))
+
+
+def test_a_run_in_mixed_precision(project: str) -> None:
+    with isolated():
+        cfg = load_config(project, None)
+        cfg.train_cfg.max_iters = 2
+        cfg.work_dir = str(Path(project).with_name('mixed'))
+        runner = prepare_training(cfg, TrainingOptions(amp=True, device='cpu'))
+        run_training(runner)
+    assert runner.iter == 2
+    assert isinstance(runner.optim_wrapper, BFloat16OptimWrapper)
 
 
 @pytest.fixture(scope='module')
