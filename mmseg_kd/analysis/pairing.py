@@ -147,7 +147,8 @@ def _scores(teacher: Roles, student: Roles) -> list[Proposal]:
             Proposal(f'Instead: {channels}.', cwd, instead=True),
             pixels,
         ]
-    first = Proposal(f'{what}: {channels}, which gained over three seeds with 11 and 12 classes.', cwd)
+    why = f'{what}: {channels}, which gained over three seeds with 11 and 12 classes.'
+    first = Proposal(why, cwd)
     if classes < FEW_CLASSES:
         return [first, pixels]
     cgd = dict(**pair, loss=dict(type='CGDLoss', group_size=2, tau=4.0), weight=6.0)
