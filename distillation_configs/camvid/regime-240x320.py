@@ -36,6 +36,9 @@ experiments = {
     'teacher-480x640_4x': dict(
         options={'model.student.config': teacher, **length(4), **larger(480, 640)}
     ),
+    'teacher-360x480_2x': dict(
+        options={'model.student.config': teacher, **length(2), **larger(360, 480)}
+    ),
     'mobilenetv2_8x': dict(options={'model.student.config': student, **length(8)}),
     'mit-slim_8x': dict(options={'model.student.config': slim, **length(8)}),
     'mobilenetv2_4x': dict(options={'model.student.config': student, **length(4)}),

@@ -22,13 +22,13 @@ from mmengine.config import Config
 from mmseg_kd.checks import is_integer, is_number
 from mmseg_kd.comparison.budget import check_counts_iterations, stretch
 from mmseg_kd.config.experiments import experiments_of
-from mmseg_kd.config.file import read_config_file
+from mmseg_kd.config.file import apply_options, read_config_file
 from mmseg_kd.config.network_spec import is_distillation
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.evaluation.check_metric import check_metric
 from mmseg_kd.runs.comparison import METRIC, TEACHER
 
-KEYS = ('baseline', 'seeds', 'iterations', 'seconds', 'may_differ')
+KEYS = ('baseline', 'seeds', 'iterations', 'seconds', 'may_differ', 'teacher_options')
 SEEDS = 3
 # Where these differ, so does more than the method.
 SAME = ('model.student', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'test_evaluator')
@@ -58,7 +58,8 @@ class Plan:
         baseline: The method that the others are measured against.
         methods: The whole config of each, by name, with its schedule at the plan's length.
         seeds: Each method is trained with each.
-        teachers: A config for each of the different teachers that the plan's methods have.
+        teachers: A config for each of the different teachers that the plan's methods have, by which
+            it is tested.
         seconds: What each training may take; None: its length is in its config.
     """
 
@@ -160,13 +161,21 @@ def read_plan(
                 check_counts_iterations(config)
             else:
                 _stretch(config, budget.iterations, name)
+    teachers = _teachers(methods)
+    if 'teacher_options' in own:
+        if not teachers:
+            problems.add(ConfigError(f'{where}: teacher_options: no method has a teacher.'))
+        teachers = [deepcopy(config) for config in teachers]
+        for config in teachers:
+            with problems:
+                apply_options(config, own['teacher_options'], f'{where}: teacher_options')
     problems.raise_if_any()
     chosen = {
         name: config
         for name, config in methods.items()
         if only is None or name in only or name == baseline
     }
-    return Plan(file, str(baseline), chosen, numbers, _teachers(methods), budget.seconds)
+    return Plan(file, str(baseline), chosen, numbers, teachers, budget.seconds)
 
 
 def _teachers(methods: Mapping[str, Config]) -> Sequence[Config]:

@@ -114,6 +114,11 @@ def test_only_keeps_the_baseline(tmp_path: Path) -> None:
         ('comparison["seconds"] = -1', 'seconds: expected a number > 0, got -1'),
         ('comparison.update(seconds=1, iterations=1)', 'of iterations or of seconds, got both'),
         ('comparison["may_differ"] = ["student"]', "may_differ: 'student'; nearest: model.student"),
+        (
+            'comparison["teacher_options"] = 3\nmodel["teacher"] = "a.py"',
+            'teacher_options: expected a dict by dotted names',
+        ),
+        ('comparison["teacher_options"] = {}', 'teacher_options: no method has a teacher'),
         ('experiments["teacher"] = dict()', "experiment 'teacher': expected a name for a folder"),
         ('experiments["a/b"] = dict()', "experiment 'a/b': expected a name for a folder"),
         (
@@ -155,6 +160,14 @@ def test_what_may_differ_may(tmp_path: Path) -> None:
     options = "experiments['kl']['options']['model.student.type'] = 'B'\n"
     for given in (['model.student'], 'model.student'):
         read_plan(plan(tmp_path, options + f"comparison['may_differ'] = {given!r}\n"))
+
+
+def test_the_teachers_test_may_be_another(tmp_path: Path) -> None:
+    options = "model['teacher'] = 'a.py'\n"
+    options += "comparison['teacher_options'] = {'test_dataloader.batch_size': 7}\n"
+    read = read_plan(plan(tmp_path, options))
+    assert [config.test_dataloader.batch_size for config in read.teachers] == [7]
+    assert all(config.test_dataloader.batch_size != 7 for config in read.methods.values())
 
 
 @pytest.mark.parametrize('budget', ['iterations', 'iterations=1.5', 'hours=3', 'seconds=soon'])
