@@ -1,4 +1,4 @@
-# The methods where the gap is large and a CPU comes to the end of it: the student sees a third of
+# The methods where the gap is large and a CPU can train for long: the student sees a third of
 # the height and width of its teacher, whose scores are kept, so that every step costs the same.
 _base_ = ['../_base_/camvid-240x320_study.py', '../_base_/camvid_methods.py']
 ours = 'mmseg_kd::configs/camvid/'
@@ -18,7 +18,7 @@ model = dict(
 )
 # The teacher, and its scores of whole images from its own input:
 #   mmseg-kd train mmseg_kd::distillation_configs/camvid/regime-240x320.py::teacher-360x480_2x \
-#     --seed 0 --work-dir work_dirs/regime-240x320/teacher-360x480_2x/seed0
+#     --amp --seed 0 --work-dir work_dirs/regime-240x320/teacher-360x480_2x/seed0
 #   mmseg-kd pseudo-label mmseg_kd::distillation_configs/camvid/regime-240x320.py::\
 #     teacher-360x480_2x:work_dirs/regime-240x320/teacher-360x480_2x/seed0/student_best.pth \
 #     data/camvid/images/train work_dirs/scores-360x480 --scores
