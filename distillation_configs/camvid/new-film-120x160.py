@@ -1,0 +1,58 @@
+# The same where the student sees half of the height and width of its teacher, so that a CPU can
+# train it for long. new-film-240x320.py says how the teacher and its scores are made.
+_base_ = '../_base_/camvid_new-film.py'
+height, width = 120, 160
+load, pack = _base_.train_pipeline[:2], _base_.train_pipeline[-1]
+changes = [
+    dict(_base_.train_pipeline[2], scale=(width, height)),
+    dict(_base_.train_pipeline[3], crop_size=(height, width)),
+    *_base_.train_pipeline[4:-1],
+]
+scores = [
+    *load,
+    dict(type='TrackPixels'),
+    *changes,
+    dict(type='PackStoredScores', folder='work_dirs/new-film-scores', stride=2),
+]
+new = {
+    'train_dataloader.sampler': _base_.sampler,
+    'train_dataloader.dataset': dict(
+        _delete_=True,
+        type='MixedDataset',
+        datasets=[
+            dict(**_base_.masked_images, pipeline=scores),
+            dict(**_base_.new_images, pipeline=scores),
+        ],
+    ),
+}
+teacher = dict(**_base_.teacher, input_size=(240, 320))
+test_pipeline = [*_base_.test_pipeline]
+test_pipeline[1] = dict(_base_.test_pipeline[1], scale=(width, height))
+train_dataloader = dict(dataset=dict(pipeline=[*load, *changes, pack]))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+model = dict(student=dict(cfg_options={'model.data_preprocessor.size': (height, width)}))
+
+
+def taught(*terms, **others):
+    return dict(options={'model.teacher': teacher, 'model.distillation': list(terms), **others})
+
+
+experiments = {
+    'alone': dict(),
+    'all-masks': dict(options={'train_dataloader.dataset.indices': _base_.kept}),
+    'cwd': taught(dict(recipe='cwd'), **{'train_dataloader.dataset.pipeline': scores}),
+    'cwd_new': taught(dict(recipe='cwd'), **new),
+    'cwd-9_new': taught(dict(recipe='cwd', weight=9.0), **new),
+    'dist_new': taught(dict(recipe='dist'), **new),
+    'dist-cwd_new': taught(dict(recipe='dist'), dict(recipe='cwd'), **new),
+    'kl_new': taught(dict(recipe='kl'), **new),
+}
+comparison = dict(
+    baseline='alone',
+    seeds=3,
+    iterations=2400,
+    may_differ=['train_dataloader'],
+    teacher_options={'test_dataloader.dataset.pipeline.1.scale': (320, 240)},
+)
+del load, pack, changes, scores, new, taught, height, width
