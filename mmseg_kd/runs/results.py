@@ -38,6 +38,8 @@ class Row:
         classes: Mean IoU by class, in percent.
         class_gains: The gain of each class.
         is_baseline: Whether it is what the others are measured against.
+        validations: The metric of the validations on the way, in percent, by iteration and seed.
+        validation_gain: Above the baseline in the last of them; None as `gain`.
         logs: Of its trainings.
     """
 
@@ -51,6 +53,8 @@ class Row:
     classes: dict[str, float]
     class_gains: dict[str, Estimate]
     is_baseline: bool
+    validations: dict[int, dict[int, float]]
+    validation_gain: Estimate | None
     logs: Sequence[RunLog] = field(repr=False)
 
     @property
@@ -61,7 +65,7 @@ class Row:
     @property
     def deviation(self) -> float | None:
         """Of a sample; None of a single seed."""
-        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+        return _deviation(self.values)
 
     @property
     def verdict(self) -> str:
@@ -124,9 +128,11 @@ def collect(comparison: Comparison) -> Results:
             done.setdefault(run.method, []).append(run)
             values.setdefault(run.method, {})[run.seed] = metrics[METRIC]
     classes = {method: _classes(runs) for method, runs in done.items()}
+    logs = {method: _logs(runs) for method, runs in done.items()}
+    validations = {method: _validations(found) for method, found in logs.items()}
     base = comparison.baseline
     rows = []
-    for method, runs in done.items():
+    for method in done:
         ours, is_baseline = values[method], method == base
         gain = None if is_baseline else paired_gain(ours, values.get(base, {}))
         share = None
@@ -138,7 +144,12 @@ def collect(comparison: Comparison) -> Results:
             if not is_baseline
             and (found := paired_gain(by_seed, classes.get(base, {}).get(name, {}))) is not None
         }
-        logs = _logs(runs)
+        of_validation = None
+        if not is_baseline:
+            of_validation = paired_gain(
+                _last(validations[method]), _last(validations.get(base, {}))
+            )
+        all_logs = list(logs[method].values())
         rows.append(
             Row(
                 method,
@@ -146,12 +157,14 @@ def collect(comparison: Comparison) -> Results:
                 gain,
                 share,
                 comparison.methods[method],
-                _step_s(logs),
-                _peak_mib(logs),
+                _step_s(all_logs),
+                _peak_mib(all_logs),
                 {name: estimate([*v.values()]).mean for name, v in classes[method].items()},
                 of_classes,
                 is_baseline,
-                logs,
+                validations[method],
+                of_validation,
+                all_logs,
             )
         )
     rows.sort(key=lambda row: (not row.is_baseline, -row.mean))
@@ -168,14 +181,34 @@ def _classes(runs: Sequence[Run]) -> dict[str, dict[int, float]]:
     return found
 
 
-def _logs(runs: Sequence[Run]) -> list[RunLog]:
-    found = []
+def _logs(runs: Sequence[Run]) -> dict[int, RunLog]:
+    found = {}
     for run in runs:
+        assert run.seed is not None
         try:
-            found.append(read_log(run.folder))
+            found[run.seed] = read_log(run.folder)
         except LogError:  # its figure counts without its curves
             continue
     return found
+
+
+def _validations(logs: Mapping[int, RunLog]) -> dict[int, dict[int, float]]:
+    found: dict[int, dict[int, float]] = {}
+    for seed, log in logs.items():
+        if METRIC in log.val:
+            curve = log.val[METRIC]
+            for iteration, value in zip(curve.iterations, curve.values, strict=True):
+                if math.isfinite(value):
+                    found.setdefault(int(iteration), {})[seed] = float(value)
+    return dict(sorted(found.items()))
+
+
+def _last(validations: Mapping[int, _BySeed]) -> _BySeed:
+    return validations[max(validations)] if validations else {}
+
+
+def _deviation(values: _BySeed) -> float | None:
+    return statistics.stdev(values.values()) if len(values) > 1 else None
 
 
 def _step_s(logs: Sequence[RunLog]) -> float | None:
@@ -198,6 +231,7 @@ def as_markdown(results: Results) -> str:
     lines = [markdown_table(HEAD, [cells(row) for row in results.rows])]
     if results.teacher is not None:
         lines.append(f'\nTeacher: {results.teacher:.2f}.')
+    lines += _validation_table(results.rows)
     lines += [f'\n**{warning}**' for warning in results.warnings]
     counts = sorted({len(row.values) for row in results.rows})
     if counts and counts[-1] > 1:
@@ -211,9 +245,28 @@ def as_markdown(results: Results) -> str:
     return '\n'.join(lines)
 
 
+def _validation_table(rows: Sequence[Row]) -> list[str]:
+    """The last validations, where those are of other images than the test."""
+    found = []
+    for row in rows:
+        last = _last(row.validations)
+        if last and any(abs(last[seed] - row.values[seed]) > 0.01 for seed in last):
+            gain = row.validation_gain
+            found.append(
+                (
+                    row.method,
+                    _mean(last),
+                    '' if gain is None else f'{gain.mean:+.2f}',
+                    '' if gain is None else _interval(gain, '+.2f'),
+                )
+            )
+    if not found:
+        return []
+    return ['\nIn the last validation:\n', markdown_table(HEAD[:4], found)]
+
+
 def cells(row: Row) -> tuple[str, ...]:
     """A row as the table has it, a text for each of `HEAD`."""
-    spread = '' if row.deviation is None else f' ± {row.deviation:.2f}'
     gain = interval = share = ''
     if row.gain is not None:
         gain, interval = f'{row.gain.mean:+.2f}', _interval(row.gain, '+.2f')
@@ -224,7 +277,13 @@ def cells(row: Row) -> tuple[str, ...]:
     step = '' if row.step_s is None else f'{row.step_s * 1e3:.0f}'
     peak = '' if row.peak_mib is None else f'{row.peak_mib:.0f}'
     cost = (step, peak, str(row.iterations))
-    return (row.method, f'{row.mean:.2f}{spread}', gain, interval, share, *cost, row.verdict)
+    return (row.method, _mean(row.values), gain, interval, share, *cost, row.verdict)
+
+
+def _mean(values: _BySeed) -> str:
+    deviation = _deviation(values)
+    spread = '' if deviation is None else f' ± {deviation:.2f}'
+    return f'{statistics.fmean(values.values()):.2f}{spread}'
 
 
 def _interval(one: Estimate, form: str) -> str:
@@ -235,10 +294,10 @@ def _interval(one: Estimate, form: str) -> str:
 
 def _as_dict(row: Row) -> dict[str, Any]:
     values = {name: getattr(row, name) for name in ('method', 'values', 'mean', 'deviation')}
-    for name in ('gain', 'share'):
+    for name in ('gain', 'share', 'validation_gain'):
         one: Estimate | None = getattr(row, name)
         values[name] = None if one is None else asdict(one)
-    for name in ('verdict', 'iterations', 'step_s', 'peak_mib', 'classes'):
+    for name in ('validations', 'verdict', 'iterations', 'step_s', 'peak_mib', 'classes'):
         values[name] = getattr(row, name)
     values['class_gains'] = {name: asdict(one) for name, one in row.class_gains.items()}
     return values

@@ -29,8 +29,8 @@ TABLE = """
 """
 
 
-def write_test(folder: Path, miou: float) -> None:
-    test = folder / 'test' / '20260101_000000'
+def write_test(folder: Path, miou: float, start: str = '20260101_000000') -> None:
+    test = folder / 'test' / start
     test.mkdir(parents=True)
     (test / f'{test.name}.json').write_text(json.dumps(dict(mIoU=miou)), encoding='utf-8')
     (test / f'{test.name}.log').write_text(TABLE.format(miou + 1), encoding='utf-8')
@@ -95,7 +95,7 @@ def test_figures_and_words(tmp_path: Path) -> None:
     assert better.classes == {'sky': pytest.approx(better.mean + 1)}
     assert better.class_gains['sky'].mean == pytest.approx(6.5 / 3)
     text = as_markdown(results)
-    [line] = [line for line in text.splitlines() if line.startswith('| better')]
+    line, in_validation = [line for line in text.splitlines() if line.startswith('| better')]
     assert [cell.strip() for cell in line.split('|')[2:9]] == [
         '53.17 ± 1.04',
         '+2.17',
@@ -105,9 +105,31 @@ def test_figures_and_words(tmp_path: Path) -> None:
         '250',
         '200',
     ]
+    assert [cell.strip() for cell in in_validation.split('|')[2:5]] == [
+        '52.17 ± 1.04',
+        '+2.17',
+        '+1.45 to +2.88',
+    ]
     assert 'Teacher: 60.00.' in text
     assert '**' not in text
     assert 'inf' not in text + as_csv(results) + as_json(results)
+
+
+def test_validations_are_told_where_their_images_are_others(tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, dict(alone=[50.0, 51.0], kl=[52.0, 54.0]))
+    text = as_markdown(collect(comparison))
+    assert 'In the last validation:' in text
+    [_, method] = json.loads(as_json(collect(comparison)))['methods']
+    assert method['validations'] == {
+        '100': {'0': 50.0, '1': 52.0},
+        '200': {'0': 51.0, '1': 53.0},
+    }
+    assert method['validation_gain']['mean'] == 2.5
+    for run in comparison.runs():
+        metrics = run.metrics()
+        assert metrics is not None
+        write_test(run.folder, metrics['mIoU'] - 1, '20270101_000000')
+    assert 'validation' not in as_markdown(collect(comparison))
 
 
 def test_a_single_seed_is_said(tmp_path: Path) -> None:
