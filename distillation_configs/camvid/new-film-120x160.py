@@ -40,6 +40,7 @@ def taught(*terms, **others):
 
 experiments = {
     'alone': dict(),
+    'efficientnet-lite2': dict(options={'model.student.config': teacher['config']}),
     'all-masks': dict(options={'train_dataloader.dataset.indices': _base_.kept}),
     'cwd': taught(dict(recipe='cwd'), **{'train_dataloader.dataset.pipeline': scores}),
     'cwd_new': taught(dict(recipe='cwd'), **new),
@@ -52,7 +53,7 @@ comparison = dict(
     baseline='alone',
     seeds=3,
     iterations=2400,
-    may_differ=['train_dataloader'],
+    may_differ=['model.student', 'train_dataloader'],
     teacher_options={'test_dataloader.dataset.pipeline.1.scale': (320, 240)},
 )
 del load, pack, changes, scores, new, taught, height, width
