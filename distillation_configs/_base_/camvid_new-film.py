@@ -5,15 +5,17 @@ _base_ = './camvid-240x320_study.py'
 first_of_third = 163
 with_masks = [i for i in _base_.kept if i < first_of_third]
 without = [i for i in _base_.kept if i >= first_of_third]
-masked_images = dict(
-    type='CamVidDataset',
-    data_root='data/camvid',
-    data_prefix=dict(img_path='images/train', seg_map_path='annotations/train'),
-    indices=with_masks,
-)
-new_images = dict(type='UnlabelledDataset', img_path='data/camvid/images/train', indices=without)
-# Four images with masks and four of the new film in a batch.
+# Four images with masks and four of the new film in a batch; a plan adds the pipeline.
 sampler = dict(_delete_=True, type='MixedSampler', ratio=(1, 1))
+images = [
+    dict(
+        type='CamVidDataset',
+        data_root='data/camvid',
+        data_prefix=dict(img_path='images/train', seg_map_path='annotations/train'),
+        indices=with_masks,
+    ),
+    dict(type='UnlabelledDataset', img_path='data/camvid/images/train', indices=without),
+]
 train_dataloader = dict(dataset=dict(indices=with_masks))
 val_dataloader = dict(dataset=dict(indices=[i for i in _base_.held_out if i >= first_of_third]))
 model = dict(

@@ -9,10 +9,7 @@ new = {
     'train_dataloader.dataset': dict(
         _delete_=True,
         type='MixedDataset',
-        datasets=[
-            dict(**_base_.masked_images, pipeline=scores),
-            dict(**_base_.new_images, pipeline=scores),
-        ],
+        datasets=[dict(**one, pipeline=scores) for one in _base_.images],
     ),
 }
 

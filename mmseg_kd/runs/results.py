@@ -144,11 +144,8 @@ def collect(comparison: Comparison) -> Results:
             if not is_baseline
             and (found := paired_gain(by_seed, classes.get(base, {}).get(name, {}))) is not None
         }
-        of_validation = None
-        if not is_baseline:
-            of_validation = paired_gain(
-                _last(validations[method]), _last(validations.get(base, {}))
-            )
+        last, base_last = _last(validations[method]), _last(validations.get(base, {}))
+        of_validation = None if is_baseline else paired_gain(last, base_last)
         all_logs = list(logs[method].values())
         rows.append(
             Row(
@@ -251,15 +248,7 @@ def _validation_table(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         last = _last(row.validations)
         if last and any(abs(last[seed] - row.values[seed]) > 0.01 for seed in last):
-            gain = row.validation_gain
-            found.append(
-                (
-                    row.method,
-                    _mean(last),
-                    '' if gain is None else f'{gain.mean:+.2f}',
-                    '' if gain is None else _interval(gain, '+.2f'),
-                )
-            )
+            found.append((row.method, _mean(last), *_gain_cells(row.validation_gain)))
     if not found:
         return []
     return ['\nIn the last validation:\n', markdown_table(HEAD[:4], found)]
@@ -267,9 +256,7 @@ def _validation_table(rows: Sequence[Row]) -> list[str]:
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row as the table has it, a text for each of `HEAD`."""
-    gain = interval = share = ''
-    if row.gain is not None:
-        gain, interval = f'{row.gain.mean:+.2f}', _interval(row.gain, '+.2f')
+    share = ''
     if row.share is not None:
         share = f'{row.share.mean:.0%}'
         if row.share.low is not None:
@@ -277,13 +264,18 @@ def cells(row: Row) -> tuple[str, ...]:
     step = '' if row.step_s is None else f'{row.step_s * 1e3:.0f}'
     peak = '' if row.peak_mib is None else f'{row.peak_mib:.0f}'
     cost = (step, peak, str(row.iterations))
-    return (row.method, _mean(row.values), gain, interval, share, *cost, row.verdict)
+    gain = _gain_cells(row.gain)
+    return (row.method, _mean(row.values), *gain, share, *cost, row.verdict)
 
 
 def _mean(values: _BySeed) -> str:
     deviation = _deviation(values)
     spread = '' if deviation is None else f' ± {deviation:.2f}'
     return f'{statistics.fmean(values.values()):.2f}{spread}'
+
+
+def _gain_cells(gain: Estimate | None) -> tuple[str, str]:
+    return ('', '') if gain is None else (f'{gain.mean:+.2f}', _interval(gain, '+.2f'))
 
 
 def _interval(one: Estimate, form: str) -> str:
