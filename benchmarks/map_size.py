@@ -1,6 +1,6 @@
 """What a network's scores are worth at the size of another one's map.
 
-    python benchmarks/map_size.py CONFIG --sizes 60x80 30x40 [--checkpoint FILE]
+    python benchmarks/map_size.py CONFIG --sizes 60x80 30x40 [--checkpoint FILE] [--split val]
 
 The scores of CONFIG's teacher, or of the network in FILE, are averaged to each size and scaled up
 again, and mIoU is measured: a student with maps of that size that copied the teacher to the last
@@ -33,12 +33,14 @@ def main() -> None:
         '--checkpoint', help="of the trained network; else it is the config's teacher"
     )
     parser.add_argument('--sizes', nargs='+', type=size_of, default=[(60, 80)], metavar='HxW')
+    parser.add_argument('--split', choices=('test', 'val'), default='test', help='whose images')
     parser.add_argument(
         '--layer', default='decode_head.conv_seg', help='whose output is the scores'
     )
     args = parser.parse_args()
 
-    options = MeasuringOptions(teacher=None if args.checkpoint else '', plain_eval=True)
+    teacher = None if args.checkpoint else ''
+    options = MeasuringOptions(teacher=teacher, split=args.split, plain_eval=True)
     cfg = load_config(args.config, {'work_dir': 'work_dirs/map_size'})
     runner = prepare_test(cfg, args.checkpoint, options)
     network: Any = student_of(runner.model)

@@ -58,6 +58,8 @@ comparison = dict(
     seeds=3,
     iterations=3600,
     may_differ=['train_dataloader'],
-    teacher_options={'test_dataloader.dataset.pipeline.1.scale': (480, 360)},
+    teacher_options={
+        f'{part}_dataloader.dataset.pipeline.1.scale': (480, 360) for part in ('val', 'test')
+    },
 )
 del load, changes, pack, terms, height, width

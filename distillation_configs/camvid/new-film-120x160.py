@@ -51,6 +51,8 @@ comparison = dict(
     seeds=3,
     iterations=2400,
     may_differ=['model.student', 'train_dataloader'],
-    teacher_options={'test_dataloader.dataset.pipeline.1.scale': (320, 240)},
+    teacher_options={
+        f'{part}_dataloader.dataset.pipeline.1.scale': (320, 240) for part in ('val', 'test')
+    },
 )
 del load, pack, changes, scores, new, taught, height, width

@@ -1,4 +1,4 @@
-"""Measure a network on the test split of a config: mIoU, mAcc, aAcc and every class."""
+"""Measure a network on a config's test split, or another: mIoU, mAcc, aAcc and every class."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar='NAME',
         help='measure the teacher instead, or the one called NAME of several',
     )
+    parser.add_argument(
+        '--split',
+        choices=('test', 'val'),
+        default='test',
+        help='whose images; default: test',
+    )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument('--out', metavar='DIR', help='write the predicted masks there')
     parser.add_argument('--show-dir', metavar='DIR', help='write painted images there')
@@ -54,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     place_run(cfg, args)
     options = MeasuringOptions(
         teacher=args.teacher,
+        split=args.split,
         tta=args.tta,
         out=args.out,
         show_dir=args.show_dir,

@@ -19,7 +19,7 @@ from mmseg_kd.runs.comparison import TEACHER, Comparison, is_comparison, read_co
 # How many places a message names.
 MOST_NAMED = 6
 # What of a config says which teacher is tested, and on what.
-_OF_TEACHER = ('model.teacher', 'test_')
+_OF_TEACHER = ('model.teacher', 'test_', 'val_')
 
 
 def begin(plan: Plan, folder: Path) -> Comparison:

@@ -3,7 +3,8 @@
     python -m mmseg_kd.comparison.run CONFIG FOLDER [SEED] [--no-test]
 
 FOLDER becomes the work dir of the training, and FOLDER/test that of the test. Without a seed the
-config's teacher is tested; with --no-test the last validation is the run's result.
+config's teacher is tested, and in FOLDER/validation validated where that has other images; with
+--no-test the last validation is the run's result.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmseg_kd.errors import KDError, message_of
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def train_and_test(config: str, folder: Path, seed: int | None, is_tested: bool = True) -> None:
@@ -47,10 +52,22 @@ def train_and_test(config: str, folder: Path, seed: int | None, is_tested: bool 
     if not is_tested:
         return
     cfg = load_config(config, None)
-    cfg.work_dir = str(folder / 'test')
-    teacher = '' if seed is None else None
-    with isolated():
-        run_test(prepare_test(cfg, checkpoint, MeasuringOptions(teacher=teacher)))
+    tests = {'test': MeasuringOptions()}
+    if seed is None:
+        tests = {'test': MeasuringOptions(teacher='')}
+        if _validates_other_images(cfg):
+            # Before the test, which the run is done with.
+            tests = {'validation': MeasuringOptions(teacher='', split='val'), **tests}
+    for name, options in tests.items():
+        cfg = load_config(config, None)
+        cfg.work_dir = str(folder / name)
+        with isolated():
+            run_test(prepare_test(cfg, checkpoint, options))
+
+
+def _validates_other_images(cfg: Config) -> bool:
+    validation, test = cfg.get('val_dataloader'), cfg.get('test_dataloader')
+    return bool(validation and test and validation['dataset'] != test['dataset'])
 
 
 def end_with_parent() -> None:

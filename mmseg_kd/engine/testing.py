@@ -1,9 +1,10 @@
-"""From a config and a checkpoint to the scores on the test split."""
+"""From a config and a checkpoint to the scores on the test or the validation split."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -31,6 +32,7 @@ class MeasuringOptions:
 
     Attributes:
         teacher: The teacher of this name in the place of the trained network; '': the only one.
+        split: 'test', or 'val' for the images of validation.
         tta: Test-time augmentation.
         out: Folder for the predicted masks.
         show_dir: Folder for painted images.
@@ -40,6 +42,7 @@ class MeasuringOptions:
     """
 
     teacher: str | None = None
+    split: Literal['test', 'val'] = 'test'
     tta: bool = False
     out: str | None = None
     show_dir: str | None = None
@@ -50,7 +53,7 @@ class MeasuringOptions:
 
 
 def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions) -> Runner:
-    """The runner of a config's test split, with the weights in its network.
+    """The runner of a config's test or validation split, with the weights in its network.
 
     Args:
         cfg: Is changed to what is run.
@@ -61,6 +64,8 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
     Raises:
         KDError: Whatever is wrong with config, checkpoint and device.
     """
+    if options.split == 'val':
+        _test_on_validation(cfg)
     check_runner_config(cfg, ['test'])
     is_teacher = options.teacher is not None
     spec = teacher_of(cfg, options.teacher or None) if is_teacher else trained_network_of(cfg)
@@ -89,7 +94,7 @@ def prepare_test(cfg: Config, checkpoint: str | None, options: MeasuringOptions)
     if not options.plain_eval:
         use_lean_prediction_in(runner)
     with as_config_error('test data'):
-        check_dataset(cfg.test_dataloader['dataset'], 'test', network.num_classes)
+        check_dataset(cfg.test_dataloader['dataset'], options.split, network.num_classes)
         get_or_add_hook(runner, BadDataHook)
     return runner
 
@@ -105,6 +110,14 @@ def run_test(runner: Runner) -> None:
             runner.test()
     finally:
         end_workers(runner)
+
+
+def _test_on_validation(cfg: Config) -> None:
+    for part in ('dataloader', 'evaluator'):
+        if cfg.get(f'val_{part}') is None:
+            raise ConfigError(f'--split val: expected val_{part} in the config, which has none.')
+        cfg[f'test_{part}'] = deepcopy(cfg[f'val_{part}'])
+    cfg.test_cfg = cfg.get('test_cfg') or dict(type='TestLoop')
 
 
 def _apply_options(cfg: Config, options: MeasuringOptions) -> None:

@@ -2,7 +2,8 @@
 
 Beside `comparison.json`, which `mmseg-kd compare` writes, each method has a folder with its config,
 METHOD/config.py, and each run a work dir of its own in it, METHOD/seedN, with the
-output of its last start (`run.log`) and its test (`test`).
+output of its last start (`run.log`) and its test (`test`). The teacher's folder has its `test`, and
+its `validation` where that is of other images.
 """
 
 from __future__ import annotations
@@ -70,7 +71,14 @@ class Run:
 
     def metrics(self) -> dict[str, float] | None:
         """What its test measured, in percent; None: it has not come to an end."""
-        for file in sorted((self.folder / 'test').glob('*/*.json'), reverse=True):
+        return self._measured('test')
+
+    def validation(self) -> dict[str, float] | None:
+        """What the teacher, whose validations are in no log, has there; None where it has none."""
+        return self._measured('validation')
+
+    def _measured(self, part: str) -> dict[str, float] | None:
+        for file in sorted((self.folder / part).glob('*/*.json'), reverse=True):
             try:
                 found: dict[str, float] = json.loads(file.read_text(encoding='utf-8'))
             except ValueError:  # torn, or being written

@@ -40,6 +40,7 @@ class Row:
         is_baseline: Whether it is what the others are measured against.
         validations: The metric of the validations on the way, in percent, by iteration and seed.
         validation_gain: Above the baseline in the last of them; None as `gain`.
+        validation_share: Of the gap to the teacher there; None as `share`.
         logs: Of its trainings.
     """
 
@@ -55,6 +56,7 @@ class Row:
     is_baseline: bool
     validations: dict[int, dict[int, float]]
     validation_gain: Estimate | None
+    validation_share: Estimate | None
     logs: Sequence[RunLog] = field(repr=False)
 
     @property
@@ -89,11 +91,13 @@ class Results:
         teacher: The teacher's metric in percent; None where there is no teacher, or not yet.
         rows: The baseline first, then the others, the best first.
         left_out: Runs whose result is no number.
+        teacher_validation: The teacher's in validation; None where that has the test's images.
     """
 
     teacher: float | None
     rows: Sequence[Row]
     left_out: Sequence[str] = ()
+    teacher_validation: float | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -114,7 +118,7 @@ def collect(comparison: Comparison) -> Results:
     """The results of the runs that have come to their end."""
     done: dict[str, list[Run]] = {}
     values: dict[str, dict[int, float]] = {}
-    teacher = None
+    teacher = teacher_validation = None
     left_out = []
     for run in comparison.runs():
         metrics = run.metrics()
@@ -123,7 +127,9 @@ def collect(comparison: Comparison) -> Results:
         if not math.isfinite(metrics[METRIC]):
             left_out.append(str(run))
         elif run.seed is None:
-            teacher = metrics[METRIC]
+            teacher, validation = metrics[METRIC], run.validation()
+            if validation is not None and math.isfinite(validation[METRIC]):
+                teacher_validation = validation[METRIC]
         else:
             done.setdefault(run.method, []).append(run)
             values.setdefault(run.method, {})[run.seed] = metrics[METRIC]
@@ -135,9 +141,6 @@ def collect(comparison: Comparison) -> Results:
     for method in done:
         ours, is_baseline = values[method], method == base
         gain = None if is_baseline else paired_gain(ours, values.get(base, {}))
-        share = None
-        if gain is not None and teacher is not None:
-            share = share_of_gap(gain, statistics.fmean(values[base].values()), teacher)
         of_classes = {
             name: found
             for name, by_seed in classes[method].items()
@@ -145,14 +148,14 @@ def collect(comparison: Comparison) -> Results:
             and (found := paired_gain(by_seed, classes.get(base, {}).get(name, {}))) is not None
         }
         last, base_last = _last(validations[method]), _last(validations.get(base, {}))
-        of_validation = None if is_baseline else paired_gain(last, base_last)
+        validation_gain = None if is_baseline else paired_gain(last, base_last)
         all_logs = list(logs[method].values())
         rows.append(
             Row(
                 method,
                 ours,
                 gain,
-                share,
+                _share(gain, values.get(base, {}), teacher),
                 comparison.methods[method],
                 _step_s(all_logs),
                 _peak_mib(all_logs),
@@ -160,12 +163,19 @@ def collect(comparison: Comparison) -> Results:
                 of_classes,
                 is_baseline,
                 validations[method],
-                of_validation,
+                validation_gain,
+                _share(validation_gain, base_last, teacher_validation),
                 all_logs,
             )
         )
     rows.sort(key=lambda row: (not row.is_baseline, -row.mean))
-    return Results(teacher, rows, left_out)
+    return Results(teacher, rows, left_out, teacher_validation)
+
+
+def _share(gain: Estimate | None, baseline: _BySeed, teacher: float | None) -> Estimate | None:
+    if gain is None or teacher is None:
+        return None
+    return share_of_gap(gain, statistics.fmean(baseline.values()), teacher)
 
 
 def _classes(runs: Sequence[Run]) -> dict[str, dict[int, float]]:
@@ -228,7 +238,7 @@ def as_markdown(results: Results) -> str:
     lines = [markdown_table(HEAD, [cells(row) for row in results.rows])]
     if results.teacher is not None:
         lines.append(f'\nTeacher: {results.teacher:.2f}.')
-    lines += _validation_table(results.rows)
+    lines += _validation_table(results)
     lines += [f'\n**{warning}**' for warning in results.warnings]
     counts = sorted({len(row.values) for row in results.rows})
     if counts and counts[-1] > 1:
@@ -242,30 +252,29 @@ def as_markdown(results: Results) -> str:
     return '\n'.join(lines)
 
 
-def _validation_table(rows: Sequence[Row]) -> list[str]:
+def _validation_table(results: Results) -> list[str]:
     """The last validations, where those are of other images than the test."""
     found = []
-    for row in rows:
+    for row in results.rows:
         last = _last(row.validations)
         if last and any(abs(last[seed] - row.values[seed]) > 0.01 for seed in last):
-            found.append((row.method, _mean(last), *_gain_cells(row.validation_gain)))
+            gain, share = _gain_cells(row.validation_gain), _share_cell(row.validation_share)
+            found.append((row.method, _mean(last), *gain, share))
     if not found:
         return []
-    return ['\nIn the last validation:\n', markdown_table(HEAD[:4], found)]
+    lines = ['\nIn the last validation:\n', markdown_table(HEAD[:5], found)]
+    if results.teacher_validation is not None:
+        lines.append(f'\nTeacher: {results.teacher_validation:.2f}.')
+    return lines
 
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row as the table has it, a text for each of `HEAD`."""
-    share = ''
-    if row.share is not None:
-        share = f'{row.share.mean:.0%}'
-        if row.share.low is not None:
-            share += f' ({_interval(row.share, ".0%")})'
     step = '' if row.step_s is None else f'{row.step_s * 1e3:.0f}'
     peak = '' if row.peak_mib is None else f'{row.peak_mib:.0f}'
     cost = (step, peak, str(row.iterations))
     gain = _gain_cells(row.gain)
-    return (row.method, _mean(row.values), *gain, share, *cost, row.verdict)
+    return (row.method, _mean(row.values), *gain, _share_cell(row.share), *cost, row.verdict)
 
 
 def _mean(values: _BySeed) -> str:
@@ -278,6 +287,12 @@ def _gain_cells(gain: Estimate | None) -> tuple[str, str]:
     return ('', '') if gain is None else (f'{gain.mean:+.2f}', _interval(gain, '+.2f'))
 
 
+def _share_cell(share: Estimate | None) -> str:
+    if share is None:
+        return ''
+    return f'{share.mean:.0%}' + ('' if share.low is None else f' ({_interval(share, ".0%")})')
+
+
 def _interval(one: Estimate, form: str) -> str:
     if one.low is None or one.high is None:
         return ''
@@ -286,7 +301,7 @@ def _interval(one: Estimate, form: str) -> str:
 
 def _as_dict(row: Row) -> dict[str, Any]:
     values = {name: getattr(row, name) for name in ('method', 'values', 'mean', 'deviation')}
-    for name in ('gain', 'share', 'validation_gain'):
+    for name in ('gain', 'share', 'validation_gain', 'validation_share'):
         one: Estimate | None = getattr(row, name)
         values[name] = None if one is None else asdict(one)
     for name in ('validations', 'verdict', 'iterations', 'step_s', 'peak_mib', 'classes'):
@@ -299,6 +314,7 @@ def as_json(results: Results) -> str:
     """All figures, in percent and seconds, to six digits; null where there is none."""
     whole = dict(
         teacher=results.teacher,
+        teacher_validation=results.teacher_validation,
         warnings=results.warnings,
         methods=[_as_dict(row) for row in results.rows],
     )

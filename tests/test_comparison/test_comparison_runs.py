@@ -26,7 +26,9 @@ from training_runs import tensors
 from mmseg_kd.cli.compare import main
 from mmseg_kd.comparison.plan import read_plan
 from mmseg_kd.comparison.process import last_words, start
+from mmseg_kd.config.load import load_config
 from mmseg_kd.engine.isolation import isolated
+from mmseg_kd.engine.testing import MeasuringOptions, prepare_test
 from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
 from mmseg_kd.runs.comparison import at_work, read_comparison, state_of
 from mmseg_kd.runs.results import collect
@@ -53,6 +55,7 @@ def test_all_runs_but_the_one_that_fails_have_results(compared: Compared) -> Non
     assert reach == pytest.approx(12.7062 * abs(gains[0] - gains[1]) / 2, rel=1e-4)
     assert alone['gain'] is None
     assert 0 < results['teacher'] < 100
+    assert results['teacher_validation'] is None  # of the same images
     assert (work / 'results.md').read_text(encoding='utf-8') in out + '\n'
     assert re.search(r'lost, seed 0: failed with exit code 1: distillation.0..student_layer', out)
     assert 'Failed: lost, seed 1; the same command tries again.' in out
@@ -62,6 +65,20 @@ def test_all_runs_but_the_one_that_fails_have_results(compared: Compared) -> Non
     for name in ('curves.png', 'classes.png'):
         with Image.open(work / name) as picture:
             assert picture.width > 1000
+
+
+def test_the_teacher_is_validated_where_that_is_of_other_images(tmp_path: Path) -> None:
+    one = "val_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], "
+    plan = write_plan(tmp_path, one + 'indices=[0]))\n')
+    process = comparing(plan, tmp_path / 'work', '--only', 'kl', '--seeds', '1')
+    assert process.wait() == 0, process.output()
+    results = json.loads((tmp_path / 'work' / 'results.json').read_text(encoding='utf-8'))
+    assert f'Teacher: {results["teacher_validation"]:.2f}.' in process.output()
+    cfg = load_config(f'{plan}::kl', {'work_dir': str(tmp_path / 'measured')})
+    with isolated():
+        measured = prepare_test(cfg, None, MeasuringOptions(teacher='', split='val')).test()
+    assert results['teacher_validation'] == pytest.approx(measured['mIoU'])
+    assert results['teacher'] != results['teacher_validation']
 
 
 def test_status_is_a_table(compared: Compared, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from builders import resnet, save_weights, write_config, write_dataset
 from mmseg_kd.config.load import load_config
 from mmseg_kd.engine.isolation import isolated
 from mmseg_kd.engine.testing import MeasuringOptions, prepare_test, run_test
+from mmseg_kd.errors import ConfigError
 from mmseg_kd.networks.build import student_of
 
 
@@ -31,3 +33,26 @@ def test_the_checkpoint_that_is_named_is_measured(tmp_path: Path, resume: bool) 
         found = student_of(runner.model).state_dict()
     for key, tensor in torch.load(named).items():
         assert torch.equal(found[key].cpu(), tensor)
+
+
+def test_the_images_of_validation_are_measured(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / 'data')
+    config = str(write_config(tmp_path, resnet(4), data))
+    weights = save_weights(resnet(4), tmp_path / 'best.pth', seed=2)
+
+    def measured(split: Literal['test', 'val'], **options: Any) -> float:
+        cfg = load_config(config, dict(work_dir=str(tmp_path / 'work'), **options))
+        with isolated():
+            return float(prepare_test(cfg, weights, MeasuringOptions(split=split)).test()['mIoU'])
+
+    first = {'val_dataloader.dataset.indices': [0]}
+    of_first = measured('test', **{'test_dataloader.dataset.indices': [0]})
+    assert measured('val', **first) == of_first
+    assert measured('test', **first) != of_first
+
+
+@pytest.mark.parametrize('part', ['val_dataloader', 'val_evaluator'])
+def test_a_config_without_validation_says_so(tmp_path: Path, part: str) -> None:
+    cfg = load_config(str(write_config(tmp_path, resnet(4), tmp_path)), {part: None})
+    with pytest.raises(ConfigError, match=f'--split val: expected {part} in the config'):
+        prepare_test(cfg, None, MeasuringOptions(split='val'))

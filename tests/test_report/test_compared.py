@@ -80,7 +80,7 @@ def row(method: str, *gains: float, share: float | None = None) -> Row:
     gain = estimate(gains) if gains else None
     part = None if share is None else Estimate(share)
     values = {seed: 50 + one for seed, one in enumerate(gains or (0.0,))}
-    return Row(method, values, gain, part, 8, None, None, {}, {}, not gains, {}, None, [])
+    return Row(method, values, gain, part, 8, None, None, {}, {}, not gains, {}, None, None, [])
 
 
 @pytest.mark.parametrize(

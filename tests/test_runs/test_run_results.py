@@ -29,8 +29,10 @@ TABLE = """
 """
 
 
-def write_test(folder: Path, miou: float, start: str = '20260101_000000') -> None:
-    test = folder / 'test' / start
+def write_test(
+    folder: Path, miou: float, start: str = '20260101_000000', part: str = 'test'
+) -> None:
+    test = folder / part / start
     test.mkdir(parents=True)
     (test / f'{test.name}.json').write_text(json.dumps(dict(mIoU=miou)), encoding='utf-8')
     (test / f'{test.name}.log').write_text(TABLE.format(miou + 1), encoding='utf-8')
@@ -125,11 +127,25 @@ def test_validations_are_told_where_their_images_are_others(tmp_path: Path) -> N
         '200': {'0': 51.0, '1': 53.0},
     }
     assert method['validation_gain']['mean'] == 2.5
+    assert method['validation_share'] is None
     for run in comparison.runs():
         metrics = run.metrics()
         assert metrics is not None
         write_test(run.folder, metrics['mIoU'] - 1, '20270101_000000')
     assert 'validation' not in as_markdown(collect(comparison))
+
+
+def test_shares_of_validations_are_of_the_teachers_own(tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, dict(alone=[50.0, 51.0], kl=[52.0, 54.0]), 60.0)
+    write_test(tmp_path / 'teacher', 54.5, part='validation')
+    text = as_markdown(collect(comparison))
+    assert 'Teacher: 60.00.' in text and 'Teacher: 54.50.' in text
+    _, line = [line for line in text.splitlines() if line.startswith('| kl')]
+    # 2.5 of 54.5 - 49.5, which the students have one less of in validation
+    assert line.split('|')[5].strip().startswith('50%')
+    results = json.loads(as_json(collect(comparison)))
+    assert results['teacher_validation'] == 54.5
+    assert results['methods'][1]['validation_share']['mean'] == 0.5
 
 
 def test_a_single_seed_is_said(tmp_path: Path) -> None:
