@@ -14,14 +14,29 @@ scores = [
     *changes,
     dict(type='PackStoredScores', folder='work_dirs/new-film-scores', stride=2),
 ]
-new = {
-    'train_dataloader.sampler': _base_.sampler,
-    'train_dataloader.dataset': dict(
-        _delete_=True,
-        type='MixedDataset',
-        datasets=[dict(**one, pipeline=scores) for one in _base_.images],
-    ),
-}
+
+
+def mixed(pipeline, **others):
+    datasets = [dict(**one, pipeline=pipeline) for one in _base_.images]
+    return {
+        'train_dataloader.sampler': _base_.sampler,
+        'train_dataloader.dataset': dict(_delete_=True, type='MixedDataset', datasets=datasets),
+        **others,
+    }
+
+
+new = mixed(scores)
+# Features are not kept: the teacher runs, and sees the student's images scaled up.
+live = mixed([*load, *changes, pack], **{'model.teacher.stored': False})
+# camvid_methods.py's but for void, of which the new film's masks are made.
+cgd = dict(
+    student_layer='@scores',
+    teacher_layer='@scores',
+    loss=dict(type='CGDLoss', group_size=2, tau=4.0),
+    weight=6.0,
+)
+features = dict(student_layer='@stage', teacher_layer='@stage')
+pkd = dict(**features, loss=dict(type='PKDLoss'), weight='auto')
 teacher = dict(**_base_.teacher, input_size=(240, 320))
 test_pipeline = [*_base_.test_pipeline]
 test_pipeline[1] = dict(_base_.test_pipeline[1], scale=(width, height))
@@ -45,6 +60,18 @@ experiments = {
     'dist_new': taught(dict(recipe='dist'), **new),
     'dist-cwd_new': taught(dict(recipe='dist'), dict(recipe='cwd'), **new),
     'kl_new': taught(dict(recipe='kl'), **new),
+    'cgd_new': taught(cgd, **new),
+    'cwd-auto_new': taught(dict(recipe='cwd', weight='auto'), **new),
+    'cwd-live_new': taught(dict(recipe='cwd'), **live),
+    'feature_new': taught(dict(recipe='feature'), **live),
+    'pkd_new': taught(pkd, **live),
+    'cwd-pkd_new': taught(dict(recipe='cwd'), pkd, **live),
+    # Features for a third, then scores in their place.
+    'stages_new': taught(
+        dict(**pkd, schedule=dict(type='Jump', end=400)),
+        dict(recipe='cwd', schedule=dict(type='Jump', begin=400)),
+        **live,
+    ),
 }
 comparison = dict(
     baseline='alone',
@@ -55,4 +82,4 @@ comparison = dict(
         f'{part}_dataloader.dataset.pipeline.1.scale': (320, 240) for part in ('val', 'test')
     },
 )
-del load, pack, changes, scores, new, taught, height, width
+del load, pack, changes, scores, mixed, new, live, cgd, features, pkd, taught, height, width
