@@ -1,6 +1,6 @@
 # The same where the student sees half of the height and width of its teacher, so that a CPU can
 # train it for long. new-film-240x320.py says how the teacher and its scores are made.
-_base_ = '../_base_/camvid_new-film.py'
+_base_ = ['../_base_/camvid_new-film.py', '../_base_/camvid_methods.py']
 height, width = 120, 160
 load, pack = _base_.train_pipeline[:2], _base_.train_pipeline[-1]
 changes = [
@@ -28,13 +28,6 @@ def mixed(pipeline, **others):
 new = mixed(scores)
 # Features are not kept: the teacher runs, and sees the student's images scaled up.
 live = mixed([*load, *changes, pack], **{'model.teacher.stored': False})
-# camvid_methods.py's but for void, of which the new film's masks are made.
-cgd = dict(
-    student_layer='@scores',
-    teacher_layer='@scores',
-    loss=dict(type='CGDLoss', group_size=2, tau=4.0),
-    weight=6.0,
-)
 features = dict(student_layer='@stage', teacher_layer='@stage')
 pkd = dict(**features, loss=dict(type='PKDLoss'), weight='auto')
 teacher = dict(**_base_.teacher, input_size=(240, 320))
@@ -60,7 +53,7 @@ experiments = {
     'dist_new': taught(dict(recipe='dist'), **new),
     'dist-cwd_new': taught(dict(recipe='dist'), dict(recipe='cwd'), **new),
     'kl_new': taught(dict(recipe='kl'), **new),
-    'cgd_new': taught(cgd, **new),
+    'cgd_new': taught(_base_.cgd, **new),
     'cwd-auto_new': taught(dict(recipe='cwd', weight='auto'), **new),
     'cwd-live_new': taught(dict(recipe='cwd'), **live),
     'feature_new': taught(dict(recipe='feature'), **live),
@@ -82,4 +75,4 @@ comparison = dict(
         f'{part}_dataloader.dataset.pipeline.1.scale': (320, 240) for part in ('val', 'test')
     },
 )
-del load, pack, changes, scores, mixed, new, live, cgd, features, pkd, taught, height, width
+del load, pack, changes, scores, mixed, new, live, features, pkd, taught, height, width
