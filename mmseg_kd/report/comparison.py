@@ -11,7 +11,7 @@ from mmseg_kd.report.curves import COLOURS, colours_of
 from mmseg_kd.report.run import Run
 from mmseg_kd.report.text import number, signed
 from mmseg_kd.runs.comparison import METRIC, is_comparison, read_comparison
-from mmseg_kd.runs.results import HEAD, Results, cells, collect
+from mmseg_kd.runs.results import HEAD, VALIDATION_HEAD, Results, cells, collect, validation_cells
 from mmseg_kd.runs.results_figures import mean_curve
 from mmseg_kd.runs.statistics import Estimate
 from mmseg_kd.runs.work_dir import split_title
@@ -45,6 +45,16 @@ class Compared:
     def rows(self) -> list[tuple[str, ...]]:
         """The table."""
         return [cells(row) for row in self.results.rows]
+
+    @property
+    def validation_head(self) -> Sequence[str]:
+        """Titles of the columns of the table of validations."""
+        return VALIDATION_HEAD
+
+    @property
+    def validation_rows(self) -> list[tuple[str, ...]]:
+        """The last validations; none where they are of the test's images."""
+        return validation_cells(self.results.rows)
 
     @property
     def class_head(self) -> list[str]:

@@ -231,6 +231,7 @@ def _peak_mib(logs: Sequence[RunLog]) -> float | None:
 
 
 HEAD = ('method', METRIC, 'gain', '95 %', 'of the gap', 'ms / step', 'MiB', 'iterations', '')
+VALIDATION_HEAD = HEAD[:5]
 
 
 def as_markdown(results: Results) -> str:
@@ -253,19 +254,27 @@ def as_markdown(results: Results) -> str:
 
 
 def _validation_table(results: Results) -> list[str]:
-    """The last validations, where those are of other images than the test."""
-    found = []
-    for row in results.rows:
+    found = validation_cells(results.rows)
+    if not found:
+        return []
+    lines = ['\nIn the last validation:\n', markdown_table(VALIDATION_HEAD, found)]
+    if results.teacher_validation is not None:
+        lines.append(f'\nTeacher: {results.teacher_validation:.2f}.')
+    return lines
+
+
+def validation_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The last validations, a text for each of `VALIDATION_HEAD`.
+
+    There are none where those are of the test's images.
+    """
+    found: list[tuple[str, ...]] = []
+    for row in rows:
         last = _last(row.validations)
         if last and any(abs(last[seed] - row.values[seed]) > 0.01 for seed in last):
             gain, share = _gain_cells(row.validation_gain), _share_cell(row.validation_share)
             found.append((row.method, _mean(last), *gain, share))
-    if not found:
-        return []
-    lines = ['\nIn the last validation:\n', markdown_table(HEAD[:5], found)]
-    if results.teacher_validation is not None:
-        lines.append(f'\nTeacher: {results.teacher_validation:.2f}.')
-    return lines
+    return found
 
 
 def cells(row: Row) -> tuple[str, ...]:
