@@ -51,6 +51,13 @@ class Study:
 CAMVID = 'distillation_configs/camvid/'
 STUDIES = (
     Study(
+        'few-masks',
+        CAMVID + 'few-masks-240x320.py',
+        CAMVID + 'few-masks-240x320.py::efficientnet-lite2',
+        ['cwd_new', 'cwd-9_new', 'dist_new', 'all-masks'],
+        1800,
+    ),
+    Study(
         'new-film',
         CAMVID + 'new-film-240x320.py',
         CAMVID + 'new-film-240x320.py::efficientnet-lite2',
