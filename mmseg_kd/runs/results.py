@@ -155,7 +155,7 @@ def collect(comparison: Comparison) -> Results:
                 method,
                 ours,
                 gain,
-                _share(gain, values.get(base, {}), teacher),
+                _share(gain, ours, values.get(base, {}), teacher),
                 comparison.methods[method],
                 _step_s(all_logs),
                 _peak_mib(all_logs),
@@ -164,7 +164,7 @@ def collect(comparison: Comparison) -> Results:
                 is_baseline,
                 validations[method],
                 validation_gain,
-                _share(validation_gain, base_last, teacher_validation),
+                _share(validation_gain, last, base_last, teacher_validation),
                 all_logs,
             )
         )
@@ -172,10 +172,14 @@ def collect(comparison: Comparison) -> Results:
     return Results(teacher, rows, left_out, teacher_validation)
 
 
-def _share(gain: Estimate | None, baseline: _BySeed, teacher: float | None) -> Estimate | None:
+def _share(
+    gain: Estimate | None, ours: _BySeed, baseline: _BySeed, teacher: float | None
+) -> Estimate | None:
+    """Of the gap that the baseline has in the seeds that the gain is of."""
     if gain is None or teacher is None:
         return None
-    return share_of_gap(gain, statistics.fmean(baseline.values()), teacher)
+    paired = [value for seed, value in baseline.items() if seed in ours]
+    return share_of_gap(gain, statistics.fmean(paired), teacher)
 
 
 def _classes(runs: Sequence[Run]) -> dict[str, dict[int, float]]:

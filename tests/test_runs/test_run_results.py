@@ -167,6 +167,12 @@ def test_pairs_are_counted_and_not_seeds(tmp_path: Path) -> None:
     assert as_csv(results).splitlines()[2].startswith('kl,4,2,')
 
 
+def test_a_share_is_of_the_gap_in_the_seeds_of_its_gain(tmp_path: Path) -> None:
+    results = results_of(tmp_path, 60.0, alone=[50.0, 56.0], kl=[52.0])
+    share = results.rows[1].share
+    assert share is not None and share.mean == pytest.approx(2 / (60 - 50))
+
+
 def test_a_result_that_is_no_number_is_left_out(tmp_path: Path) -> None:
     results = results_of(tmp_path, 60.0, alone=[50.0, 51.0], kl=[math.nan, 53.0])
     [warning] = results.warnings
