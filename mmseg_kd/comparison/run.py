@@ -51,13 +51,11 @@ def train_and_test(config: str, folder: Path, seed: int | None, is_tested: bool 
                 run_training(prepare_training(cfg, TrainingOptions(resume=True, seed=seed)))
     if not is_tested:
         return
-    cfg = load_config(config, None)
-    tests = {'test': MeasuringOptions()}
-    if seed is None:
-        tests = {'test': MeasuringOptions(teacher='')}
-        if _validates_other_images(cfg):
-            # Before the test, which the run is done with.
-            tests = {'validation': MeasuringOptions(teacher='', split='val'), **tests}
+    teacher = '' if seed is None else None
+    tests = {'test': MeasuringOptions(teacher=teacher)}
+    if seed is None and _validates_other_images(load_config(config, None)):
+        # Before the test, which the run is done with.
+        tests = {'validation': MeasuringOptions(teacher=teacher, split='val'), **tests}
     for name, options in tests.items():
         cfg = load_config(config, None)
         cfg.work_dir = str(folder / name)

@@ -84,7 +84,7 @@ def row(method: str, *gains: float, share: float | None = None) -> Row:
     return Row(method, values, gain, part, 8, None, None, {}, {}, not gains, {}, None, None, [])
 
 
-def test_validations_have_a_table_where_their_images_are_others(tmp_path: Path) -> None:
+def test_validations_have_a_table_where_their_images_are_others() -> None:
     base, kl = row('alone'), row('kl', 2.0)
     base = replace(base, validations={100: {0: 40.0}})
     kl = replace(
