@@ -8,11 +8,21 @@ changes = [
     dict(_base_.train_pipeline[3], crop_size=(height, width)),
     *_base_.train_pipeline[4:-1],
 ]
-scores = [
-    *load,
-    dict(type='TrackPixels'),
-    *changes,
-    dict(type='PackStoredScores', folder='work_dirs/new-film-scores', stride=2),
+track = dict(type='TrackPixels')
+pack_scores = dict(type='PackStoredScores', folder='work_dirs/new-film-scores', stride=2)
+scores = [*load, track, *changes, pack_scores]
+# Larger, turned and with more of other colours: what a patient teacher is asked about.
+strong = [
+    dict(changes[0], ratio_range=(0.5, 3.0)),
+    dict(type='RandomRotate', prob=0.5, degree=15.0, pad_val=127, seg_pad_val=255),
+    *changes[1:-1],
+    dict(
+        changes[-1],
+        brightness_delta=48,
+        contrast_range=(0.4, 1.6),
+        saturation_range=(0.4, 1.6),
+        hue_delta=27,
+    ),
 ]
 
 
@@ -47,9 +57,11 @@ experiments = {
     'alone': dict(),
     'efficientnet-lite2': dict(options={'model.student.config': teacher['config']}),
     'all-masks': dict(options={'train_dataloader.dataset.indices': _base_.kept}),
+    'strong': dict(options={'train_dataloader.dataset.pipeline': [*load, *strong, pack]}),
     'cwd': taught(dict(recipe='cwd'), **{'train_dataloader.dataset.pipeline': scores}),
     'cwd_new': taught(dict(recipe='cwd'), **new),
     'cwd-9_new': taught(dict(recipe='cwd', weight=9.0), **new),
+    'cwd_new_strong': taught(dict(recipe='cwd'), **mixed([*load, track, *strong, pack_scores])),
     'dist_new': taught(dict(recipe='dist'), **new),
     'dist-cwd_new': taught(dict(recipe='dist'), dict(recipe='cwd'), **new),
     'kl_new': taught(dict(recipe='kl'), **new),
@@ -75,4 +87,5 @@ comparison = dict(
         f'{part}_dataloader.dataset.pipeline.1.scale': (320, 240) for part in ('val', 'test')
     },
 )
-del load, pack, changes, scores, mixed, new, live, features, pkd, taught, height, width
+del load, pack, pack_scores, track, changes, scores, strong, new, live, features, pkd
+del mixed, taught, height, width
