@@ -349,10 +349,9 @@ def as_csv(results: Results) -> str:
     for row in results.rows:
         line: dict[str, Any] = {'method': row.method, 'seeds': len(row.values)}
         line['pairs'] = row.gain.seeds if row.gain else None
-        line |= {METRIC: row.mean, 'deviation': row.deviation}
-        for name, one in (('gain', row.gain), ('share_of_gap', row.share)):
-            mean, low, high = (one.mean, one.low, one.high) if one else (None, None, None)
-            line |= {name: mean, f'{name}_low': low, f'{name}_high': high}
+        line |= _columns('', row.values, row.gain, row.share)
+        last = _last(row.validations)
+        line |= _columns('validation_', last, row.validation_gain, row.validation_share)
         line |= {'step_s': row.step_s, 'peak_mib': row.peak_mib, 'iterations': row.iterations}
         lines.append(_to_six_digits({**line, 'verdict': row.verdict}))
     table = io.StringIO()
@@ -360,6 +359,17 @@ def as_csv(results: Results) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return table.getvalue().rstrip('\n')
+
+
+def _columns(
+    prefix: str, values: _BySeed, gain: Estimate | None, share: Estimate | None
+) -> dict[str, float | None]:
+    mean = statistics.fmean(values.values()) if values else None
+    columns = {f'{prefix}{METRIC}': mean, f'{prefix}deviation': _deviation(values)}
+    for name, one in ((f'{prefix}gain', gain), (f'{prefix}share_of_gap', share)):
+        mean, low, high = (one.mean, one.low, one.high) if one else (None, None, None)
+        columns |= {name: mean, f'{name}_low': low, f'{name}_high': high}
+    return columns
 
 
 def write(results: Results, folder: Path) -> None:

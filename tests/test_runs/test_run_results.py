@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -146,6 +147,9 @@ def test_shares_of_validations_are_of_the_teachers_own(tmp_path: Path) -> None:
     results = json.loads(as_json(collect(comparison)))
     assert results['teacher_validation'] == 54.5
     assert results['methods'][1]['validation_share']['mean'] == 0.5
+    _, row = csv.DictReader(as_csv(collect(comparison)).splitlines())
+    found = {name: row[f'validation_{name}'] for name in ('mIoU', 'gain', 'share_of_gap')}
+    assert found == {'mIoU': '52.0', 'gain': '2.5', 'share_of_gap': '0.5'}
 
 
 def test_a_single_seed_is_said(tmp_path: Path) -> None:
