@@ -38,8 +38,6 @@ def mixed(pipeline, **others):
 new = mixed(scores)
 # Features are not kept: the teacher runs, and sees the student's images scaled up.
 live = mixed([*load, *changes, pack], **{'model.teacher.stored': False})
-features = dict(student_layer='@stage', teacher_layer='@stage')
-pkd = dict(**features, loss=dict(type='PKDLoss'), weight='auto')
 teacher = dict(**_base_.teacher, input_size=(240, 320))
 test_pipeline = [*_base_.test_pipeline]
 test_pipeline[1] = dict(_base_.test_pipeline[1], scale=(width, height))
@@ -62,22 +60,23 @@ experiments = {
     'cwd_new': taught(dict(recipe='cwd'), **new),
     'cwd-9_new': taught(dict(recipe='cwd', weight=9.0), **new),
     'cwd_new_strong': taught(dict(recipe='cwd'), **mixed([*load, track, *strong, pack_scores])),
-    'dist_new': taught(dict(recipe='dist'), **new),
     'dist-cwd_new': taught(dict(recipe='dist'), dict(recipe='cwd'), **new),
-    'kl_new': taught(dict(recipe='kl'), **new),
     'cgd_new': taught(_base_.cgd, **new),
     'cwd-auto_new': taught(dict(recipe='cwd', weight='auto'), **new),
     'cwd-live_new': taught(dict(recipe='cwd'), **live),
-    'feature_new': taught(dict(recipe='feature'), **live),
-    'pkd_new': taught(pkd, **live),
-    'cwd-pkd_new': taught(dict(recipe='cwd'), pkd, **live),
+    'cwd-pkd_new': taught(dict(recipe='cwd'), dict(recipe='pkd'), **live),
     # Features for a third, then scores in their place.
     'stages_new': taught(
-        dict(**pkd, schedule=dict(type='Jump', end=400)),
+        dict(recipe='pkd', schedule=dict(type='Jump', end=400)),
         dict(recipe='cwd', schedule=dict(type='Jump', begin=400)),
         **live,
     ),
 }
+# The other recipes, as they are.
+for name in ('dist', 'kl', 'dkd', 'jaccard', 'maskd'):
+    experiments[f'{name}_new'] = taught(dict(recipe=name), **new)
+for name in ('feature', 'pkd', 'at', 'mgd', 'ifvd', 'skd', 'cirkd', 'afdcd'):
+    experiments[f'{name}_new'] = taught(dict(recipe=name), **live)
 comparison = dict(
     baseline='alone',
     seeds=3,
@@ -87,5 +86,5 @@ comparison = dict(
         f'{part}_dataloader.dataset.pipeline.1.scale': (320, 240) for part in ('val', 'test')
     },
 )
-del load, pack, pack_scores, track, changes, scores, strong, new, live, features, pkd
+del load, pack, pack_scores, track, changes, scores, strong, new, live, name
 del mixed, taught, height, width
