@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.errors import LogError
@@ -47,16 +47,19 @@ def _curves(results: Results) -> Figure | None:
     bands = {row.method: found for row in results.rows if (found := mean_curve(row)) is not None}
     if not bands:
         return None
-    figure = Figure(figsize=(11, 4.2 + 0.2 * len(bands)), layout='constrained')
+    labels = {
+        row.method: f'{row.method} ({len(row.values)} seeds)' if len(row.values) > 1 else row.method
+        for row in results.rows
+        if row.method in bands
+    }
+    figure = _figure(11, 4.2, labels.values())
     by_iteration, by_time = figure.subplots(1, 2, sharey=True)
-    lines: dict[str, Line2D] = {}
     times = [row.step_s * row.iterations for row in results.rows if row.step_s is not None]
     unit, seconds = next(one for one in UNITS if max(times, default=0) > 2 * one[1] or one[1] == 1)
     for index, row in enumerate(results.rows):
         if row.method not in bands:
             continue
-        label = row.method if len(row.values) == 1 else f'{row.method} ({len(row.values)} seeds)'
-        lines[label] = _draw(by_iteration, bands[row.method], 1.0, index)
+        _draw(by_iteration, bands[row.method], 1.0, index, labels[row.method])
         if row.step_s is not None:
             _draw(by_time, bands[row.method], row.step_s / seconds, index)
     by_iteration.set_xlabel('iteration')
@@ -65,18 +68,19 @@ def _curves(results: Results) -> Figure | None:
     for axes in (by_iteration, by_time):
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)
-    figure.legend([*lines.values()], [*lines], loc='outside upper left', frameon=False)
+    _add_legend(figure)
     return figure
 
 
-def _draw(axes: Axes, found: Band, scale: float, index: int) -> Line2D:
+def _draw(axes: Axes, found: Band, scale: float, index: int, label: str | None = None) -> None:
     x, y = found.mean.iterations * scale, found.mean.values
     colour = f'C{index % 10}'
-    [line] = axes.plot(x, y, marker='os^Dv'[index % 5], markersize=4, linewidth=1.8, color=colour)
+    # No two of fifty methods have both in common.
+    marker = 'os^Dv'[(index + index // 10) % 5]
+    axes.plot(x, y, marker=marker, markersize=4, linewidth=1.8, color=colour, label=label)
     if found.count > 1:
         low, high = y - found.deviation, y + found.deviation
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    return line
 
 
 def _classes(results: Results) -> Figure | None:
@@ -85,8 +89,8 @@ def _classes(results: Results) -> Figure | None:
     if not rows:
         return None
     names = list(rows[0].class_gains)
-    height = 1.4 + len(names) * (0.12 + 0.16 * len(rows)) + 0.2 * len(rows)
-    figure = Figure(figsize=(8, height), layout='constrained')
+    height = 1.0 + len(names) * (0.12 + 0.16 * len(rows))
+    figure = _figure(8, height, [row.method for row in rows])
     axes = figure.subplots()
     for index, row in enumerate(rows):
         known = [
@@ -106,10 +110,27 @@ def _classes(results: Results) -> Figure | None:
         )
     axes.axvline(0, color='black', linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     interval = f', with {CONFIDENCE:.0%} intervals' if len(rows[0].values) > 1 else ''
     axes.set_xlabel(f'IoU above the baseline, points{interval}')
     axes.grid(axis='x', alpha=0.3)
     axes.spines[['top', 'right']].set_visible(False)
-    figure.legend(loc='outside upper left', frameon=False)
+    _add_legend(figure)
     return figure
+
+
+def _figure(width: float, height: float, labels: Collection[str]) -> Figure:
+    """One in inches, with room above for a legend."""
+    legend_height = 0.2 * -(-len(labels) // _columns(width, labels))
+    return Figure(figsize=(width, height + legend_height), layout='constrained')
+
+
+def _add_legend(figure: Figure) -> None:
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    columns = _columns(figure.get_figwidth(), labels)
+    figure.legend(ncols=columns, loc='outside upper left', frameon=False, columnspacing=1.5)
+
+
+def _columns(width: float, labels: Collection[str]) -> int:
+    # A letter is some 0.08 inches wide.
+    return max(1, int(width / (0.7 + 0.08 * max(map(len, labels)))))

@@ -14,6 +14,7 @@ import pytest
 from run_logs import train_line, val_line, write_start
 
 from mmseg_kd.cli.compare import show_results, show_status, status_of
+from mmseg_kd.runs import results_figures
 from mmseg_kd.runs.comparison import Comparison, at_work, is_at_work, read_comparison, state_of
 from mmseg_kd.runs.results import Results, as_csv, as_json, as_markdown, collect
 from mmseg_kd.runs.results_figures import draw_results
@@ -231,6 +232,21 @@ def test_what_is_not_done_yet_is_left_out(tmp_path: Path) -> None:
         '{'
     )
     assert [row.method for row in collect(read_comparison(tmp_path)).rows] == ['alone']
+
+
+def test_the_curves_of_many_methods_can_be_told_apart(tmp_path: Path) -> None:
+    methods = {f'method-{number}': [50.0, 51.0] for number in range(20)}
+    curves = results_figures._curves(results_of(tmp_path, alone=[50.0, 51.0], **methods))
+    assert curves is not None
+    lines = curves.axes[0].get_lines()
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 21
+    [legend] = curves.legends
+    assert len(legend.get_texts()) == 21
+    curves.draw_without_rendering()
+    plots = curves.axes[0].get_window_extent()
+    assert legend.get_window_extent().y0 >= plots.y1
+    assert legend.get_window_extent().x1 <= curves.bbox.x1
+    assert plots.height > curves.bbox.height / 2
 
 
 def test_a_method_before_its_baseline(tmp_path: Path) -> None:
