@@ -19,18 +19,19 @@ from mmengine.config import Config
 import mmseg_kd.register  # noqa: F401  what configs name
 from gpu_parts.part import ROOT, NotHereError, Part
 from mmseg_kd.comparison.plan import read_plan
+from mmseg_kd.config.recipes import RECIPES
 
 
 @dataclass(frozen=True)
 class Study:
-    """A plan whose methods take kept scores; what it begins with is made where it is missing.
+    """A plan with methods that take kept scores; what it begins with is made where it is missing.
 
     Attributes:
         name: Of its folder.
         plan: Its file. In it are the teacher's checkpoint and the folder of its scores.
         teacher: The experiment that trains the teacher, whose best checkpoint that is.
-        taught: Methods beside the baseline. A step costs about the same in each, so that equal
-            steps are equal time.
+        taught: Methods beside the baseline, the first one with kept scores. A step costs about the
+            same in each that takes these, so that equal steps are equal time.
         iterations: Of each.
         images: Those that scores are kept of.
     """
@@ -63,6 +64,15 @@ STUDIES = (
         CAMVID + 'new-film-240x320.py::efficientnet-lite2',
         ['cwd_new', 'cwd-9_new'],
         1800,
+    ),
+    # All recipes at a converged budget, and ways to use them.
+    Study(
+        'recipes',
+        CAMVID + 'new-film-120x160.py',
+        CAMVID + 'new-film-240x320.py::efficientnet-lite2',
+        ['cwd-auto_new', 'cwd-pkd_new', 'stages_new', 'strong', 'cwd_new_strong']
+        + [f'{recipe}_new' for recipe in RECIPES],
+        2400,
     ),
     Study(
         'methods',
