@@ -55,6 +55,8 @@ experiments = {
     'alone': dict(),
     'efficientnet-lite2': dict(options={'model.student.config': teacher['config']}),
     'all-masks': dict(options={'train_dataloader.dataset.indices': _base_.kept}),
+    # The images of the new film without a word of the teacher.
+    'images': dict(options=mixed([*load, *changes, pack])),
     'strong': dict(options={'train_dataloader.dataset.pipeline': [*load, *strong, pack]}),
     'cwd': taught(dict(recipe='cwd'), **{'train_dataloader.dataset.pipeline': scores}),
     'cwd_new': taught(dict(recipe='cwd'), **new),
