@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
 
 import mmseg_kd.register  # noqa: F401
 from mmseg_kd.config.load import load_config
@@ -33,21 +33,12 @@ def shuffled(dataset: Any) -> list[Tensor]:
     return [dataset[index]['inputs'] for index in order[: BATCH_SIZE * BATCHES]]
 
 
-def take_statistics(network: Any, images: Sequence[Tensor]) -> None:
-    """The mean over batches, as if no step had been before."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
+def batches(network: Any, images: Sequence[Tensor]) -> Iterator[Tensor]:
     for start in range(0, len(images) - BATCH_SIZE + 1, BATCH_SIZE):
         batch = dict(inputs=list(images[start : start + BATCH_SIZE]))
-        inputs_NCHW = network.data_preprocessor(batch, False)['inputs']
-        network.decode_head(network.extract_feat(inputs_NCHW))
-    network.eval()
+        yield network.data_preprocessor(batch, False)['inputs']
 
 
-@torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config')
@@ -73,7 +64,7 @@ def main() -> None:
     lines.append(f'| as trained | {runner.test()["mIoU"]:.2f} |')
     for name, images in sources.items():
         network.load_state_dict(learnt)
-        take_statistics(network, images)
+        update_bn(batches(network, images), network)
         lines.append(f'| {name} | {runner.test()["mIoU"]:.2f} |')
     print('\n'.join(lines))
 

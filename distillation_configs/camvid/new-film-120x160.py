@@ -8,6 +8,7 @@ changes = [
     dict(_base_.train_pipeline[3], crop_size=(height, width)),
     *_base_.train_pipeline[4:-1],
 ]
+plain = [*load, *changes, pack]
 track = dict(type='TrackPixels')
 pack_scores = dict(type='PackStoredScores', folder='work_dirs/new-film-scores', stride=2)
 scores = [*load, track, *changes, pack_scores]
@@ -26,22 +27,22 @@ strong = [
 ]
 
 
-def mixed(pipeline, **others):
+def mixed(pipeline):
     datasets = [dict(**one, pipeline=pipeline) for one in _base_.images]
     return {
         'train_dataloader.sampler': _base_.sampler,
         'train_dataloader.dataset': dict(_delete_=True, type='MixedDataset', datasets=datasets),
-        **others,
     }
 
 
 new = mixed(scores)
+silent = mixed(plain)
 # Features are not kept: the teacher runs, and sees the student's images scaled up.
-live = mixed([*load, *changes, pack], **{'model.teacher.stored': False})
+live = {**silent, 'model.teacher.stored': False}
 teacher = dict(**_base_.teacher, input_size=(240, 320))
 test_pipeline = [*_base_.test_pipeline]
 test_pipeline[1] = dict(_base_.test_pipeline[1], scale=(width, height))
-train_dataloader = dict(dataset=dict(pipeline=[*load, *changes, pack]))
+train_dataloader = dict(dataset=dict(pipeline=plain))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 model = dict(student=dict(cfg_options={'model.data_preprocessor.size': (height, width)}))
@@ -56,7 +57,7 @@ experiments = {
     'efficientnet-lite2': dict(options={'model.student.config': teacher['config']}),
     'all-masks': dict(options={'train_dataloader.dataset.indices': _base_.kept}),
     # The images of the new film without a word of the teacher.
-    'images': dict(options=mixed([*load, *changes, pack])),
+    'images': dict(options=silent),
     'strong': dict(options={'train_dataloader.dataset.pipeline': [*load, *strong, pack]}),
     'cwd': taught(dict(recipe='cwd'), **{'train_dataloader.dataset.pipeline': scores}),
     'cwd_new': taught(dict(recipe='cwd'), **new),
@@ -88,5 +89,5 @@ comparison = dict(
         f'{part}_dataloader.dataset.pipeline.1.scale': (320, 240) for part in ('val', 'test')
     },
 )
-del load, pack, pack_scores, track, changes, scores, strong, new, live, name
-del mixed, taught, height, width
+del load, pack, pack_scores, track, changes, plain, scores, strong, new, live
+del mixed, silent, taught, name, height, width

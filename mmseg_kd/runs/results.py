@@ -364,8 +364,10 @@ def as_csv(results: Results) -> str:
 def _columns(
     prefix: str, values: _BySeed, gain: Estimate | None, share: Estimate | None
 ) -> dict[str, float | None]:
-    mean = statistics.fmean(values.values()) if values else None
-    columns = {f'{prefix}{METRIC}': mean, f'{prefix}deviation': _deviation(values)}
+    columns = {
+        f'{prefix}{METRIC}': statistics.fmean(values.values()) if values else None,
+        f'{prefix}deviation': _deviation(values),
+    }
     for name, one in ((f'{prefix}gain', gain), (f'{prefix}share_of_gap', share)):
         mean, low, high = (one.mean, one.low, one.high) if one else (None, None, None)
         columns |= {name: mean, f'{name}_low': low, f'{name}_high': high}
