@@ -349,7 +349,9 @@ def _make_term(
         )
     differing = {name: counts for name, counts in classes.items() if name not in mapped}
     taps = {name: theirs[name].taps for name in term.layers.teachers}
-    return make_term(term, ours.taps, taps, differing, mapped)
+    made = make_term(term, ours.taps, taps, differing, mapped)
+    made.compares_scores = bool(classes)
+    return made
 
 
 def _check_that_layers_run(layers: Sequence[str], probed: Probe, where: str) -> None:

@@ -26,7 +26,12 @@ class Term(nn.Module):
         spec: The term as the config has it.
         connector: Brings the student's map to the teacher's channels; None: as it is.
         class_maps: Bring class scores to the classes of both sides, by the teacher's name.
+
+    Attributes:
+        compares_scores: Whether the layers of both sides put out class scores.
     """
+
+    compares_scores = False
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from mmseg_kd.data_checks.class_order import check_class_order
 from mmseg_kd.data_checks.heads import check_heads, heads_of
 from mmseg_kd.data_checks.loading import leaf
 from mmseg_kd.data_checks.preflight import check_dataset
+from mmseg_kd.data_checks.without_masks import warn_of_images_without_masks
 from mmseg_kd.distillation import DistillationWrapper
 from mmseg_kd.distillation.class_map import class_names
 from mmseg_kd.distillation.term import Term
@@ -181,6 +182,9 @@ def check_data(runner: Runner) -> None:
             check_batches(dataset, split, loader, preprocessor, of_split[1])
             if split == 'train':
                 check_class_order(_scoring_teachers(runner), dataset.metainfo.get('classes') or ())
+                terms = getattr(unwrapped(runner.model), 'terms', {}).values()
+                compared = any(getattr(term, 'compares_scores', False) for term in terms)
+                warn_of_images_without_masks(dataset, compared)
     problems.raise_if_any()
 
 

@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from training_runs import variant, write_project
 
 from mmseg_kd.config.load import load_config
+from mmseg_kd.data_checks import without_masks
 from mmseg_kd.engine.isolation import isolated
 from mmseg_kd.engine.runner import CUBLAS
 from mmseg_kd.engine.training import (
@@ -234,3 +235,38 @@ def test_all_that_does_not_fit_is_told_at_once(project: str) -> None:
     ]
     for one, start in zip(error.errors, starts, strict=True):
         assert str(one).startswith(start)
+
+
+WITHOUT_MASKS = """
+labelled = train_dataloader['dataset']
+root, pipeline = labelled['data_root'], labelled['pipeline']
+without = dict(type='UnlabelledDataset', data_root=root, img_path='images/val', pipeline=pipeline)
+train_dataloader['dataset'] = dict(type='MixedDataset', datasets=[labelled, without])
+all_alike = train_dataloader['sampler']
+train_dataloader['sampler'] = dict(type='MixedSampler', ratio=(1, 1))
+"""
+FEATURES = dict(student_layer='backbone.layer2', teacher_layer='backbone.layer2')
+
+
+@pytest.mark.parametrize(
+    ('extra', 'is_warned'),
+    [
+        (WITHOUT_MASKS, False),
+        (WITHOUT_MASKS + "model['distillation'] = []", True),
+        (
+            WITHOUT_MASKS
+            + f"model['distillation'] = [{dict(**FEATURES, loss=dict(type='PKDLoss'))}]",
+            True,
+        ),
+        (WITHOUT_MASKS + 'train_dataloader |= dict(dataset=without, sampler=all_alike)', False),
+        ("model['distillation'] = []", False),
+    ],
+    ids=['scores', 'no term', 'features', 'no masks at all', 'all with masks'],
+)
+def test_images_that_nothing_says_anything_of(
+    project: str, extra: str, is_warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(without_masks, 'print_log', lambda text, **_: said.append(text))
+    prepare_training(load_config(variant(project, 'other.py', extra), None), TrainingOptions())
+    assert ['3 of 7 images have no masks' in text for text in said] == [True] * is_warned
