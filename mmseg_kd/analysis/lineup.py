@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
@@ -21,7 +20,8 @@ from mmseg_kd.analysis.named_networks import (
 from mmseg_kd.data_checks.image_folder import ImageFiles
 from mmseg_kd.data_checks.loading import leaf
 from mmseg_kd.data_checks.preflight import build_dataset, check_dataset
-from mmseg_kd.errors import ConfigError, DatasetError, DeviceError, nearest
+from mmseg_kd.errors import ConfigError, DatasetError, nearest
+from mmseg_kd.host.device import find_device
 from mmseg_kd.host.quiet import as_config_error
 
 SPLITS = ('val', 'test')
@@ -95,7 +95,7 @@ def line_up(
             first and the last, the teacher only where there is no other.
         split: 'val' or 'test', of the first network's data.
         input: An image or a folder of images without ground truth, in the place of the split's.
-        device: 'auto' (CUDA where there is one, else the CPU), 'cpu' or 'cuda'.
+        device: As in `find_device`.
         cfg_options: Changes to the first network's config, which also names the data.
 
     Raises:
@@ -103,9 +103,9 @@ def line_up(
             more than one thing.
         CheckpointError: A checkpoint is torn or another network's.
         DatasetError: There are no such images.
-        DeviceError: There is no CUDA.
+        DeviceError: There is no such device.
     """
-    place = _device(device)
+    place = find_device(device)
     with DefaultScope.overwrite_default_scope('mmseg'):
         named = read_networks(list(map(str, networks)), cfg_options)
         if teacher:
@@ -117,14 +117,6 @@ def line_up(
     if dataset.metainfo.get('classes') is None:
         raise ConfigError('the data set names no classes; give it metainfo=dict(classes=(...)).')
     return Lineup(loaded, named, dataset, pair, teacher)
-
-
-def _device(name: str) -> torch.device:
-    if name == 'cuda' and not torch.cuda.is_available():
-        raise DeviceError('--device cuda: there is none here; omit --device for the CPU.')
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return torch.device(name)
 
 
 def _between(

@@ -251,7 +251,7 @@ def _check_made_with(out: Path, made_with: Mapping[str, str | float | None]) -> 
     """See that files which are there were made in the same way."""
     path = out / SETTINGS
     if not path.is_file():
-        if out.is_dir() and any([*out.glob('*.png'), *out.glob(f'*{SUFFIX}')]):
+        if out.is_dir() and any([*out.rglob('*.png'), *out.rglob(f'*{SUFFIX}')]):
             raise ConfigError(f'{out}: holds other files; choose a folder for these alone.')
         return
     known = json.loads(path.read_text(encoding='utf-8'))

@@ -150,6 +150,8 @@ def _check(path: Path, expected: str, source: str, advice: str = '') -> None:
     Raises:
         CheckpointError: It does not.
     """
+    if not expected:
+        return
     found = sha256_of(path)
     if not found.startswith(expected):
         raise CheckpointError(

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from mmseg_kd.config.load import load_config
     from mmseg_kd.engine.testing import MeasuringOptions, prepare_test, run_test
+    from mmseg_kd.host.ranks import exit_all_ranks
 
     cfg = load_config(args.config, args.cfg_options)
     place_run(cfg, args)
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         launcher=args.launcher,
     )
     run_test(prepare_test(cfg, args.checkpoint, options))
+    exit_all_ranks()
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import Options, add_trust_argument, run_command
+from mmseg_kd.cli.common import Options, add_device_argument, add_trust_argument, run_command
 from mmseg_kd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -120,12 +120,7 @@ def _add_common(parser: argparse.ArgumentParser, out: str, count: int) -> None:
     parser.add_argument(
         '--cell-width', type=int, default=320, metavar='PIXELS', help='of a picture; default: 320'
     )
-    parser.add_argument(
-        '--device',
-        choices=['auto', 'cpu', 'cuda'],
-        default='auto',
-        help='auto: CUDA where there is one, else the CPU',
-    )
+    add_device_argument(parser)
     parser.add_argument(
         '--cfg-options',
         nargs='+',

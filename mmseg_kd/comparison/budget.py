@@ -81,6 +81,8 @@ def stretch(cfg: Config, iterations: int) -> None:
     for term in cfg.model.get('distillation') or ():
         for schedule in _listed(term.get('schedule')):
             _stretch_points(schedule, factor)
+    for schedule in _listed(cfg.model.get('task_schedule')):
+        _stretch_points(schedule, factor)
 
 
 def _schedulers(cfg: Config) -> Iterator[Any]:
@@ -101,7 +103,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _stretch_points(schedule: Any, factor: float) -> None:
     """Move what a schedule has its place by; its begin and its end stay apart."""
-    apart = schedule.get('begin', 0) < schedule.get('end', 0)
+    apart = schedule.get('begin', 0) < (schedule.get('end') or 0)
     for key in _POINTS:
         if isinstance(schedule.get(key), int):
             schedule[key] = _scaled(schedule[key], factor)

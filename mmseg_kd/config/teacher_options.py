@@ -46,8 +46,8 @@ class TeacherOptions:
     )
     channels_last: bool = key('True or False', is_bool, False)
     compile: Mapping[str, Any] | None = key(
-        'True, False or a dict of arguments of torch.compile',
-        lambda value: isinstance(value, (bool, Mapping)),
+        'None, True, False or a dict of arguments of torch.compile',
+        lambda value: value is None or isinstance(value, (bool, Mapping)),
         None,
     )
     stream: bool = key('True or False', is_bool, False)

@@ -248,10 +248,12 @@ def unlisted_findings(dataset: Any) -> list[Finding]:
     if getattr(dataset, 'ann_file', '') or getattr(dataset, '_indices', None) is not None:
         return []
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    mask_suffix = getattr(dataset, 'seg_map_suffix', '').lower()
+    masks = os.path.normpath(prefix.get('seg_map_path') or '')
     found = []
     for kind, role, key, ends in (
         ('unused', 'image', 'img_path', SUFFIXES),
-        ('unpaired', 'mask', 'seg_map_path', (getattr(dataset, 'seg_map_suffix', ''),)),
+        ('unpaired', 'mask', 'seg_map_path', (mask_suffix,)),
     ):
         folder = prefix.get(key)
         if not folder or not ends[0] or not Path(folder).is_dir():
@@ -260,7 +262,8 @@ def unlisted_findings(dataset: Any) -> list[Finding]:
         for path in sorted(_files(folder)):
             if path.lower().endswith(ends) and path not in listed:
                 # In one folder with the images, masks are no images that were forgotten.
-                if role == 'image' and path.endswith(getattr(dataset, 'seg_map_suffix', '')):
+                is_mask = path.lower().endswith(mask_suffix) and Path(path).is_relative_to(masks)
+                if role == 'image' and mask_suffix and is_mask:
                     continue
                 found.append(Finding(kind, role, path, _WHY_UNLISTED[kind]))
     return found

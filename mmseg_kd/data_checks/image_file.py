@@ -183,7 +183,7 @@ def picture_findings(path: str) -> list[Finding]:
             mode = image.mode
             raw = ' '.join(str(tile[3]) for tile in image.tile)
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except OSError:
+    except Exception:  # Pillow's are many, and what is read has been read by another decoder
         return []
     found = []
     if mode == 'CMYK':

@@ -199,7 +199,7 @@ def _scoring_teachers(runner: Runner) -> dict[str, Sequence[str]]:
         for term in model.terms.values()
         if isinstance(term, Term) and isinstance(term.loss, LogitLoss)
         for name in term.layers.teachers
-        if specs[name].class_map is None
+        if name in model.teachers and specs[name].class_map is None
     }
     found = {
         teacher_label(name, len(names)): class_names(

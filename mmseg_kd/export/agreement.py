@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmseg_kd.checkpoints.read import first_line
 from mmseg_kd.errors import ExportError
 
 # What rounding in another order may do: to a score, as a share of the largest, and to labels.
@@ -98,7 +99,7 @@ def compare(reference: Function, exported: Function, inputs: Iterable[Tensor]) -
         try:
             got = exported(image)
         except Exception as error:  # every runtime has errors of its own
-            reason = str(error).strip().splitlines()[0].rstrip('.')
+            reason = first_line(error).rstrip('.')
             raise ExportError(
                 f'the exported network fails on an input of {tuple(image.shape)}: '
                 f'{type(error).__name__}: {reason}. {ADVICE}'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.checks import at_least_one, non_negative, positive
+from mmseg_kd.checks import at_least_one, non_negative, positive, whole_number
 from mmseg_kd.losses.class_queues import ClassQueues
 from mmseg_kd.losses.feature_map_loss import FeatureMapLoss, Resolution
 from mmseg_kd.losses.functional import resize_label, similarity_kl, unit_length
@@ -90,7 +90,7 @@ class CIRKDMemoryLoss(FeatureMapLoss):
         self.pixel_draws = at_least_one('pixel_draws', pixel_draws)
         self.region_draws = at_least_one('region_draws', region_draws)
         self.pixels_per_image = at_least_one('pixels_per_image', pixels_per_image)
-        self.ignore_index = ignore_index
+        self.ignore_index = whole_number('ignore_index', ignore_index)
         # No word that keys of paramwise_cfg are for.
         self.projection = nn.Sequential(
             nn.Conv2d(in_channels, channels, 1, bias=False),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from mmseg_kd.checks import is_number
 from mmseg_kd.host.quiet import explain
 from mmseg_kd.migration.report import Report
 from mmseg_kd.migration.source import KeyPath
@@ -45,7 +46,7 @@ class Section:
             is_dropped: Whether the whole dict is left out then: no default takes its place.
         """
         value = self.take(key, default)
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        if value is None or is_number(value):
             return value
         instead = '' if is_dropped else f'; {default} is taken'
         self.problem(f'expected a number, got {value!r}{instead}', key)

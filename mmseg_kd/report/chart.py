@@ -208,10 +208,10 @@ def _axis(
     if logarithmic:
         begin, end = math.floor(math.log10(low)), math.ceil(math.log10(high))
         factors = (1.0,) if end - begin > 3 else (1.0, 2.0, 5.0)
-        all_ticks = [f * 10.0**e for e in range(begin, end + 1) for f in factors]
-        below = [t for t in all_ticks if t <= low]
-        above = [t for t in all_ticks if t >= high]
-        first, last = below[-1], above[0] if above else high
+        # One power further each way: a logarithm may be rounded to the next whole number.
+        all_ticks = [f * 10.0**e for e in range(begin - 1, end + 2) for f in factors]
+        first = max(t for t in all_ticks if t <= low)
+        last = min(t for t in all_ticks if t >= high)
         return first, last, [t for t in all_ticks if first <= t <= last]
     if from_zero:
         low = min(low, 0.0)

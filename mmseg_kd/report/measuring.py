@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mmseg_kd.errors import KDError, message_of
+from mmseg_kd.host.quiet import explain
 from mmseg_kd.report.measurement import time_networks
 from mmseg_kd.report.run import Run
 from mmseg_kd.report.subject import Subject
@@ -64,10 +65,10 @@ def _time(subjects: dict[str, Subject], rounds: int) -> None:
     try:
         networks = {title: subjects[title].network for title in found}
         timed = time_networks(networks, found, rounds)
-    except (KDError, RuntimeError, TypeError) as error:
+    except Exception as error:  # whatever a network of the user raises
         for title, measured in found.items():
             run = subjects[title].run
-            run.add_gap('speed', f'Not timed: {error}')
+            run.add_gap('speed', f'Not timed: {explain(error)}')
             # Times of other days are not to be compared.
             run.measured = replace(measured, seconds=None, device='', session='')
         return

@@ -102,8 +102,13 @@ class _Entries:
 
     def add(self, found: Sequence[_Entry]) -> None:
         if found:
-            first = found[0][0]
-            self.kept = [entry for entry in self.kept if entry[0] < first]
+            first, is_training, _ = found[0]
+            # Where a start begins with the validation that was due, the training before it counts.
+            self.kept = [
+                entry
+                for entry in self.kept
+                if entry[0] < first or (entry[0] == first and entry[1] and not is_training)
+            ]
             self.kept.extend(found)
 
     def curves(self, of_training: bool) -> dict[str, Curve]:

@@ -88,7 +88,7 @@ def _classes(results: Results) -> Figure | None:
     rows = [row for row in results.rows if row.class_gains]
     if not rows:
         return None
-    names = list(rows[0].class_gains)
+    names = list(dict.fromkeys(name for row in rows for name in row.class_gains))
     height = 1.0 + len(names) * (0.12 + 0.16 * len(rows))
     figure = _figure(8, height, [row.method for row in rows])
     axes = figure.subplots()

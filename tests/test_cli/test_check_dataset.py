@@ -114,8 +114,12 @@ def test_files_that_nobody_uses(project: Project) -> None:
     (images / 'notes.txt').write_text('x')
     (masks / 'notes.txt').write_text('x')
     shutil.copy(masks / '0.png', masks / 'lonely.png')
+    # It ends like a mask, and does not lie where they do.
+    shutil.copy(masks / '0.png', images / 'forgotten.png')
     report = project.check(code=0)
-    assert kinds(report) == [('unpaired', '1'), ('unpaired', 'lonely'), ('unused', '1')]
+    unpaired, unused = ['1', 'lonely'], ['1', 'forgotten']
+    expected = [('unpaired', name) for name in unpaired] + [('unused', name) for name in unused]
+    assert kinds(report) == expected
 
 
 def test_an_image_of_train_in_val(project: Project) -> None:

@@ -77,8 +77,8 @@ def test_goes_on_and_refuses_other_settings(
     assert pseudo_label.main(args) == 1
     assert 'choose another folder' in capsys.readouterr().err
     assert pseudo_label.main([network, str(images), str(images.parent / 'train')]) == 0
-    Path(tmp_path / 'own').mkdir()
-    Image.new('L', (2, 2)).save(tmp_path / 'own' / 'mine.png')
+    Path(tmp_path / 'own' / 'train').mkdir(parents=True)
+    Image.new('L', (2, 2)).save(tmp_path / 'own' / 'train' / 'mine.png')
     assert pseudo_label.main([network, str(images), str(tmp_path / 'own')]) == 1
     assert 'holds other files' in capsys.readouterr().err
     assert pseudo_label.main([*args[:2], str(tmp_path / 'x'), '--min-confidence', '2']) == 1

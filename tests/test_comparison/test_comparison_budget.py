@@ -33,8 +33,9 @@ def config() -> Config:
                             ),
                         ]
                     ),
-                    dict(weight=2.0),
-                ]
+                    dict(weight=2.0, schedule=dict(type='Jump', begin=100, end=None)),
+                ],
+                task_schedule=dict(type='Jump', begin=300),
             ),
         )
     )
@@ -55,7 +56,8 @@ def test_all_that_has_its_place_is_stretched() -> None:
     decay, counted = second.schedule
     assert (decay.begin, decay.end) == (1200, 2400)
     assert (counted.schedule.begin, counted.schedule.end) == (4, 800)
-    assert third == dict(weight=2.0)
+    assert third.schedule == dict(type='Jump', begin=200, end=None)
+    assert cfg.model.task_schedule.begin == 600
 
 
 def test_as_many_validations_as_before() -> None:

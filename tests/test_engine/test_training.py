@@ -270,3 +270,18 @@ def test_images_that_nothing_says_anything_of(
     monkeypatch.setattr(without_masks, 'print_log', lambda text, **_: said.append(text))
     prepare_training(load_config(variant(project, 'other.py', extra), None), TrainingOptions())
     assert ['3 of 7 images have no masks' in text for text in said] == [True] * is_warned
+
+
+def test_the_student_teaches_itself_beside_another(project: str) -> None:
+    extra = """
+teacher = dict(type='SelfTeacher', name='self')
+model['teacher'] = [dict(model['teacher'], name='frozen'), teacher]
+scores = model['distillation'][0]
+features = dict(student_layer='backbone.layer1', teacher_layer='backbone.layer2')
+features.update(loss=dict(type='CDLoss'), teacher='self')
+model['distillation'] = [dict(scores, teacher='frozen'), features]
+"""
+    runner = prepare_training(
+        load_config(variant(project, 'other.py', extra), None), TrainingOptions()
+    )
+    assert set(runner.model.terms) == {'kl_frozen', 'cd_self'}

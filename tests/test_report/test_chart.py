@@ -50,6 +50,13 @@ def test_wide_ranges_are_logarithmic() -> None:
     assert not linear.logarithmic
 
 
+def test_a_logarithm_that_is_rounded_to_a_power_of_ten() -> None:
+    # Just below 1e-5, and the logarithm of both is -5.
+    chart = line_chart('x', 'X', [Series('a', 'c0', [(1, 9.999999999999999e-06), (2, 1.0)])])
+    assert chart is not None
+    assert chart.logarithmic
+
+
 def test_labels_do_not_lie_on_each_other() -> None:
     series = [Series(f's{i}', 'c0', [(0, 0.0), (10, 0.1 * i)]) for i in range(8)]
     series.append(Series('high', 'c1', [(0, 0.0), (10, 100.0)]))

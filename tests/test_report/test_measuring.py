@@ -91,7 +91,7 @@ def test_networks_that_were_timed_apart_are_timed_again(
         measure_runs(runs)
     # Times that cannot be compared are not shown.
     assert [run.measured.seconds for run in runs if run.measured] == [None, None]
-    assert runs[0].gaps['speed'] == ['Not timed: no memory']
+    assert runs[0].gaps['speed'] == ['Not timed: RuntimeError: no memory']
     capsys.readouterr()
     measure_runs(runs, rounds=1)
     assert capsys.readouterr().out == 'Timing 2 networks in turns\n'

@@ -63,6 +63,15 @@ def test_what_a_resumed_run_goes_over_again_counts_once(tmp_path: Path) -> None:
     assert [start.first for start in log.starts] == [100, None, 200]
 
 
+def test_the_training_before_a_validation_that_was_made_up_for_counts(tmp_path: Path) -> None:
+    """Killed after 100 and before its validation, which the resumed run begins with."""
+    write_start(tmp_path, '20260101_000000', [train_line(50, 1.0), train_line(100, 2.0)])
+    write_start(tmp_path, '20260102_000000', [val_line(100, 10.0), train_line(150, 3.0)])
+    log = read_log(tmp_path)
+    assert points(log.curve('loss')) == {50: 1.0, 100: 2.0, 150: 3.0}
+    assert points(log.curve('mIoU')) == {100: 10.0}
+
+
 def test_a_run_that_began_anew_counts_alone(tmp_path: Path) -> None:
     write_start(tmp_path, '20260101_000000', [train_line(100, 1.0), train_line(200, 2.0)])
     write_start(tmp_path, '20260102_000000', [train_line(50, 9.0)])
