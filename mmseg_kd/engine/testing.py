@@ -18,6 +18,7 @@ from mmseg_kd.engine.runner import build_runner, prepare_run
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.evaluation import use_fast_metrics, use_lean_prediction_in
 from mmseg_kd.evaluation.labels import scale_images
+from mmseg_kd.evaluation.switch import metrics_of
 from mmseg_kd.hooks import BadDataHook
 from mmseg_kd.hooks.find import get_or_add_hook
 from mmseg_kd.host.loaders import end_workers
@@ -122,10 +123,12 @@ def _test_on_validation(cfg: Config) -> None:
 
 def _apply_options(cfg: Config, options: MeasuringOptions) -> None:
     if options.show_dir:
-        cfg.default_hooks.visualization = dict(type='SegVisualizationHook', draw=True)
+        drawing = dict(type='SegVisualizationHook', draw=True)
+        cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'visualization': drawing}
         cfg.visualizer.save_dir = options.show_dir
     if options.out:
-        cfg.test_evaluator.output_dir = options.out
+        for metric in metrics_of(cfg.test_evaluator):
+            metric['output_dir'] = options.out
     if options.tta:
         if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
             raise ConfigError('--tta: expected tta_pipeline and tta_model in the config.')

@@ -25,7 +25,7 @@ PACKAGES_OF_LABELS = ('mmengine', 'mmseg', 'mmseg_kd')
 
 def use_fast_metrics(cfg: Config) -> None:
     """Put `FastIoUMetric` where a config has `IoUMetric`."""
-    for metric in _metrics(cfg):
+    for metric in _all_metrics(cfg):
         if isinstance(metric, dict) and _resolved(metric.get('type'), METRICS) is IoUMetric:
             metric['type'] = 'FastIoUMetric'
 
@@ -72,7 +72,8 @@ def readers_of_scores(runner: Runner) -> list[str]:
     """
     cfg = runner.cfg
     kinds = [
-        metric.get('type') if isinstance(metric, dict) else type(metric) for metric in _metrics(cfg)
+        metric.get('type') if isinstance(metric, dict) else type(metric)
+        for metric in _all_metrics(cfg)
     ]
     found = [kind for kind in kinds if _resolved(kind, METRICS) not in METRICS_OF_LABELS]
     loops = [(cfg.get(key) or {}).get('type') for key in ('val_cfg', 'test_cfg')]
@@ -86,9 +87,13 @@ def readers_of_scores(runner: Runner) -> list[str]:
     return [getattr(kind, '__name__', str(kind)) for kind in dict.fromkeys(found)]
 
 
-def _metrics(cfg: Config) -> Iterator[Any]:
-    """All metrics of a config, dicts or objects; also evaluators that are not mmengine's own."""
-    waiting = [cfg.get('val_evaluator'), cfg.get('test_evaluator')]
+def _all_metrics(cfg: Config) -> Iterator[Any]:
+    return metrics_of(cfg.get('val_evaluator'), cfg.get('test_evaluator'))
+
+
+def metrics_of(*evaluators: Any) -> Iterator[Any]:
+    """All metrics of evaluators, dicts or objects; also evaluators that are not mmengine's own."""
+    waiting = list(evaluators)
     while waiting:
         one = waiting.pop()
         if isinstance(one, (list, tuple)):

@@ -56,3 +56,19 @@ def test_a_config_without_validation_says_so(tmp_path: Path, part: str) -> None:
     cfg = load_config(str(write_config(tmp_path, resnet(4), tmp_path)), {part: None})
     with pytest.raises(ConfigError, match=f'--split val: expected {part} in the config'):
         prepare_test(cfg, None, MeasuringOptions(split='val'))
+
+
+def test_predictions_of_a_config_with_several_metrics_and_no_hooks(tmp_path: Path) -> None:
+    config = write_config(tmp_path, resnet(4), write_dataset(tmp_path / 'data'))
+    extra = """
+test_evaluator = dict(metrics=[dict(type='IoUMetric'), dict(type='IoUMetric', prefix='again')])
+default_hooks = None
+"""
+    config.write_text(config.read_text(encoding='utf-8') + extra, encoding='utf-8')
+    checkpoint = save_weights(resnet(4), tmp_path / 'net.pth')
+    cfg = load_config(str(config), dict(work_dir=str(tmp_path / 'work')))
+    options = MeasuringOptions(out=str(tmp_path / 'masks'), show_dir=str(tmp_path / 'shown'))
+    with isolated():
+        run_test(prepare_test(cfg, checkpoint, options))
+    assert {path.name for path in (tmp_path / 'masks').iterdir()} == {'0.png', '1.png', '2.png'}
+    assert list((tmp_path / 'shown').rglob('*.png'))
