@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # What a shell makes of a death by a signal.
 INTERRUPTED = 128 + signal.SIGINT
@@ -41,7 +42,13 @@ def _continued(line: str, width: int) -> str:
 
 def finish(parser: argparse.ArgumentParser) -> None:
     """Give a command's parser what all have: `--debug`, and the exit codes below its example."""
-    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    debug: dict[str, Any] = dict(action='store_true', help='show the traceback of an error')
+    parser.add_argument('--debug', **debug)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                # Where it is not given there it keeps what was said before the command.
+                command.add_argument('--debug', default=argparse.SUPPRESS, **debug)
     parser.epilog = f'{parser.epilog}\n\n{EXIT_CODES}'
     parser.formatter_class = _Paragraphs
 

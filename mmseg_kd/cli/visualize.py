@@ -129,12 +129,6 @@ def _add_common(parser: argparse.ArgumentParser, out: str, count: int) -> None:
         help="override entries of the first network's config, which also names the data",
     )
     add_trust_argument(parser)
-    parser.add_argument(
-        '--debug',
-        action='store_true',
-        default=argparse.SUPPRESS,
-        help='show the traceback of an error',
-    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from mmseg.registry import MODELS
 from test_migration.test_checkpoints import original_networks
 
 from mmseg_kd.cli.convert_segdistill import main
+from mmseg_kd.errors import ConfigError
 
 HEAD = """dict(
         type='SegFormerHead',
@@ -161,6 +162,8 @@ def test_the_old_config_is_not_overwritten(old: Path, capsys: Capture) -> None:
     text = old.read_text()
     assert main(['config', 'old.py', './old.py']) == 1
     assert 'is the old config itself' in capsys.readouterr().err
+    with pytest.raises(ConfigError, match='is the old config itself'):
+        main(['config', 'old.py', './old.py', '--debug'])
     assert old.read_text() == text
 
 
