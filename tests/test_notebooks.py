@@ -15,9 +15,6 @@ from notebooks import LOG, ROOT, execute, tidy
 
 DISTILL = ROOT / 'docs' / 'distill.ipynb'
 
-# A third of the training: enough to learn something in.
-SHORTENED = {'iterations=150': 'iterations=50', 'val_interval=30': 'val_interval=25'}
-
 # What the test reads at the end.
 REPORT = """
 import json
@@ -42,9 +39,6 @@ print(json.dumps(dict(
 @pytest.mark.slow
 def test_distillation_in_a_notebook(tmp_path: Path) -> None:
     notebook = nbformat.read(DISTILL, as_version=4)
-    for given, shorter in SHORTENED.items():
-        [cell] = [cell for cell in notebook.cells if f' {given},' in cell.source]
-        cell.source = cell.source.replace(given, shorter)
     notebook.cells.append(nbformat.v4.new_code_cell(REPORT))
     execute(notebook, tmp_path)
     report = json.loads(notebook.cells[-1].outputs[-1].text)
@@ -52,11 +46,13 @@ def test_distillation_in_a_notebook(tmp_path: Path) -> None:
     assert os.path.realpath(report['python']) == os.path.realpath(sys.executable)
     assert Path(report['package']).parent == ROOT / 'mmseg_kd'
     # A network that knows only the two most frequent classes has 8.3.
-    assert min(report['mIoU'].values()) > 10
+    assert report['mIoU']['teacher'] > 25
+    assert report['mIoU']['student'] > 15
+    assert report['mIoU']['student with CGD'] > 15
     for losses in (*report['losses'], report['term']):
-        assert len(losses) == 50
-        assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
-    assert report['validated'] == [25, 50]
+        assert len(losses) == 150
+        assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
+    assert report['validated'] == [30, 60, 90, 120, 150]
     assert report['agreement'] == 1.0
     assert report['figure'][0] > report['figure'][1] > 400
     assert report['exported'] == 1.0

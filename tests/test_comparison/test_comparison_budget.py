@@ -56,7 +56,7 @@ def test_all_that_has_its_place_is_stretched() -> None:
     decay, counted = second.schedule
     assert (decay.begin, decay.end) == (1200, 2400)
     assert (counted.schedule.begin, counted.schedule.end) == (4, 800)
-    assert third.schedule == dict(type='Jump', begin=200, end=None)
+    assert third == dict(weight=2.0, schedule=dict(type='Jump', begin=200, end=None))
     assert cfg.model.task_schedule.begin == 600
 
 

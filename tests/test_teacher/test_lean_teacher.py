@@ -144,7 +144,10 @@ def test_options_of_a_config() -> None:
         (dict(stream=None), r'teacher\.stream: expected True or False, got None'),
         (dict(autocast='bf16'), r"teacher\.autocast: .* got 'bf16'; nearest: bfloat16"),
         (dict(autocast=True), r'teacher\.autocast: expected None .* float32, got True'),
-        (dict(compile='inductor'), r"expected None, True, False or a dict .* got 'inductor'"),
+        (
+            dict(compile='inductor'),
+            r"compile: expected None, True, False or a dict .* got 'inductor'",
+        ),
         (dict(compile=dict(back='x')), r"torch\.compile has no argument 'back'; nearest: backend"),
         (dict(fold_bm=True, config=ZOO), r"teacher: unknown key 'fold_bm'; nearest: fold_bn"),
     ],
