@@ -25,7 +25,7 @@ from mmseg_kd.errors import ConfigError, Problems, ShapeError
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.networks.elsewhere.features import FeatureNetwork
 from mmseg_kd.networks.forward import as_network
-from mmseg_kd.networks.probe import Probe, probe
+from mmseg_kd.networks.probe import Probe, modified_by_dropout, probe
 from mmseg_kd.networks.roles import Roles
 from mmseg_kd.networks.tap_name import parse_tap_name
 from mmseg_kd.networks.taps import ATTENTION_PARTS, find_tap, no_gradient
@@ -242,9 +242,10 @@ def _connect(
     """
     ours: Probe | None = None
     selves = [name for name in networks if spec.teachers[name].kind == 'SelfTeacher']
+    tapped = [*student_layers(terms)]
+    tapped += [layer for name in selves for layer in teacher_layers(terms, name)]
     with problems:
-        deeper = [layer for name in selves for layer in teacher_layers(terms, name)]
-        ours = probe(student, [*student_layers(terms), *deeper], 'student')
+        ours = probe(student, tapped, 'student')
     preprocessing = as_network(student).preprocessing
     teachers: dict[str, Teacher | StoredTeacher] = {}
     theirs: dict[str, Probe] = {}
@@ -274,7 +275,8 @@ def _connect(
         if set(term.layers.teachers) <= set(theirs):
             with problems:
                 made.append(_make_term(term, spec, networks, ours, theirs, maps))
-    return teachers, made, ours.modified_in_place
+    in_training = modified_by_dropout(student, tapped, ours.images_NCHW)
+    return teachers, made, ours.modified_in_place | in_training
 
 
 def _class_map(

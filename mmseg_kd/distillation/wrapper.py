@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from mmseg_kd.distillation.assemble import assemble
 from mmseg_kd.distillation.balance import balance
 from mmseg_kd.distillation.task_loss import fuse_task_loss, labelled_only
 from mmseg_kd.distillation.term import Term, idle_loss
+from mmseg_kd.errors import ConfigError
 from mmseg_kd.host.log_names import TASK_LOSS, TASK_WEIGHT, TERM_PREFIX, WEIGHT_PREFIX
 from mmseg_kd.networks.forward import run_whole
 from mmseg_kd.networks.memory_format import use_channels_last
@@ -191,6 +192,7 @@ class DistillationWrapper(BaseSegmentor):
         with Recorder(self.student, layers, self._modified_in_place) as recorder:
             losses = self._task_losses(inputs, data_samples, task_weight, layers)
             outputs = recorder.outputs
+            _check_kept(recorder.modified_in_place)
         student_taps = Taps({layer: outputs[layer] for layer in ours}, _size(inputs))
         if torch.is_grad_enabled():
             _check_gradients(student_taps)
@@ -300,6 +302,20 @@ class DistillationWrapper(BaseSegmentor):
         for teacher in self._teachers.values():
             teacher.apply(fn)
         return self
+
+
+def _check_kept(modified_in_place: Collection[str]) -> None:
+    """See that what was recorded is still what the layers put out.
+
+    Raises:
+        ConfigError: It is not, since the dry run of the network's eval mode did not show it.
+    """
+    if modified_in_place:
+        raise ConfigError(
+            f'student_layer: in training the student changes the output of '
+            f'{", ".join(map(repr, sorted(modified_in_place)))} in place; tap another layer or '
+            'give the module behind it inplace=False.'
+        )
 
 
 def _check_gradients(student: Taps) -> None:

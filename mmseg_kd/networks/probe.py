@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from mmseg_kd.errors import ConfigError, KDError
 from mmseg_kd.host.quiet import explain
@@ -35,7 +36,8 @@ class Probe:
         outputs: The layers' outputs; a layer that did not run is absent.
         scored_classes: How many classes the outputs tell apart that are scores, by layer.
         learning: Layers through whose output something learns.
-        modified_in_place: Layers whose output the network changes in place afterwards.
+        modified_in_place: Layers whose output the network changes in place afterwards, in eval
+            mode.
         calls: How often each layer runs in a forward pass.
         used: Parameters and buffers, by key, that the run to the layers went through.
         used_in_all: Those that the run of the whole network went through.
@@ -190,6 +192,25 @@ def _look(network: nn.Module, layers: Collection[str], images_NCHW: Tensor) -> P
             used=used(),
             used_in_all=used_in_all,
         )
+
+
+def modified_by_dropout(
+    network: nn.Module, layers: Collection[str], images_NCHW: Tensor
+) -> set[str]:
+    """Layers whose output is changed in place in training alone, by `Dropout(inplace=True)`."""
+    dropouts = [m for m in network.modules() if isinstance(m, _DropoutNd) and m.inplace]
+    if not dropouts:
+        return set()
+    # All else stays in eval mode: BatchNorm keeps its statistics and takes a map of one pixel.
+    with (
+        keep_random_state(images_NCHW.device),
+        evaluating(network),
+        Recorder(network, layers) as taps,
+    ):
+        for module in dropouts:
+            module.train()
+        run_whole(network, images_NCHW, layers)
+        return taps.modified_in_place
 
 
 def _scored_classes(

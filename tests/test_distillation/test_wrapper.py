@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import re
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -453,6 +454,49 @@ def test_a_layer_that_is_changed_in_place_is_kept_as_it_was(make: Make) -> None:
     wrapper.terms['cd'].loss.register_forward_pre_hook(lambda module, args: seen.extend(args[:2]))
     assert all(g is not None for g in gradients(wrapper).values())
     assert all(bool((output < 0).any()) for output in seen)
+
+
+def act_in_place(act: dict[str, Any]) -> dict[str, Any]:
+    """A student whose head has `act`, which changes what it is given, behind its BatchNorm."""
+    student = resnet(8)
+    return {**student, 'decode_head': {**student['decode_head'], 'act_cfg': act}}
+
+
+def test_a_layer_that_a_dropout_changes_in_training_is_kept_as_it_was(make: Make) -> None:
+    layer = 'decode_head.convs.0.bn'
+    student = act_in_place(dict(type='Dropout', drop_prob=0.9, inplace=True))
+    wrapper = make(term(layer, layer, 'CDLoss'), student=student, teacher=resnet(8))
+    plain = make(student=student, teacher=resnet(8))  # the dry run draws masks of its own
+    torch.testing.assert_close(
+        wrapper.student.state_dict(), plain.student.state_dict(), rtol=0, atol=0
+    )
+    seen: list[Tensor] = []
+    wrapper.terms['cd'].loss.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    assert all(g is not None for g in gradients(wrapper).values())
+    (kept,) = seen
+    assert (kept == 0).float().mean() < 0.1
+
+
+def test_a_layer_that_something_else_changes_in_training_is_named(make: Make) -> None:
+    @MODELS.register_module()
+    class Doubling(nn.Module):
+        def __init__(self, inplace: bool) -> None:
+            super().__init__()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mul_(2) if self.training else x
+
+    layer = 'decode_head.convs.0.bn'
+    try:
+        wrapper = make(
+            term(layer, layer, 'CDLoss'),
+            student=act_in_place(dict(type='Doubling')),
+            teacher=resnet(8),
+        )
+    finally:
+        MODELS.module_dict.pop('Doubling')
+    with pytest.raises(ConfigError, match=re.escape(f'output of {layer!r} in place')):
+        train(wrapper, 1)
 
 
 # Inference is the student's.
