@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
 
+from mmseg_kd.config.recipes import terms_of_entry
 from mmseg_kd.errors import ConfigError
 
 # What of a scheduler and of a term's schedule counts iterations.
@@ -45,8 +46,8 @@ def stretch(cfg: Config, iterations: int) -> None:
         iterations: At least as many as the config has validations.
 
     Raises:
-        ConfigError: The training is not counted in iterations, or the budget is under one
-            validation.
+        ConfigError: The training is not counted in iterations, the budget is under one
+            validation, or an entry of `distillation` names no recipe.
     """
     check_counts_iterations(cfg)
     loop = cfg.train_cfg
@@ -78,11 +79,22 @@ def stretch(cfg: Config, iterations: int) -> None:
     for hook in cfg.get('custom_hooks') or ():
         if 'begin_iter' in hook:  # of averaged weights
             hook['begin_iter'] = _scaled(hook['begin_iter'], factor)
+    entries = cfg.model.get('distillation')
+    if entries:
+        cfg.model.distillation = [*_with_schedules(entries)]
     for term in cfg.model.get('distillation') or ():
         for schedule in _listed(term.get('schedule')):
             _stretch_points(schedule, factor)
     for schedule in _listed(cfg.model.get('task_schedule')):
         _stretch_points(schedule, factor)
+
+
+def _with_schedules(entries: Sequence[Any]) -> Iterator[Any]:
+    """Entries of `distillation`, with those recipes written out that have schedules of their own."""
+    for index, entry in enumerate(entries):
+        terms = terms_of_entry(entry, f'distillation[{index}]')
+        has_own = 'schedule' not in entry and any('schedule' in term for term in terms)
+        yield from terms if has_own else [entry]
 
 
 def _schedulers(cfg: Config) -> Iterator[Any]:

@@ -21,8 +21,9 @@ from mmengine.config import Config
 
 from mmseg_kd.checks import is_integer, is_number
 from mmseg_kd.comparison.budget import check_counts_iterations, stretch
-from mmseg_kd.config.experiments import experiments_of
+from mmseg_kd.config.experiments import SEPARATOR, experiments_of
 from mmseg_kd.config.file import apply_options, read_config_file
+from mmseg_kd.config.load import check_config
 from mmseg_kd.config.network_spec import is_distillation
 from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
 from mmseg_kd.evaluation.check_metric import check_metric
@@ -149,9 +150,12 @@ def read_plan(
     budget = budget or Budget(own.get('iterations'), own.get('seconds'))
     with problems:
         _check_budget(budget)
-    problems.raise_if_any()
     for name, config in methods.items():
         config.pop('comparison', None)
+        with problems:
+            check_config(config, f'{file}{SEPARATOR}{name}')
+    problems.raise_if_any()
+    for name, config in methods.items():
         with problems:
             check_metric(METRIC, config, 'test', name)
         with problems:

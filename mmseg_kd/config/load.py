@@ -39,6 +39,26 @@ def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool 
         cfg = read_config(name)
         own = set(cfg.keys())
         apply_options(cfg, options or {}, '--cfg-options')
+    check_config(cfg, name, cfg.keys() - own, needs_model)
+    if 'distillation' in (cfg.get('model') or ()):
+        cfg.model.distillation = expanded(cfg.model.distillation)
+    return cfg
+
+
+def check_config(
+    cfg: Config, name: str, added: Collection[str] = (), needs_model: bool = True
+) -> None:
+    """See that a config has a model, and at its top no misspelt key.
+
+    Args:
+        cfg: The config.
+        name: What messages call it.
+        added: As in `check_keys`.
+        needs_model: As in `load_config`.
+
+    Raises:
+        ConfigError: It has not; `ManyErrors` where both are wrong.
+    """
     model = cfg.get('model')
     if isinstance(model, Mapping) and model.get('type') == 'SDModule':
         raise ConfigError(
@@ -47,15 +67,12 @@ def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool 
         )
     problems = Problems()
     with problems:
-        check_keys(cfg, added=cfg.keys() - own)
+        check_keys(cfg, added)
     if (needs_model or model is not None) and not (isinstance(model, Mapping) and 'type' in model):
         problems.add(
             ConfigError(f"{name}: expected model = dict(type='...', ...), got {short_repr(model)}.")
         )
     problems.raise_if_any()
-    if isinstance(model, Mapping) and 'distillation' in model:
-        cfg.model.distillation = expanded(model['distillation'])
-    return cfg
 
 
 def runner_keys() -> set[str]:

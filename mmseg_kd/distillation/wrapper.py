@@ -67,7 +67,6 @@ class DistillationWrapper(BaseSegmentor):
             size of the labels; heads with other losses stay as they are.
         channels_last: The student runs in the memory format channels_last; a teacher has an
             option of its own.
-        init_cfg: As in mmengine.
 
     Raises:
         ConfigError: All that is wrong with the config, at once.
@@ -84,12 +83,11 @@ class DistillationWrapper(BaseSegmentor):
         task_schedule: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
         fused_task_loss: bool = True,
         channels_last: bool = False,
-        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         parts = assemble(
             student, teacher, distillation, data_preprocessor, task_weight, task_schedule
         )
-        super().__init__(parts.student.data_preprocessor, init_cfg)
+        super().__init__(parts.student.data_preprocessor)
         self.student: Any = parts.student
         self._is_channels_last = channels_last
         if channels_last:

@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mmseg_kd.comparison.budget import stretch
+from mmseg_kd.config.recipes import RECIPES
 from mmseg_kd.errors import ConfigError
 
 
@@ -58,6 +59,24 @@ def test_all_that_has_its_place_is_stretched() -> None:
     assert (counted.schedule.begin, counted.schedule.end) == (4, 800)
     assert third == dict(weight=2.0, schedule=dict(type='Jump', begin=200, end=None))
     assert cfg.model.task_schedule.begin == 600
+
+
+def test_the_schedule_of_a_recipe_is_stretched_as_one_that_is_written_out() -> None:
+    cfg = config()
+    cfg.model.distillation = [
+        dict(recipe='cgd', weight=5.0),
+        dict(recipe='cwd'),
+        dict(recipe='cwd', schedule=dict(type='LinearWarmup', end=200)),
+    ]
+    stretch(cfg, 2400)
+    cgd, cwd, warmed_up = cfg.model.distillation
+    assert (cgd.loss.type, cgd.weight) == ('CGDLoss', 5.0)
+    warm_up, decay = cgd.schedule
+    assert (warm_up.end, decay.begin, decay.end) == (4000, 220000, 240000)
+    assert cwd == dict(recipe='cwd')
+    assert warmed_up == dict(recipe='cwd', schedule=dict(type='LinearWarmup', end=400))
+    again = RECIPES['cgd'].terms[0]['schedule']
+    assert again[0]['end'] == 2000  # of the recipe itself
 
 
 def test_as_many_validations_as_before() -> None:

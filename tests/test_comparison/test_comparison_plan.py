@@ -100,6 +100,9 @@ def test_only_keeps_the_baseline(tmp_path: Path) -> None:
     ('extra', 'message'),
     [
         ('del comparison', r"expected comparison = dict\(baseline='NAME', ...\) beside the exper"),
+        ('del model', r"::alone: expected model = dict\(type='...', ...\), got None"),
+        ("model = dict(_delete_=True, type='SDModule')", 'is a config of SegDistill'),
+        ('optim_wraper = dict()', 'optim_wraper'),
         ("comparison = 'alone'", 'expected comparison = dict'),
         ('comparison = dict()', 'baseline: expected one of the experiments, got None; nearest: '),
         ("comparison['baseline'] = 'aone'", "got 'aone'; nearest: alone"),
