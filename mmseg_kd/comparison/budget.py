@@ -90,7 +90,7 @@ def stretch(cfg: Config, iterations: int) -> None:
 
 
 def _with_schedules(entries: Sequence[Any]) -> Iterator[Any]:
-    """Entries of `distillation`, with those recipes written out that have schedules of their own."""
+    """Entries of `distillation`; recipes that have schedules of their own are written out."""
     for index, entry in enumerate(entries):
         terms = terms_of_entry(entry, f'distillation[{index}]')
         has_own = 'schedule' not in entry and any('schedule' in term for term in terms)
