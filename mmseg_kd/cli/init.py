@@ -1,20 +1,20 @@
 """Look at a folder of images and masks, and write configs that train on it.
 
 Images and masks are paired by their names; splits are folders, lists such as train.txt, or drawn.
-The configs are data, teacher, baseline and distillation, with the next commands in them.
+The configs are data, teacher, baseline, distillation and a plan that compares the two, with the
+next commands in them.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import run_command
+from mmseg_kd.cli.common import add_workers_argument, run_command
 from mmseg_kd.cli.following import follow
 from mmseg_kd.errors import ConfigError, DatasetError, Problems
 
@@ -80,23 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--overwrite', action='store_true', help='write into a folder that is not empty'
     )
-    parser.add_argument(
-        '--workers',
-        type=int,
-        default=min(os.cpu_count() or 1, 16),
-        help='processes that read; 0: none but this one (default: one a core, here %(default)s)',
-    )
+    add_workers_argument(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mmengine.logging import MMLogger
-
     from mmseg_kd.own_data.pairs import FindOptions
     from mmseg_kd.own_data.project import Project, check_words, size_for, write_project
 
-    MMLogger.get_current_instance().setLevel('WARNING')
     name = args.folder.resolve().name
     out = args.out or Path(f'{name}-kd')
     problems = Problems()
@@ -125,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     for config in configs.values():
         print(f'  {shlex.join(["mmseg-kd", "train", str(config)])}')
     print(f'  {shlex.join(["mmseg-kd", "report", *map(project.work_dir, configs)])}')
+    print(f'  {shlex.join(["mmseg-kd", "compare", project.config("plan")])}')
     return 0
 
 
@@ -219,4 +212,4 @@ def _print_classes(survey: Survey, classes: Classes) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and write; returns the exit code."""
-    return run_command(_parser(), run, args)
+    return run_command(_parser(), run, args, log_level='WARNING')

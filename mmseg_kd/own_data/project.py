@@ -1,4 +1,4 @@
-"""The configs of a folder of images and masks: data, teacher, baseline, distillation."""
+"""The configs of a folder of images and masks: data, teacher, baseline, distillation, a plan."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _line(pair: Pair) -> str:
 
 
 def write_project(project: Project) -> dict[str, str]:
-    """Write all files of a project; returns the config of each part, by its name.
+    """Write all files of a project; returns the config of each training, by its name.
 
     Raises:
         KDError: What is wrong with the networks, the schedule or the folder, all at once.
@@ -105,6 +105,7 @@ def write_project(project: Project) -> dict[str, str]:
     write_data(project)
     for part, text in texts.items():
         _write(Path(project.config(part)), text)
+    _write(Path(project.config('plan')), _plan_text(project))
     return {part: project.config(part) for part in texts}
 
 
@@ -245,9 +246,26 @@ def _network_texts(project: Project) -> dict[str, str]:
     texts['distilled'] = (
         f'# {project.teacher} teaches {project.student}.\n'
         f'#   mmseg-kd train {shlex.quote(project.config("distilled"))}\n'
-        f'# Does it pay? Then:\n#   mmseg-kd report {runs}\n{text}'
+        f'# Next:\n#   mmseg-kd report {runs}\n'
+        f'#   mmseg-kd compare {shlex.quote(project.config("plan"))}\n{text}'
     )
     return texts
+
+
+def _plan_text(project: Project) -> str:
+    """The plan of a comparison between baseline and distillation."""
+    values = dict(
+        _base_=f'./{project.name}_distilled.py',
+        experiments=dict(alone=dict(options={'model.distillation': []}), distilled=dict()),
+        comparison=dict(baseline='alone', seeds=3),
+    )
+    command = f'mmseg-kd compare {shlex.quote(project.config("plan"))}'
+    return (
+        '# Does it pay? Three seeds, each from the same weights over the same images.\n'
+        f'#   {command}\n'
+        f'# As long for both, whatever a step costs:\n#   {command} --budget seconds=3600\n'
+        f'{write(values)}'
+    )
 
 
 def _alone_text(project: Project, part: str, network: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_kd.cli import init
+from mmseg_kd.comparison.plan import Budget, read_plan
 from mmseg_kd.config.load import load_config
 from mmseg_kd.distillation import DistillationWrapper
 
@@ -34,10 +35,10 @@ def test_configs_that_train(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert 'street: 4 train, 3 val (splits: folders)' in out
     assert 'height x width: 32x32 (7)' in out
     assert 'mmseg-kd train street-kd/street_distilled.py' in out
-    parts = ('data', 'teacher', 'baseline', 'distilled')
-    files = {part: Path(f'street-kd/street_{part}.py') for part in parts}
+    trained = ('teacher', 'baseline', 'distilled')
+    files = {part: Path(f'street-kd/street_{part}.py') for part in ('data', *trained, 'plan')}
     assert all(len(file.read_text().splitlines()) < 40 for file in files.values())
-    cfgs = {part: load_config(str(file), None) for part, file in files.items() if part != 'data'}
+    cfgs = {part: load_config(str(file), None) for part, file in files.items() if part in trained}
     for part in ('train', 'val', 'test'):
         dataset = DATASETS.build(cfgs['distilled'][f'{part}_dataloader'].dataset)
         assert len(dataset) == (4 if part == 'train' else 3)
@@ -53,6 +54,11 @@ def test_configs_that_train(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     distilled = DistillationWrapper(**without_type(cfgs['distilled']))
     assert [type(term.loss).__name__ for term in distilled.terms.values()] == ['CWD']
     assert next(iter(distilled.terms.values())).loss.ignore_index == 255
+    plan = read_plan('street-kd/street_plan.py', budget=Budget(iterations=100))
+    assert (plan.baseline, plan.seeds) == ('alone', [0, 1, 2])
+    terms = {name: len(method.model.distillation) for name, method in plan.methods.items()}
+    assert terms == {'alone': 0, 'distilled': 1}
+    assert out.endswith('  mmseg-kd compare street-kd/street_plan.py\n')
 
 
 def without_type(cfg: Config) -> dict[str, Any]:
