@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,7 @@ def read_networks(
     titles = [one.title for one in found]
     for index, title in enumerate(titles):
         if titles.count(title) > 1 and given[index] is None:
-            one = found[index]
-            found[index] = NamedNetwork(names[index], one.cfg, one.spec, one.checkpoint)
+            found[index] = replace(found[index], title=names[index])
     _check_titles([one.title for one in found])
     return found
 

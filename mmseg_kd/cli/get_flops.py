@@ -75,7 +75,6 @@ def _cells(part: Part) -> tuple[str, str]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
     from mmseg_kd.config.load import load_config
@@ -84,7 +83,6 @@ def run(args: argparse.Namespace) -> int:
     from mmseg_kd.host.quiet import as_config_error
     from mmseg_kd.networks.build import build_network, without_initialisation
 
-    MMLogger.get_current_instance().setLevel('ERROR')
     init_default_scope('mmseg')
     specs = networks_of(load_config(args.config, args.cfg_options))
     *_, trained = specs.values()
@@ -107,4 +105,4 @@ def run(args: argparse.Namespace) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and count; returns the exit code."""
-    return run_command(_parser(), run, args)
+    return run_command(_parser(), run, args, log_level='ERROR')

@@ -33,14 +33,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
     from mmseg_kd.analysis.layer_table import layer_table, layers_by_side
     from mmseg_kd.analysis.pairing import proposals_of, proposals_text
     from mmseg_kd.config.load import load_config
 
-    MMLogger.get_current_instance().setLevel('WARNING')
     init_default_scope('mmseg')
     cfg = load_config(args.config, args.cfg_options)
     if args.pair:
@@ -65,4 +63,4 @@ def run(args: argparse.Namespace) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and print; returns the exit code."""
-    return run_command(_parser(), run, args)
+    return run_command(_parser(), run, args, log_level='WARNING')

@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from mmseg_kd import __version__
+from mmseg_kd.cli.calling import INTERRUPTED
 from mmseg_kd.cli.commands import COMMANDS, GROUPS
 
 USAGE = 2
-# 128 and the number of SIGINT, as shells have it.
-INTERRUPTED = 130
 
 
 def _parser() -> argparse.ArgumentParser:

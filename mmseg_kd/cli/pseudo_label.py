@@ -30,7 +30,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mmseg-kd pseudo-label',
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example: mmseg-kd pseudo-label CONFIG data/streets/new data/streets/new_masks '
         '--teacher',
     )
@@ -70,13 +69,11 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     import torch
     from mmengine.dist import barrier
-    from mmengine.logging import MMLogger
 
     from mmseg_kd.analysis.pseudo_labels import PseudoLabels
     from mmseg_kd.host.device import find_device
     from mmseg_kd.host.ranks import exit_all_ranks, join_ranks
 
-    MMLogger.get_current_instance().setLevel('WARNING')
     device = find_device(args.device)
     rank, ranks = join_ranks(args.launcher)
     if ranks > 1 and device.type == 'cuda':
@@ -133,4 +130,4 @@ def _print_coverage(coverage: Coverage, classes: Sequence[str], out: Path) -> No
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and label; returns the exit code."""
-    return run_command(_parser(), run, args)
+    return run_command(_parser(), run, args, log_level='WARNING')

@@ -28,13 +28,10 @@ def _parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     import torch
-    from mmengine.logging import MMLogger
 
     from mmseg_kd.engine.quickstart import quickstart, table
 
     begun = time.monotonic()
-    # The counting of operations warns of every operator that costs next to nothing.
-    MMLogger.get_current_instance().setLevel('ERROR')
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
     print(f'Quick start on {device}: results go to {args.work_dir}')
     print(f'Scenes: {args.train_images} for training, {args.val_images} for validation')
@@ -55,4 +52,5 @@ def run(args: argparse.Namespace) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and run; returns the exit code."""
-    return run_command(_parser(), run, args)
+    # The counting of operations warns of every operator that costs next to nothing.
+    return run_command(_parser(), run, args, log_level='ERROR')

@@ -41,7 +41,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
     from mmseg_kd.checkpoints.durable import write_durably
@@ -53,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
 
     if args.pictures < 0:
         raise ConfigError(f'--pictures: expected 0 or more, got {args.pictures}.')
-    MMLogger.get_current_instance().setLevel('WARNING')
     init_default_scope('mmseg')
     runs = read_runs(args.work_dirs)
     out = Path(args.out) if args.out else Path(split_title(args.work_dirs[0])[1], 'report.html')
@@ -78,4 +76,4 @@ def run(args: argparse.Namespace) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and write the page; returns the exit code."""
-    return run_command(_parser(), run, args)
+    return run_command(_parser(), run, args, log_level='WARNING')

@@ -43,8 +43,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mmengine.logging import MMLogger
-
     from mmseg_kd.comparison.queue import places
     from mmseg_kd.comparison.sweep import begin_sweep, read_sweep_plan
     from mmseg_kd.comparison.trials import run_sweep
@@ -56,8 +54,6 @@ def run(args: argparse.Namespace) -> int:
     if args.status:
         show_status(folder, status_of)
         return 0
-    # Networks are built to see that all values serve.
-    MMLogger.get_current_instance().setLevel('WARNING')
     plan = read_sweep_plan(args.plan, args.trials)
     if args.amp:
         apply_options(plan.config, TrainingOptions(amp=True))
@@ -110,4 +106,5 @@ def status_of(folder: Path) -> Table:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and sweep; returns the exit code."""
-    return run_command(_parser(), run, args)
+    # Networks are built to see that all values serve.
+    return run_command(_parser(), run, args, log_level='WARNING')

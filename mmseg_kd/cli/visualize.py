@@ -140,9 +140,7 @@ def run(args: argparse.Namespace) -> int:
     from mmseg_kd.checkpoints.save import atomic_write
     from mmseg_kd.host.quiet import HostNoise
 
-    logger = MMLogger.get_current_instance()
-    logger.setLevel('WARNING')
-    logger.addFilter(HostNoise())
+    MMLogger.get_current_instance().addFilter(HostNoise())
     _check_options(args)
     lineup = line_up(
         args.networks,
@@ -200,4 +198,4 @@ def _check_options(args: argparse.Namespace) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the command line) and draw; returns the exit code."""
-    return run_command(_parser(), run, args)
+    return run_command(_parser(), run, args, log_level='WARNING')

@@ -102,7 +102,7 @@ def without_initialisation(model: Any) -> Any:
     if isinstance(model, dict):
         cleaned = {k: without_initialisation(v) for k, v in model.items() if k != 'init_cfg'}
         if 'pretrained' in cleaned:
-            cleaned['pretrained'] = False if cleaned.get('type') == 'TIMMBackbone' else None
+            cleaned['pretrained'] = None
         if cleaned.get('type') in _BRING_WEIGHTS:
             cleaned['pretrained'] = False
         if cleaned.get('type') == 'TIMMBackbone':

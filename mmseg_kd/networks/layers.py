@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,6 @@ def run_once(network: nn.Module) -> Pass:
     outputs: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}
     handed_on: dict[str, Sequence[Tensor]] = {}
-    handles = []
 
     def keep(name: str, tap: Tap) -> Any:
         def see(args: Any, kwargs: Any, output: Any) -> None:
@@ -83,17 +83,13 @@ def run_once(network: nn.Module) -> Pass:
         height, width = images_NCHW.shape[-2:]
         return height, width
 
-    for name, tap in taps.items():
-        handles.append(tap.watch(keep(name, tap)))
-    for name, part in network.named_children():
-        if name in ('backbone', 'neck'):
-            handles.append(part.register_forward_hook(keep_part(name)))
-    try:
-        with evaluating(network):
-            image_size = run_on_noise(network, run, 'network')
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, evaluating(network):
+        for name, tap in taps.items():
+            hooks.enter_context(tap.watch(keep(name, tap)))
+        for name, part in network.named_children():
+            if name in ('backbone', 'neck'):
+                hooks.enter_context(part.register_forward_hook(keep_part(name)))
+        image_size = run_on_noise(network, run, 'network')
     in_order = {name: outputs[name] for name in taps if name in outputs}
     return Pass(image_size, in_order, parts, handed_on)
 

@@ -89,11 +89,8 @@ class MMSegNetwork:
                 head.forward(features)
 
         source = self._segmentor.get_submodule('neck' if self._segmentor.with_neck else 'backbone')
-        handle = source.register_forward_hook(run_heads)
-        try:
+        with source.register_forward_hook(run_heads):
             yield
-        finally:
-            handle.remove()
 
     def scored_classes(self, layer: str) -> int | None:
         if not is_classifier(layer):

@@ -164,11 +164,8 @@ def _look(network: nn.Module, layers: Collection[str], images_NCHW: Tensor) -> P
 
     with ExitStack() as hooks, evaluating(network):
         for name, module in network.named_modules():
-            for handle in (
-                module.register_forward_pre_hook(mark(name, entered)),
-                module.register_forward_hook(mark(name, completed)),
-            ):
-                hooks.callback(handle.remove)
+            hooks.enter_context(module.register_forward_pre_hook(mark(name, entered)))
+            hooks.enter_context(module.register_forward_hook(mark(name, completed)))
         # A full run, since what changes an output comes after it, or another call of its layer.
         with Recorder(network, layers) as taps:
             result = run_whole(network, images_NCHW, layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from types import TracebackType
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,22 +48,15 @@ class Recorder:
         self._calls: Counter[str] = Counter()
         self._outputs: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
-        self._handles: list[Any] = []
+        self._hooks = ExitStack()
 
     def __enter__(self) -> Recorder:
         for name, tap in self._taps.items():
-            self._handles.append(tap.watch(self._make_keep(name, tap)))
+            self._hooks.enter_context(tap.watch(self._make_keep(name, tap)))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def __exit__(self, *error: object) -> None:
+        self._hooks.close()
         self._outputs.clear()
         self._calls.clear()
 

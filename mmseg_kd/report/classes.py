@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmseg_kd.report.pictures import data_uri
 from mmseg_kd.report.run import BASELINE, STUDENT, TEACHER, Run
 
 # Up to so many classes a confusion is a table of numbers; beyond, a picture that is read with the
@@ -187,9 +186,7 @@ def _picture(shares: NDArray[np.float64]) -> str:
     pixels = np.dstack([np.full_like(opacity, value) for value in INK] + [opacity])
     rows = np.arange(len(pixels))
     pixels[rows, rows, :3] = GREY
-    buffer = BytesIO()
-    Image.fromarray(pixels, 'RGBA').save(buffer, 'PNG', optimize=True)
-    return f'data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'
+    return data_uri(Image.fromarray(pixels, 'RGBA'), 'PNG')
 
 
 def confused_pairs(found: Sequence[Confusion]) -> list[dict[str, Any]]:

@@ -17,20 +17,12 @@ COLOURS = 7
 
 def colours_of(runs: Sequence[Run]) -> dict[str, str]:
     """The page's class of each run's colour: students first, teachers in grey."""
-    result = {}
-    free = [f'c{i}' for i in range(COLOURS)]
-    # The accent is a student's, the second colour the first baseline's, whoever else is there.
-    for run in runs:
-        if run.role == TEACHER:
-            result[run.title] = 'ct'
+    result = {run.title: 'ct' for run in runs if run.role == TEACHER}
     students = [run for run in runs if run.role == STUDENT]
     others = [run for run in runs if run.role not in (STUDENT, TEACHER)]
+    # The accent is a student's, the second colour the first baseline's, whoever else is there.
     order = students[:1] + others[:1] + students[1:] + others[1:]
-    if not students:
-        order = others
-    for index, run in enumerate(order):
-        result[run.title] = free[index % COLOURS]
-    return result
+    return result | {run.title: f'c{index % COLOURS}' for index, run in enumerate(order)}
 
 
 def task_loss(train: Mapping[str, Points]) -> Points:

@@ -67,13 +67,11 @@ def commands(runs: Sequence[Run]) -> list[Commands]:
             # The newest start went on from a checkpoint; the whole training is to be repeated.
             options += ' --cfg-options resume=False load_from=None'
         folder = shlex.quote(f'{run.folder}_again')
-        lines = []
-        ranks = run.log.environment.get('GPU number', '1')
-        if run.log.environment.get('Distributed launcher', 'none') == 'none':
-            lines.append(f'mmseg-kd train {config} --work-dir {folder}{options}')
-        else:
-            launched = f'mmseg-kd launch {shlex.quote(ranks)} train {config}'
-            lines.append(f'{launched} --work-dir {folder}{options}')
+        command = 'mmseg-kd train'
+        if run.log.environment.get('Distributed launcher', 'none') != 'none':
+            ranks = run.log.environment.get('GPU number', '1')
+            command = f'mmseg-kd launch {shlex.quote(ranks)} train'
+        lines = [f'{command} {config} --work-dir {folder}{options}']
         if run.checkpoint is not None:
             # Without it the test would go to the work dir of the run, beside its logs.
             out = shlex.quote(f'{run.folder}_test')

@@ -164,10 +164,9 @@ def measure(network: Any, cfg: Config, progress: Callable[[int, int], None]) -> 
 
 def _palette(palette: Any, count: int) -> list[list[int]]:
     """The colours of a data set, or drawn ones where it has none."""
-    if palette is not None and len(palette) >= count:
-        return [[int(value) for value in colour] for colour in palette[:count]]
-    drawn = np.random.default_rng(0).integers(40, 230, (count, 3))
-    return [[int(value) for value in colour] for colour in drawn]
+    if palette is None or len(palette) < count:
+        palette = np.random.default_rng(0).integers(40, 230, (count, 3))
+    return [[int(value) for value in colour] for colour in palette[:count]]
 
 
 def operations(network: Any, size: list[int]) -> int | None:

@@ -79,18 +79,13 @@ def choose(
         gain = 100 * (np.asarray(subject.right) - np.asarray(against.right)) / areas
         order = np.argsort(gain, kind='stable')
         third = count // 3
-        for index in order[::-1][:third]:
-            if gain[index] > 0:
-                points = signed(gain[index], 1)
-                chosen[int(index)] = (
-                    f'{points} points of pixels right against {other}: among the largest gains'
-                )
-        for index in order[:third]:
-            if gain[index] < 0:
-                points = signed(gain[index], 1)
-                chosen[int(index)] = (
-                    f'{points} points of pixels right against {other}: among the largest losses'
-                )
+        for sign, what in ((1, 'gains'), (-1, 'losses')):
+            for index in order[::-sign][:third]:
+                if sign * gain[index] > 0:
+                    points = signed(gain[index], 1)
+                    chosen[int(index)] = (
+                        f'{points} points of pixels right against {other}: among the largest {what}'
+                    )
     rest = [i for i in range(total) if i not in chosen]
     wanted = min(count - len(chosen), len(rest))
     for number in range(wanted):
@@ -169,9 +164,7 @@ def _bounded(width: int, height: int) -> tuple[int, int]:
 
 def _photograph(image: NDArray[np.uint8], size: tuple[int, int]) -> str:
     picture = Image.fromarray(image).resize(_bounded(*size), Image.Resampling.LANCZOS)
-    buffer = BytesIO()
-    picture.save(buffer, 'JPEG', quality=QUALITY, optimize=True)
-    return _uri('jpeg', buffer)
+    return data_uri(picture, 'JPEG', quality=QUALITY)
 
 
 def _labels(classes: NDArray[np.uint8], palette: Sequence[Sequence[int]]) -> str:
@@ -182,10 +175,17 @@ def _labels(classes: NDArray[np.uint8], palette: Sequence[Sequence[int]]) -> str
     picture = picture.resize(_bounded(*picture.size), Image.Resampling.NEAREST)
     indexed = Image.frombytes('P', picture.size, picture.tobytes())
     indexed.putpalette(colours.tobytes())
+    return data_uri(indexed, 'PNG')
+
+
+def data_uri(picture: Image.Image, form: str, **options: Any) -> str:
+    """A picture as a data URI.
+
+    Args:
+        picture: The picture.
+        form: 'PNG' or 'JPEG'.
+        options: More of `Image.save`.
+    """
     buffer = BytesIO()
-    indexed.save(buffer, 'PNG', optimize=True)
-    return _uri('png', buffer)
-
-
-def _uri(kind: str, buffer: BytesIO) -> str:
-    return f'data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}'
+    picture.save(buffer, form, optimize=True, **options)
+    return f'data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}'

@@ -7,6 +7,7 @@ Sizes are metres, colours RGB in 0..1.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -237,8 +238,7 @@ def person_parts(rng: np.random.Generator) -> list[Part]:
         shape = [(-0.38, 0.3), (0.38, 0.3), (0.25, 1.0), (-0.25, 1.0)]
         parts.insert(2, Part(shape, coat, PERSON))
     return [
-        Part([(px * size, py * size) for px, py in part.points], part.colour, PERSON, part.round)
-        for part in parts
+        replace(part, points=[(px * size, py * size) for px, py in part.points]) for part in parts
     ]
 
 
@@ -270,12 +270,7 @@ def animal_parts(rng: np.random.Generator) -> list[Part]:
             px, py = rng.uniform(-0.5, 0.5), leg + bulk * rng.uniform(0.5, 0.9)
             parts.append(ball(px, py, 0.2, bulk * 0.3, other, ANIMAL))
     return [
-        Part(
-            [(turn * px * size, py * size) for px, py in part.points],
-            part.colour,
-            ANIMAL,
-            part.round,
-        )
+        replace(part, points=[(turn * px * size, py * size) for px, py in part.points])
         for part in parts
     ]
 
