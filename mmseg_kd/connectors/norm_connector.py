@@ -7,8 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mmseg_kd.checks import positive
-from mmseg_kd.errors import short_repr
+from mmseg_kd.checks import one_of, positive
 from mmseg_kd.registry import CONNECTORS
 
 Over = Literal['batch', 'image', 'position']
@@ -50,9 +49,7 @@ class NormConnector(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        if over not in get_args(Over):
-            raise ValueError(f'over must be one of {get_args(Over)}, got {short_repr(over)}.')
-        self.dims = _DIMS[over]
+        self.dims = _DIMS[one_of('over', over, get_args(Over))]
         self.eps = positive('eps', eps)
 
     def forward(self, student_NChw: Tensor) -> Tensor:

@@ -153,11 +153,3 @@ class AfDCDLoss(LearningFeatureMapLoss):
         d = c // self.groups
         x = x_NChw.reshape(n, self.groups, d, rows, a, columns, b)
         return x.permute(0, 3, 5, 4, 6, 1, 2).reshape(n * rows * columns, a * b * self.groups, d)
-
-    def extra_repr(self) -> str:
-        return (
-            f'feature_weight={self.feature_weight}, contrast_weight={self.contrast_weight}, '
-            f'tau={self.tau}, groups={self.groups}, pool={self.pool}, patch={self.patch}, '
-            f'mask_ratio={self.mask_ratio}, rand_mask={self.rand_mask}, enhance={self.enhance}, '
-            f'{super().extra_repr()}'
-        )

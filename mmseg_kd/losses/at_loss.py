@@ -68,7 +68,3 @@ class ATLoss(LogitLoss):
         if self.kl_weight:
             loss = loss + self.kl_weight * maps.pixel_divergence(self.tau)
         return loss
-
-    def extra_repr(self) -> str:
-        own = f'attention_weight={self.attention_weight}, kl_weight={self.kl_weight}'
-        return f'{own}, {super().extra_repr()}'

@@ -64,6 +64,3 @@ class AttentionTransferLoss(FeatureMapLoss):
             return difference_NP.square().mean()
         length_N: Tensor = vector_norm(difference_NP, dim=1)
         return length_N.mean()
-
-    def extra_repr(self) -> str:
-        return f'p={self.p}, squared={self.squared}, {super().extra_repr()}'

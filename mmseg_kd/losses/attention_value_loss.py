@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmseg_kd.checks import at_least_one, non_negative
+from mmseg_kd.losses.base_loss import BaseLoss
 from mmseg_kd.losses.functional import at_least_float32, softmax_divergence
 from mmseg_kd.registry import KD_LOSSES
 
 
 @KD_LOSSES.register_module()
-class AttentionValueLoss(nn.Module):
+class AttentionValueLoss(BaseLoss):
     r"""KL divergences between the attention of two transformer blocks, and their value relations.
 
     .. math:: L = \alpha \, \overline{\mathrm{KL}(A^T \| A^S)}
@@ -112,12 +113,6 @@ class AttentionValueLoss(nn.Module):
         value_NHSD = value_NSC.reshape(n, s, self.relation_heads, -1).transpose(1, 2)
         scale: float = (c // self.relation_heads) ** -0.5
         return value_NHSD @ value_NHSD.mT * scale
-
-    def extra_repr(self) -> str:
-        return (
-            f'attention_weight={self.attention_weight}, value_weight={self.value_weight}, '
-            f'relation_heads={self.relation_heads}'
-        )
 
 
 def _mean_head(attention: Tensor) -> Tensor:

@@ -73,13 +73,6 @@ class BoundaryLoss(LogitLoss):
         body = maps.where(~is_edge_NHW).pixel_divergence(self.tau)
         return self.edge_weight * edge + self.body_weight * body
 
-    def extra_repr(self) -> str:
-        own = (
-            f'edge_weight={self.edge_weight}, body_weight={self.body_weight}, '
-            f'distance={self.distance}'
-        )
-        return f'{own}, {super().extra_repr()}'
-
 
 def near_edge(label_NHW: Tensor, distance: int, mask_NHW: Tensor | None = None) -> Tensor:
     """Whether another label is at most `distance` rows and columns away, (N, H, W) booleans.

@@ -83,10 +83,6 @@ class CGDLoss(LogitLoss):
                 f'layers; take 1 to {channels}.'
             )
 
-    def extra_repr(self) -> str:
-        own = f'group_size={self.group_size}, shuffle_interval={self.shuffle_interval}'
-        return f'{own}, {super().extra_repr()}'
-
 
 def _permutation(channels: int, interval: int) -> Tensor:
     draw = current_iteration() // interval

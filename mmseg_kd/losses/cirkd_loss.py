@@ -60,6 +60,3 @@ class CIRKDLoss(FeatureMapLoss):
         if self.pool > 1:
             x_NChw = F.avg_pool2d(x_NChw, self.pool, ceil_mode=True)
         return unit_length(x_NChw).flatten(2).mT
-
-    def extra_repr(self) -> str:
-        return f'tau={self.tau}, pool={self.pool}, {super().extra_repr()}'

@@ -99,10 +99,10 @@ class CIRKDMemoryLoss(FeatureMapLoss):
             nn.ReLU(),
             nn.Conv2d(channels, channels, 1, bias=False),
         )
-        entries = at_least_one('pixel_entries', pixel_entries)
-        self.pixels = ClassQueues(num_classes, entries, channels)
-        entries = at_least_one('region_entries', region_entries)
-        self.regions = ClassQueues(num_classes, entries, channels)
+        self.pixel_entries = at_least_one('pixel_entries', pixel_entries)
+        self.pixels = ClassQueues(num_classes, pixel_entries, channels)
+        self.region_entries = at_least_one('region_entries', region_entries)
+        self.regions = ClassQueues(num_classes, region_entries, channels)
 
     def distance(
         self, student_NChw: Tensor, teacher_NChw: Tensor, label_NHW: Tensor | None
@@ -138,12 +138,11 @@ class CIRKDMemoryLoss(FeatureMapLoss):
         Raises:
             ValueError: Something is not as the arguments say.
         """
-        for name, wanted, x in (
-            ('channels', self.channels, teacher_NChw),
-            ('in_channels', self.in_channels, student_NChw),
+        for name, wanted, side, x in (
+            ('channels', self.channels, 'teacher', teacher_NChw),
+            ('in_channels', self.in_channels, 'student', student_NChw),
         ):
             if x.shape[1] != wanted:
-                side = 'teacher' if name == 'channels' else 'student'
                 raise ValueError(
                     f"{name}={wanted}, but the {side}'s map has {x.shape[1]} channels; write "
                     f'{name}={x.shape[1]}.'
@@ -183,11 +182,3 @@ class CIRKDMemoryLoss(FeatureMapLoss):
         sum_RC = teacher_MC.new_zeros(len(present_R), self.channels)
         sum_RC.index_add_(0, segment_M, teacher_MC)
         self.regions.file(unit_length(sum_RC), torch.stack([class_R, torch.ones_like(class_R)], 1))
-
-    def extra_repr(self) -> str:
-        return (
-            f'channels={self.channels}, num_classes={self.num_classes}, '
-            f'pixel_weight={self.pixel_weight}, region_weight={self.region_weight}, '
-            f'tau={self.tau}, kd_tau={self.kd_tau}, ignore_index={self.ignore_index}, '
-            f'{super().extra_repr()}'
-        )

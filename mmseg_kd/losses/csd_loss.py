@@ -70,7 +70,3 @@ class CSDLoss(FeatureMapLoss):
         else:
             x_NCP = (x_NCP / self.tau).softmax(2)
         return x_NCP @ x_NCP.mT
-
-    def extra_repr(self) -> str:
-        own = f'similarity={self.similarity!r}, tau={self.tau}, pool={self.pool}'
-        return f'{own}, {super().extra_repr()}'

@@ -134,13 +134,6 @@ class DISTLoss(LogitLoss):
     def _correlation(self, both: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
         return _from_sums(both, ours, theirs, adds=self.variant == 'paper')
 
-    def extra_repr(self) -> str:
-        return (
-            f'inter_weight={self.inter_weight}, intra_weight={self.intra_weight}, '
-            f'channel_weight={self.channel_weight}, spatial_weight={self.spatial_weight}, '
-            f'variant={self.variant!r}, {super().extra_repr()}'
-        )
-
 
 def _products(pair: Iterable[Tensor], dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over a dimension of the products of student and teacher, and of each one's squares."""

@@ -80,9 +80,6 @@ class DKDLoss(LogitLoss):
         others = (p_t * (other_t - other_s)).sum(1, keepdim=True)
         return self.alpha * target + self.beta * others
 
-    def extra_repr(self) -> str:
-        return f'alpha={self.alpha}, beta={self.beta}, {super().extra_repr()}'
-
 
 def _parts(logits: Tensor, label: Tensor, is_own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of each pixel the log-probability of its own class, and that of all others together; and that

@@ -79,10 +79,7 @@ class FeatureLoss(FeatureMapLoss):
         return 1 - cosine_Nhw.mean()
 
     def extra_repr(self) -> str:
-        return (
-            f'distance={self.kind!r}, student_norm={self.student_norm!r}, '
-            f'teacher_norm={self.teacher_norm!r}, beta={self.beta}, {super().extra_repr()}'
-        )
+        return f'distance={self.kind!r}, {super().extra_repr()}'
 
 
 def _normalised(x_NChw: Tensor, norm: Normalisation | None) -> Tensor:

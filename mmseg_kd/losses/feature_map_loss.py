@@ -6,15 +6,16 @@ from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmseg_kd.checks import at_least_one, one_of
+from mmseg_kd.losses.base_loss import BaseLoss
 from mmseg_kd.losses.functional import at_least_float32, resize_map
 
 Resolution = Literal['student', 'teacher']
 
 
-class FeatureMapLoss(nn.Module, ABC):
+class FeatureMapLoss(BaseLoss, ABC):
     """A distance between the student's map and the teacher's.
 
     Args:
@@ -77,9 +78,6 @@ class FeatureMapLoss(nn.Module, ABC):
             label_NHW: Class indices, at a size of their own.
         """
 
-    def extra_repr(self) -> str:
-        return f'resolution={self.resolution!r}'
-
 
 class LearningFeatureMapLoss(FeatureMapLoss):
     """A distance with tensors of its own, made for the channels of the maps.
@@ -87,9 +85,12 @@ class LearningFeatureMapLoss(FeatureMapLoss):
     A subclass ends its `__init__` with `self.use_channels(channels)`.
     """
 
-    channels: int | None = None
     # Whether it has such tensors at all.
     learns = True
+
+    def __init__(self, resolution: Resolution = 'student') -> None:
+        super().__init__(resolution)
+        self.channels: int | None = None
 
     def use_channels(self, channels: int | None) -> None:
         """Make what the loss learns.
@@ -137,9 +138,6 @@ class LearningFeatureMapLoss(FeatureMapLoss):
             raise ValueError(f'channels must be given: the maps have {student_NChw.shape[1]}.')
         self.check_channels(student_NChw.shape[1])
         return super().forward(student_NChw, teacher_NChw, label_NHW)
-
-    def extra_repr(self) -> str:
-        return f'channels={self.channels}, {super().extra_repr()}'
 
 
 def _size(x_NChw: Tensor) -> tuple[int, int]:

@@ -145,13 +145,6 @@ class FreqLoss(LearningFeatureMapLoss):
             sets += torch.cat([mask.flatten(3) for mask in masks], dim=3).unbind(2)
         return loss + torch.stack([overlap(mask) for mask in sets]).sum()
 
-    def extra_repr(self) -> str:
-        return (
-            f'levels={self.levels}, num_tokens={self.num_tokens}, tokens_of={self.tokens_of!r}, '
-            f'token_iterations={self.token_iterations}, ignore_index={self.ignore_index}, '
-            f'{super().extra_repr()}'
-        )
-
 
 def haar(x_NChw: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
     """The low band (N, C, h, w) after all levels, and each level's details (N, C, 3, h, w)."""

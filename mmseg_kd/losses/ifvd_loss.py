@@ -78,10 +78,3 @@ class IFVDLoss(LogitLoss):
         if self.kl_weight:
             loss = loss + self.kl_weight * maps.pixel_divergence(self.tau)
         return loss
-
-    def extra_repr(self) -> str:
-        own = (
-            f'variation_weight={self.variation_weight}, kl_weight={self.kl_weight}, '
-            f'num_classes={self.num_classes}'
-        )
-        return f'{own}, {super().extra_repr()}'

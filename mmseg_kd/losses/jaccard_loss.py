@@ -150,9 +150,3 @@ class JaccardLoss(LogitLoss):
         loss = -index.log() if self.log else 1 - index
         # What rounding leaves below zero has no power.
         return loss.clamp(min=0) ** self.gamma
-
-    def extra_repr(self) -> str:
-        return (
-            f'label_weight={self.label_weight}, alpha={self.alpha}, beta={self.beta}, '
-            f'smooth={self.smooth}, {super().extra_repr()}'
-        )

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmseg_kd.checks import fraction, is_integer, one_of, positive, true_or_false
 from mmseg_kd.errors import short_repr
+from mmseg_kd.losses.base_loss import BaseLoss
 from mmseg_kd.losses.functional import (
     as_list,
     at_least_float32,
@@ -23,7 +24,7 @@ from mmseg_kd.losses.logit_maps import LogitMaps
 Resolution = Literal['label', 'student', 'teacher']
 
 
-class LogitLoss(nn.Module, ABC):
+class LogitLoss(BaseLoss, ABC):
     """A divergence between the student's map and the teacher's, from softmax distributions.
 
     Args:
@@ -153,13 +154,6 @@ class LogitLoss(nn.Module, ABC):
         Args:
             maps: What is compared.
         """
-
-    def extra_repr(self) -> str:
-        return (
-            f'tau={self.tau}, tau_squared={self.tau_squared}, '
-            f'resolution={self.resolution!r}, ignore_index={self.ignore_index}, '
-            f'standardise={self.standardise}, min_confidence={self.min_confidence}'
-        )
 
 
 def _check_shapes(

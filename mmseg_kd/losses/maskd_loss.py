@@ -77,9 +77,3 @@ class MasKDLoss(LearningFeatureMapLoss):
         square_N1hw = (student_NChw - teacher_NChw).square().mean(1, keepdim=True)
         sum_NK = (mask_NKhw.square() * square_N1hw).sum((2, 3))
         return (sum_NK / (mask_NKhw.sum((2, 3)) + 1e-5)).mean() / 2
-
-    def extra_repr(self) -> str:
-        return (
-            f'num_tokens={self.num_tokens}, token_iterations={self.token_iterations}, '
-            f'ignore_index={self.ignore_index}, {super().extra_repr()}'
-        )

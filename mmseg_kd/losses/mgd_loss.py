@@ -68,7 +68,3 @@ class MGDLoss(LearningFeatureMapLoss):
         generated_NChw = self.generator(student_NChw * mask)
         loss: Tensor = (generated_NChw - teacher_NChw).square().sum() / len(teacher_NChw)
         return loss
-
-    def extra_repr(self) -> str:
-        own = f'mask_ratio={self.mask_ratio}, masked={self.masked!r}'
-        return f'{own}, {super().extra_repr()}'

@@ -93,13 +93,6 @@ class RKDLoss(FeatureMapLoss):
         x_BnD = x_NChw.flatten(2).mT if self.relations == 'regions' else x_NChw.flatten(1)[None]
         return unit_length(x_BnD, dim=2) if self.normalise else x_BnD
 
-    def extra_repr(self) -> str:
-        return (
-            f'distance_weight={self.distance_weight}, angle_weight={self.angle_weight}, '
-            f'relations={self.relations!r}, grid={self.grid}, normalise={self.normalise}, '
-            f'{super().extra_repr()}'
-        )
-
 
 def _differences(x_BnD: Tensor) -> Tensor:
     return x_BnD[:, None] - x_BnD[:, :, None]

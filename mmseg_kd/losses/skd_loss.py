@@ -84,9 +84,6 @@ class SKDLoss(FeatureMapLoss):
         unit_NIC: Tensor = x_NIC / (length_NI1.masked_fill(length_NI1 == 0, math.inf) + 1e-8)
         return unit_NIC
 
-    def extra_repr(self) -> str:
-        return f'pool={self.pool}, detach_norm={self.detach_norm}, {super().extra_repr()}'
-
 
 def _squares(ours_PC: Tensor, theirs_PC: Tensor, ours_IC: Tensor, theirs_IC: Tensor) -> Tensor:
     return (ours_PC @ ours_IC.T - theirs_PC @ theirs_IC.T).square().sum()

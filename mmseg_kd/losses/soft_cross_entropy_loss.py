@@ -74,9 +74,6 @@ class SoftCrossEntropyLoss(LogitLoss):
         log_p = mean_log_softmax([x / self.tau for x in (teacher, *others)], 1)
         return -(log_p.exp() * log_p).sum(1, keepdim=True)
 
-    def extra_repr(self) -> str:
-        return f'label_weight={self.label_weight}, {super().extra_repr()}'
-
 
 def _with_labels(maps: LogitMaps) -> Tensor:
     """The mean of the cross-entropy over the pixels of the mask."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,6 +105,15 @@ def test_the_table_has_every_loss() -> None:
         if kind.__module__.startswith('mmseg_kd.')
     }
     assert own == TABLE.keys()
+
+
+@every_loss
+def test_repr_names_every_option(name: str) -> None:
+    text = build(name).extra_repr()
+    for option in inspect.signature(KD_LOSSES.get(name)).parameters:
+        assert re.search(rf'\b{option}=', text), option
+    for option, value in TABLE[name].arguments.items():
+        assert f'{option}={value!r}' in text
 
 
 @every_loss

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from mmseg_kd.losses.kernels import cross_entropy, divergence
-from mmseg_kd.losses.kernels.divergence import Size
-
-
-class Backend(divergence.Backend, cross_entropy.Backend, Protocol):
-    """All that the losses ask of a backend."""
+from mmseg_kd.losses.kernels.backend import Backend, Size
+from mmseg_kd.losses.kernels.cross_entropy import cross_entropy
+from mmseg_kd.losses.kernels.divergence import divergence
 
 
 @dataclass(frozen=True)
@@ -22,11 +16,10 @@ class AtSize:
     """The losses on one backend.
 
     Attributes:
-        backend: Makes it for a size, a mask (None: no pixel is left out) and `align_corners` as in
-            torch.nn.functional.interpolate.
+        backend: Its class.
     """
 
-    backend: Callable[[Size, Tensor | None, bool], Backend]
+    backend: type[Backend]
 
     def pixel_divergence(
         self,
@@ -49,9 +42,8 @@ class AtSize:
             mask_NHW: Booleans, true where a pixel takes part. None: everywhere.
             align_corners: As in torch.nn.functional.interpolate.
         """
-        return self._divergence(
-            student_NChw, teacher_NChw, size, None, tau, mask_NHW, align_corners
-        )
+        backend = self.backend(size, mask_NHW, align_corners)
+        return divergence(student_NChw, teacher_NChw, backend, None, tau)
 
     def group_divergence(
         self,
@@ -73,9 +65,8 @@ class AtSize:
                 `pixel_divergence`.
             group_size: Channels in a group; the last has those that are left.
         """
-        return self._divergence(
-            student_NChw, teacher_NChw, size, group_size, tau, mask_NHW, align_corners
-        )
+        backend = self.backend(size, mask_NHW, align_corners)
+        return divergence(student_NChw, teacher_NChw, backend, group_size, tau)
 
     def cross_entropy_sums(
         self,
@@ -89,35 +80,5 @@ class AtSize:
 
         See `losses.cross_entropy.cross_entropy_sums` for the arguments.
         """
-        size = (label_NHW.shape[1], label_NHW.shape[2])
-        # Triton launches on the current device, wherever the tensors are.
-        with torch.cuda.device_of(score_NChw):
-            return cross_entropy.cross_entropy(
-                score_NChw,
-                label_NHW,
-                self.backend(size, None, align_corners),
-                class_weight_C=class_weight_C,
-                ignore_index=ignore_index,
-            )
-
-    def _divergence(
-        self,
-        student_NChw: Tensor,
-        teacher_NChw: Tensor,
-        size: Size,
-        group_size: int | None,
-        tau: float,
-        mask_NHW: Tensor | None,
-        align_corners: bool,
-    ) -> Tensor:
-        # Triton launches on the current device, wherever the tensors are.
-        with torch.cuda.device_of(student_NChw):
-            return divergence.divergence(
-                student_NChw,
-                teacher_NChw,
-                self.backend(size, mask_NHW, align_corners),
-                size=size,
-                group_size=group_size,
-                tau=tau,
-                mask_NHW=mask_NHW,
-            )
+        backend = self.backend((label_NHW.shape[1], label_NHW.shape[2]), None, align_corners)
+        return cross_entropy(score_NChw, label_NHW, backend, class_weight_C, ignore_index)

@@ -1,34 +1,18 @@
-"""Cross-entropy and accuracy of interpolated scores, by the backends of `divergence`.
+"""Cross-entropy and accuracy of interpolated scores, by any backend.
 
 Shapes: N images, C channels, h x w the scores' own size, H x W that of the labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmseg_kd.losses.kernels.divergence import OnceDifferentiable, Size
+from mmseg_kd.losses.kernels.backend import Backend
+from mmseg_kd.losses.kernels.divergence import OnceDifferentiable
 from mmseg_kd.losses.kernels.interpolation import full_precision
-
-
-class Backend(Protocol):
-    """The operations at the size of the labels, of which no whole map is held."""
-
-    def cross_entropy(
-        self,
-        score_NChw: Tensor,
-        label_NHW: Tensor,
-        class_weight_C: Tensor | None,
-        ignore_index: int,
-        to: Sequence[Size],
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The pixels' cross-entropy, added up in float64; how many have their label's score
-        largest; and the gradient of the former, brought back to maps of the sizes `to`.
-        """
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -70,14 +54,15 @@ def cross_entropy(
     score_NChw: Tensor,
     label_NHW: Tensor,
     backend: Backend,
-    *,
     class_weight_C: Tensor | None,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
     """What `losses.cross_entropy.cross_entropy_sums` returns, by a backend for the labels' size."""
     if class_weight_C is not None:
         class_weight_C = class_weight_C.to(score_NChw.device, _dtype(score_NChw))
-    total, correct = _CrossEntropy.apply(
-        score_NChw, label_NHW, backend, class_weight_C, ignore_index
-    )
+    # Triton launches on the current device, wherever the tensors are.
+    with torch.cuda.device_of(score_NChw):
+        total, correct = _CrossEntropy.apply(
+            score_NChw, label_NHW, backend, class_weight_C, ignore_index
+        )
     return total, correct

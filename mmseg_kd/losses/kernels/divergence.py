@@ -22,53 +22,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmseg_kd.losses.kernels.backend import Backend, Size
 from mmseg_kd.losses.kernels.interpolation import full_precision
 
 # Sums of exponentials below it are computed anew. Above it what has vanished from a sum, below
 # 2^-126 each, is nothing beside it.
 FLOOR = 2.0**-60
-
-Size = tuple[int, int]
-
-
-class Backend(Protocol):
-    """The operations at the size of the result, of which no whole map is held.
-
-    Where it has a mask, only pixels of the mask take part.
-    """
-
-    def divided(self, x_NChw: Tensor, tau: float) -> Tensor:
-        """A copy in at least float32, divided by tau, in the layout that the others take."""
-
-    def pixel_softmax(self, x_NChw: Tensor, to: Sequence[Size]) -> tuple[Tensor, list[Tensor]]:
-        """The softmax of each interpolated pixel: the log-sums, added up in float64, and the
-        probabilities, brought back to maps of the sizes `to`.
-
-        Args:
-            x_NChw: A map of which each pixel's largest value is 0.
-            to: The sizes.
-        """
-
-    def exponentials(
-        self, x_NChw: Tensor, to: Sequence[Size], shift_NC: Tensor | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Exponentials of interpolated values: their sums (N, C) in float64, and the exponentials,
-        brought back to maps of the sizes `to`.
-
-        Args:
-            x_NChw: A map.
-            to: The sizes.
-            shift_NC: What is taken off each interpolated value; None: nothing.
-        """
-
-    def largest(self, x_NChw: Tensor) -> Tensor:
-        """The largest interpolated value of each channel, (N, C)."""
 
 
 class _Divergence(torch.autograd.Function):
@@ -83,20 +48,18 @@ class _Divergence(torch.autograd.Function):
         backend: Backend,
         group_size: int | None,
         tau: float,
-        mask_NHW: Tensor | None,
-        pixels: int,
     ) -> Tensor:
         n, c, *_ = student_NChw.shape
         assert teacher_NChw.shape[:2] == (n, c)
-        count: Any = n * pixels
+        count: Any = n * backend.size[0] * backend.size[1]
         if group_size is not None:
             # Numbers in kernels stay small, however large it is.
             group_size = min(group_size, c)
             count = n * -(-c // group_size)
-        elif mask_NHW is not None:
-            count = mask_NHW.sum().clamp(min=1).double()
+        elif backend.mask_NHW is not None:
+            count = backend.mask_NHW.sum().clamp(min=1).double()
 
-        softmax = _Softmax(backend, group_size, tau, mask_NHW)
+        softmax = _Softmax(backend, group_size, tau)
         size, teacher_size = ((x.shape[2], x.shape[3]) for x in (student_NChw, teacher_NChw))
         to = [size] if size == teacher_size else [size, teacher_size]
         s_NChw, t_NChw = softmax.logits(student_NChw), softmax.logits(teacher_NChw)
@@ -123,7 +86,7 @@ class _Divergence(torch.autograd.Function):
         gradient_NChw, student_NChw = ctx.saved_tensors
         # In float32 until the factor of a gradient scaler is in: float16 loses small numbers.
         gradient_NChw = (gradient_NChw * (grad / ctx.divisor)).to(student_NChw.dtype)
-        return OnceDifferentiable.apply(gradient_NChw, student_NChw), *[None] * 6
+        return OnceDifferentiable.apply(gradient_NChw, student_NChw), *[None] * 4
 
 
 def _product(x_NChw: Tensor, y_NChw: Tensor) -> Tensor:
@@ -152,13 +115,12 @@ class _Softmax:
     backend: Backend
     group_size: int | None
     tau: float
-    mask_NHW: Tensor | None
 
     def logits(self, x_NChw: Tensor) -> Tensor:
         """The map divided by tau, less the largest value of each pixel, or group."""
         x_NChw = self.backend.divided(x_NChw, self.tau)
         hidden_N1hw = None
-        if self.mask_NHW is not None:
+        if self.backend.mask_NHW is not None:
             # Values that no pixel of the mask lies next to may be anything.
             n, _, h, w = x_NChw.shape
             _, (reach_N1hw,) = self.backend.exponentials(x_NChw.new_zeros(n, 1, h, w), [(h, w)])
@@ -188,12 +150,12 @@ class _Softmax:
             # Not taken off the map itself: what interpolation rounds may be more than exponents
             # hold.
             largest_NG = self._largest_NG(self.backend.largest(x_NChw))
-            if self.mask_NHW is not None:
+            if self.backend.mask_NHW is not None:
                 largest_NG.masked_fill_(self._is_empty_N1(), 0.0)
             shift_NC = self._of_channels(largest_NG, x_NChw)
         sum_NC, parts = self.backend.exponentials(x_NChw, to, shift_NC)
         sum_NG = self._by_group(sum_NC, 0.0).sum(2)
-        if self.mask_NHW is not None:
+        if self.backend.mask_NHW is not None:
             # Where nothing takes part, there is nothing to divide by zero.
             sum_NG.masked_fill_(self._is_empty_N1(), 1.0)
         for part_NChw in parts:
@@ -204,8 +166,8 @@ class _Softmax:
         return log_sum, parts, ((sum_NG >= FLOOR) & (sum_NG < torch.inf)).all()
 
     def _is_empty_N1(self) -> Tensor:
-        assert self.mask_NHW is not None
-        return ~self.mask_NHW.flatten(1).any(1, keepdim=True)
+        assert self.backend.mask_NHW is not None
+        return ~self.backend.mask_NHW.flatten(1).any(1, keepdim=True)
 
     def _largest_NG(self, largest_NC: Tensor) -> Tensor:
         return self._by_group(largest_NC, -torch.inf).amax(2)
@@ -226,14 +188,7 @@ class _Softmax:
 
 
 def divergence(
-    student_NChw: Tensor,
-    teacher_NChw: Tensor,
-    backend: Backend,
-    *,
-    size: Size,
-    group_size: int | None,
-    tau: float,
-    mask_NHW: Tensor | None,
+    student_NChw: Tensor, teacher_NChw: Tensor, backend: Backend, group_size: int | None, tau: float
 ) -> Tensor:
     """KL(teacher || student), the mean over the pixels of the mask, or over groups of channels.
 
@@ -241,13 +196,11 @@ def divergence(
 
     Args:
         student_NChw, teacher_NChw: Logits; their sizes may differ.
-        backend: For maps that are brought to `size`, and for the mask.
-        size: Height and width of the result.
+        backend: For the size that both are brought to, and for the mask.
         group_size: Channels in a group; the last has those that are left. None: by pixel.
         tau: Temperature, > 0.
-        mask_NHW: Booleans, true where a pixel takes part. None: everywhere.
     """
-    loss: Tensor = _Divergence.apply(
-        student_NChw, teacher_NChw, backend, group_size, tau, mask_NHW, size[0] * size[1]
-    )
+    # Triton launches on the current device, wherever the tensors are.
+    with torch.cuda.device_of(student_NChw):
+        loss: Tensor = _Divergence.apply(student_NChw, teacher_NChw, backend, group_size, tau)
     return loss

@@ -12,14 +12,14 @@ of a piece.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mmseg_kd.losses.functional import at_least_float32
 from mmseg_kd.losses.kernels.at_size import AtSize
-from mmseg_kd.losses.kernels.divergence import FLOOR, Size
+from mmseg_kd.losses.kernels.backend import Backend, Size
+from mmseg_kd.losses.kernels.divergence import FLOOR
 from mmseg_kd.losses.kernels.interpolation import TILE, Resizing
 
 # Values of a piece: 2 MiB of float32, so that the three copies needed stay near the cores; on a
@@ -54,13 +54,8 @@ def pieces(channels: int, size: Size, values: int) -> Iterator[tuple[slice, slic
 Place = tuple[int, slice, slice]
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """The backend of the losses by plain operations, for maps brought to `size` in pieces."""
-
-    size: Size
-    mask_NHW: Tensor | None
-    align_corners: bool
+class Pieces(Backend):
+    """The losses' operations as plain ones, for maps brought to `size` in pieces."""
 
     def divided(self, x_NChw: Tensor, tau: float) -> Tensor:
         x_NChw = at_least_float32(x_NChw)

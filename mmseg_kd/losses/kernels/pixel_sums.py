@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.losses.kernels import piecewise
-from mmseg_kd.losses.kernels.divergence import OnceDifferentiable, Size
+from mmseg_kd.losses.kernels.backend import Size
+from mmseg_kd.losses.kernels.divergence import OnceDifferentiable
 from mmseg_kd.losses.kernels.eager import eager
 from mmseg_kd.losses.kernels.interpolation import Resizing, full_precision
 from mmseg_kd.losses.kernels.piecewise import Place
@@ -41,7 +42,6 @@ class _Pieces:
     size: Size
     mask_NHW: Tensor | None
     label_NHW: Tensor | None
-    align_corners: bool
 
     @full_precision()
     def sums(
@@ -74,8 +74,7 @@ class _Pieces:
         """Each place, with the pieces of all maps there, and how the student's was made."""
         maps_NhCw = [x_NChw.transpose(1, 2).contiguous() for x_NChw in maps_NChw]
         resizings = [
-            Resizing((x_NChw.shape[2], x_NChw.shape[3]), self.size, x_NChw, self.align_corners)
-            for x_NChw in maps_NChw
+            Resizing((x_NChw.shape[2], x_NChw.shape[3]), self.size, x_NChw) for x_NChw in maps_NChw
         ]
         n, c, *_ = maps_NChw[0].shape
         values = piecewise.piece_values(maps_NChw[0].device) // GRAPH
@@ -133,7 +132,6 @@ def pixel_sums(
     mask_NHW: Tensor | None = None,
     label_NHW: Tensor | None = None,
     is_one: bool = False,
-    align_corners: bool = False,
 ) -> Tensor:
     """The sums over each image's pixels of the maps brought to `size`, (N, K) in float64.
 
@@ -147,8 +145,7 @@ def pixel_sums(
         mask_NHW: Booleans, true where a pixel takes part. None: everywhere.
         label_NHW: Class indices for `terms`.
         is_one: Whether K is 1, which saves one of two passes.
-        align_corners: As in torch.nn.functional.interpolate.
     """
-    pieces = _Pieces(terms, size, mask_NHW, label_NHW, align_corners)
+    pieces = _Pieces(terms, size, mask_NHW, label_NHW)
     sums_NK: Tensor = _PixelSums.apply(pieces, is_one, student_NChw, *teachers_NChw)
     return sums_NK

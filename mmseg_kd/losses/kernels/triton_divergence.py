@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmseg_kd.losses.kernels import piecewise, triton_kernels
 from mmseg_kd.losses.kernels.at_size import AtSize
-from mmseg_kd.losses.kernels.divergence import Size
+from mmseg_kd.losses.kernels.backend import Backend, Size
 from mmseg_kd.losses.kernels.interpolation import interpolation_matrix
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -92,13 +92,8 @@ def _places(
     )
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """The backend of the losses by Triton, for maps brought to `size`."""
-
-    size: Size
-    mask_NHW: Tensor | None
-    align_corners: bool
+class Kernels(Backend):
+    """The losses' operations by Triton, for maps brought to `size`."""
 
     def divided(self, x_NChw: Tensor, tau: float) -> Tensor:
         return x_NChw.new_empty(x_NChw.shape, dtype=torch.float32).copy_(x_NChw).div_(tau)
