@@ -44,11 +44,10 @@ def train_and_test(config: str, folder: Path, seed: int | None, is_tested: bool 
         # Each run has its own: in a common folder they would resume one another.
         (cfg.default_hooks.get('checkpoint') or {}).pop('out_dir', None)
         checkpoint = str(folder / f'iter_{cfg.train_cfg.max_iters}.pth')
-        # One that was stopped before its last validation makes up for that.
-        if not (is_tested and Path(checkpoint).exists()):
-            # Of visualisers and logs a process has one: the test would write into the training's.
-            with isolated():
-                run_training(prepare_training(cfg, TrainingOptions(resume=True, seed=seed)))
+        # Of visualisers and logs a process has one: the test would write into the training's.
+        with isolated():
+            # One that was stopped before its last validation makes up for that.
+            run_training(prepare_training(cfg, TrainingOptions(resume=True, seed=seed)))
     if not is_tested:
         return
     teacher = '' if seed is None else None

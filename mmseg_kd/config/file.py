@@ -7,6 +7,8 @@ circle it follows until Python gives up, so these are looked at before.
 from __future__ import annotations
 
 import ast
+import os
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,6 +44,9 @@ def read_config_file(name: str) -> Config:
     """
     path = config_path(name)
     files = set(_files_of(path))
+    if os.getcwd() not in sys.path:
+        # Where custom_imports of a user's own modules are looked for, last of all.
+        sys.path.append(os.getcwd())
     try:
         return Config.fromfile(path)
     except (Exception, SystemExit) as error:  # a config is code: anything can be raised in it

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
-import sys
 from collections.abc import Collection, Mapping
 from inspect import signature
 from typing import Any
@@ -32,9 +30,6 @@ def load_config(name: str, options: Mapping[str, Any] | None, needs_model: bool 
             nowhere, a key at its top is most likely a misspelt one, or there is no model in it;
             `ManyErrors` where that is more than one.
     """
-    if os.getcwd() not in sys.path:
-        # Where custom_imports of a user's own modules are looked for, last of all.
-        sys.path.append(os.getcwd())
     with as_config_error(str(name)):
         cfg = read_config(name)
         own = set(cfg.keys())

@@ -77,13 +77,13 @@ class Compared:
             found = mean_curve(row)
             if found is None:
                 continue
-            x, y = found.mean.iterations.tolist(), found.mean.values.tolist()
+            iterations, y = found.mean.iterations.tolist(), found.mean.values.tolist()
             spread = found.deviation.tolist() if found.count > 1 else []
-            for series, scale in ((by_iteration, 1.0), (by_time, (row.step_s or 0) / 60)):
-                xs = [scale * one for one in x]
-                band = [(a, b - c, b + c) for a, b, c in zip(xs, y, spread, strict=False)]
-                if scale:
-                    points = list(zip(xs, y, strict=True))
+            minutes = [one / 60 for one in row.elapsed_s(iterations) or ()]
+            for series, x in ((by_iteration, iterations), (by_time, minutes)):
+                if x:
+                    band = [(a, b - c, b + c) for a, b, c in zip(x, y, spread, strict=False)]
+                    points = list(zip(x, y, strict=True))
                     colour = self.colours[row.method]
                     series.append(Series(row.method, colour, points, markers=True, band=band))
         unit = 'percent, mean ± standard deviation'

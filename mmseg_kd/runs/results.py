@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.errors import LogError
-from mmseg_kd.runs.comparison import METRIC, Comparison, Run
+from mmseg_kd.runs.comparison import FAILED, METRIC, Comparison, Run
 from mmseg_kd.runs.log import RunLog, read_log
 from mmseg_kd.runs.markdown import markdown_table
 from mmseg_kd.runs.statistics import CONFIDENCE, Estimate, estimate, paired_gain, share_of_gap
+from mmseg_kd.runs.step_time import elapsed_s, step_s
 
 # By class: values by seed.
 _BySeed = Mapping[int, float]
@@ -33,7 +36,7 @@ class Row:
         gain: Above the baseline; None of the baseline itself, and before that has a seed too.
         share: Of the gap to the teacher that the gain closes; None where there is none.
         iterations: That a training made.
-        step_s: Median seconds of a step; None where none was logged.
+        step_s: Seconds of a step; None where none was logged.
         peak_mib: The most memory of the GPU; None on a CPU.
         classes: Mean IoU by class, in percent.
         class_gains: The gain of each class.
@@ -70,6 +73,17 @@ class Row:
         return _deviation(self.values)
 
     @property
+    def last_validation(self) -> dict[int, float]:
+        """The metric of the validation at the end, by seed."""
+        return self.validations.get(self.iterations, {})
+
+    def elapsed_s(self, iterations: Sequence[int]) -> list[float] | None:
+        """Seconds of steps until each of the iterations, the mean over the seeds."""
+        found = [elapsed_s(log, np.asarray(iterations), self.iterations) for log in self.logs]
+        known = [one for one in found if one is not None]
+        return np.mean(known, axis=0).tolist() if known else None
+
+    @property
     def verdict(self) -> str:
         """In words, what the interval allows to say."""
         if self.is_baseline:
@@ -92,12 +106,14 @@ class Results:
         rows: The baseline first, then the others, the best first.
         left_out: Runs whose result is no number.
         teacher_validation: The teacher's in validation; None where that has the test's images.
+        failed: Runs that have ended with an error.
     """
 
     teacher: float | None
     rows: Sequence[Row]
     left_out: Sequence[str] = ()
     teacher_validation: float | None = None
+    failed: Sequence[str] = ()
 
     @property
     def warnings(self) -> list[str]:
@@ -105,11 +121,20 @@ class Results:
         found = []
         if self.left_out:
             found.append(f'Left out, as their {METRIC} is no number: {"; ".join(self.left_out)}.')
+        if self.failed:
+            found.append(f'Failed, and missing here: {"; ".join(self.failed)}.')
         base = next((row for row in self.rows if row.is_baseline), None)
-        if base is not None and self.teacher is not None and self.teacher <= base.mean:
+        if base is None or self.teacher is None:
+            return found
+        if self.teacher <= base.mean:
             found.append(
                 f'The teacher ({self.teacher:.2f}) is no better than the baseline '
                 f'({base.mean:.2f}): there is no gap to close, and it should be another teacher.'
+            )
+        elif self.teacher - base.mean <= (base.deviation or 0):
+            found.append(
+                f'The teacher is {self.teacher - base.mean:.2f} above the baseline, which spreads '
+                f'by {base.deviation:.2f} over its seeds: no share of such a gap is told.'
             )
         return found
 
@@ -119,10 +144,11 @@ def collect(comparison: Comparison) -> Results:
     done: dict[str, list[Run]] = {}
     values: dict[str, dict[int, float]] = {}
     teacher = teacher_validation = None
-    left_out = []
+    left_out, failed = [], []
     for run in comparison.runs():
         metrics = run.metrics()
         if metrics is None:
+            failed += [str(run)] if (run.folder / FAILED).exists() else []
             continue
         if not math.isfinite(metrics[METRIC]):
             left_out.append(str(run))
@@ -147,7 +173,8 @@ def collect(comparison: Comparison) -> Results:
             if not is_baseline
             and (found := paired_gain(by_seed, classes.get(base, {}).get(name, {}))) is not None
         }
-        last, base_last = _last(validations[method]), _last(validations.get(base, {}))
+        last = validations[method].get(comparison.methods[method], {})
+        base_last = validations.get(base, {}).get(comparison.methods[base], {})
         validation_gain = None if is_baseline else paired_gain(last, base_last)
         all_logs = list(logs[method].values())
         rows.append(
@@ -169,14 +196,19 @@ def collect(comparison: Comparison) -> Results:
             )
         )
     rows.sort(key=lambda row: (not row.is_baseline, -row.mean))
-    return Results(teacher, rows, left_out, teacher_validation)
+    return Results(teacher, rows, left_out, teacher_validation, failed)
 
 
 def _share(
     gain: Estimate | None, ours: _BySeed, baseline: _BySeed, teacher: float | None
 ) -> Estimate | None:
-    """Of the gap that the baseline has in the seeds that the gain is of."""
+    """Of the gap that the baseline has in the seeds that the gain is of.
+
+    None where that is no larger than what the baseline spreads by.
+    """
     if gain is None or teacher is None:
+        return None
+    if teacher - statistics.fmean(baseline.values()) <= (_deviation(baseline) or 0):
         return None
     paired = [value for seed, value in baseline.items() if seed in ours]
     return share_of_gap(gain, statistics.fmean(paired), teacher)
@@ -214,17 +246,13 @@ def _validations(logs: Mapping[int, RunLog]) -> dict[int, dict[int, float]]:
     return dict(sorted(found.items()))
 
 
-def _last(validations: Mapping[int, _BySeed]) -> _BySeed:
-    return validations[max(validations)] if validations else {}
-
-
 def _deviation(values: _BySeed) -> float | None:
     return statistics.stdev(values.values()) if len(values) > 1 else None
 
 
 def _step_s(logs: Sequence[RunLog]) -> float | None:
-    times = [log.train['time'].values for log in logs if 'time' in log.train]
-    return statistics.median(float(statistics.median(one)) for one in times) if times else None
+    times = [one for log in logs if (one := step_s(log)) is not None]
+    return statistics.median(times) if times else None
 
 
 def _peak_mib(logs: Sequence[RunLog]) -> float | None:
@@ -234,8 +262,8 @@ def _peak_mib(logs: Sequence[RunLog]) -> float | None:
     )
 
 
-HEAD = ('method', METRIC, 'gain', '95 %', 'of the gap', 'ms / step', 'MiB', 'iterations', '')
-VALIDATION_HEAD = HEAD[:5]
+VALIDATION_HEAD = ('method', 'seeds', METRIC, 'gain', '95 %', 'of the gap')
+HEAD = (*VALIDATION_HEAD, 'ms / step', 'MiB', 'iterations', '')
 
 
 def as_markdown(results: Results) -> str:
@@ -252,6 +280,12 @@ def as_markdown(results: Results) -> str:
             f'\nMean ± standard deviation over the seeds ({seeds}). Gains are of pairs of a seed, '
             f'with the {CONFIDENCE:.0%} interval of their mean (Student).'
         )
+        tested = sum(row.gain is not None and row.gain.low is not None for row in results.rows)
+        if tested > 1:
+            lines.append(
+                f'\nEach of the {tested} intervals is for its method alone: that one of so many '
+                f'leaves out 0 by chance is likelier than {1 - CONFIDENCE:.0%}.'
+            )
     elif counts:
         lines.append('\nOf a single seed: nothing says what another one would give.')
     return '\n'.join(lines)
@@ -272,13 +306,18 @@ def validation_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
     There are none where those are of the test's images.
     """
-    found: list[tuple[str, ...]] = []
-    for row in rows:
-        last = _last(row.validations)
-        if last and any(abs(last[seed] - row.values[seed]) > 0.01 for seed in last):
-            gain, share = _gain_cells(row.validation_gain), _share_cell(row.validation_share)
-            found.append((row.method, _mean(last), *gain, share))
-    return found
+    if not any(
+        # Mixed precision moves a figure by less.
+        abs(value - row.values[seed]) > 0.05
+        for row in rows
+        for seed, value in row.last_validation.items()
+    ):
+        return []
+    return [
+        (row.method, *_first_cells(row.last_validation, row.validation_gain, row.validation_share))
+        for row in rows
+        if row.last_validation
+    ]
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -286,8 +325,14 @@ def cells(row: Row) -> tuple[str, ...]:
     step = '' if row.step_s is None else f'{row.step_s * 1e3:.0f}'
     peak = '' if row.peak_mib is None else f'{row.peak_mib:.0f}'
     cost = (step, peak, str(row.iterations))
-    gain = _gain_cells(row.gain)
-    return (row.method, _mean(row.values), *gain, _share_cell(row.share), *cost, row.verdict)
+    return (row.method, *_first_cells(row.values, row.gain, row.share), *cost, row.verdict)
+
+
+def _first_cells(values: _BySeed, gain: Estimate | None, share: Estimate | None) -> tuple[str, ...]:
+    seeds = str(len(values))
+    if gain is not None and gain.seeds < len(values):
+        seeds += f', {gain.seeds} paired'
+    return (seeds, _mean(values), *_gain_cells(gain), _share_cell(share))
 
 
 def _mean(values: _BySeed) -> str:
@@ -329,6 +374,7 @@ def as_json(results: Results) -> str:
         teacher=results.teacher,
         teacher_validation=results.teacher_validation,
         warnings=results.warnings,
+        failed=results.failed,
         methods=[_as_dict(row) for row in results.rows],
     )
     return json.dumps(_to_six_digits(whole), indent=2)
@@ -350,8 +396,9 @@ def as_csv(results: Results) -> str:
         line: dict[str, Any] = {'method': row.method, 'seeds': len(row.values)}
         line['pairs'] = row.gain.seeds if row.gain else None
         line |= _columns('', row.values, row.gain, row.share)
-        last = _last(row.validations)
-        line |= _columns('validation_', last, row.validation_gain, row.validation_share)
+        line |= _columns(
+            'validation_', row.last_validation, row.validation_gain, row.validation_share
+        )
         line |= {'step_s': row.step_s, 'peak_mib': row.peak_mib, 'iterations': row.iterations}
         lines.append(_to_six_digits({**line, 'verdict': row.verdict}))
     table = io.StringIO()

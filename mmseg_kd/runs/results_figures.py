@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmseg_kd.checkpoints.save import atomic_write
-from mmseg_kd.errors import LogError
 from mmseg_kd.runs.comparison import METRIC
-from mmseg_kd.runs.curves import Band, Group, band
+from mmseg_kd.runs.curves import Band
+from mmseg_kd.runs.log import Curve
 from mmseg_kd.runs.results import Results, Row
 from mmseg_kd.runs.statistics import CONFIDENCE
 
@@ -37,10 +38,17 @@ def draw_results(results: Results, folder: Path) -> list[Path]:
 
 def mean_curve(row: Row) -> Band | None:
     """mIoU of a method's validations over its seeds; None where they have none in common."""
-    try:
-        return band(Group(row.method, row.logs), METRIC)
-    except LogError:
+    count = max(map(len, row.validations.values()), default=0)
+    shared = {
+        iteration: [*by_seed.values()]
+        for iteration, by_seed in row.validations.items()
+        if len(by_seed) == count
+    }
+    if not shared:
         return None
+    values = np.array([*shared.values()])
+    deviation = values.std(axis=1, ddof=1) if count > 1 else np.zeros(len(values))
+    return Band(Curve(np.array([*shared]), values.mean(axis=1)), deviation, count)
 
 
 def _curves(results: Results) -> Figure | None:
@@ -59,9 +67,11 @@ def _curves(results: Results) -> Figure | None:
     for index, row in enumerate(results.rows):
         if row.method not in bands:
             continue
-        _draw(by_iteration, bands[row.method], 1.0, index, labels[row.method])
-        if row.step_s is not None:
-            _draw(by_time, bands[row.method], row.step_s / seconds, index)
+        found = bands[row.method]
+        iterations = found.mean.iterations.tolist()
+        _draw(by_iteration, found, iterations, index, labels[row.method])
+        if (elapsed := row.elapsed_s(iterations)) is not None:
+            _draw(by_time, found, [one / seconds for one in elapsed], index)
     by_iteration.set_xlabel('iteration')
     by_time.set_xlabel(f'{unit} of training steps')
     by_iteration.set_ylabel(f'{METRIC} in validation')
@@ -72,8 +82,10 @@ def _curves(results: Results) -> Figure | None:
     return figure
 
 
-def _draw(axes: Axes, found: Band, scale: float, index: int, label: str | None = None) -> None:
-    x, y = found.mean.iterations * scale, found.mean.values
+def _draw(
+    axes: Axes, found: Band, x: Sequence[float], index: int, label: str | None = None
+) -> None:
+    y = found.mean.values
     colour = f'C{index % 10}'
     # No two of fifty methods have both in common.
     marker = 'os^Dv'[(index + index // 10) % 5]
@@ -97,13 +109,14 @@ def _classes(results: Results) -> Figure | None:
             (place, row.class_gains[n]) for place, n in enumerate(names) if n in row.class_gains
         ]
         offset = 0.7 * ((index + 0.5) / len(rows) - 0.5)
-        reach = [0.0 if one.high is None else one.high - one.mean for _, one in known]
+        # A bar without an interval has no mark of one.
+        reach = [np.nan if one.high is None else one.high - one.mean for _, one in known]
         axes.barh(
             [place + offset for place, _ in known],
             [one.mean for _, one in known],
             0.7 / len(rows),
-            xerr=reach if any(reach) else None,
-            label=row.method,
+            xerr=reach,
+            label=row.method if np.isfinite(reach).any() else f'{row.method} (no interval)',
             # The baseline has the first colour of the curves.
             color=f'C{results.rows.index(row) % 10}',
             error_kw=dict(linewidth=1),
@@ -111,7 +124,8 @@ def _classes(results: Results) -> Figure | None:
     axes.axvline(0, color='black', linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    interval = f', with {CONFIDENCE:.0%} intervals' if len(rows[0].values) > 1 else ''
+    has_intervals = any(one.low is not None for row in rows for one in row.class_gains.values())
+    interval = f', with {CONFIDENCE:.0%} intervals' if has_intervals else ''
     axes.set_xlabel(f'IoU above the baseline, points{interval}')
     axes.grid(axis='x', alpha=0.3)
     axes.spines[['top', 'right']].set_visible(False)

@@ -86,25 +86,25 @@ def row(method: str, *gains: float, share: float | None = None) -> Row:
 
 def test_validations_have_a_table_where_their_images_are_others() -> None:
     base, kl = row('alone'), row('kl', 2.0)
-    base = replace(base, validations={100: {0: 40.0}})
+    base = replace(base, validations={8: {0: 40.0}})
     kl = replace(
         kl,
-        validations={100: {0: 44.0}},
+        validations={8: {0: 44.0}},
         validation_gain=Estimate(4.0),
         validation_share=Estimate(0.25),
     )
     one = Compared('x', 0, Results(60.0, [base, kl], (), 56.0), {'alone': 'c0', 'kl': 'c1'}, 2, 0)
     assert one.validation_rows == [
-        ('alone', '40.00', '', '', ''),
-        ('kl', '44.00', '+4.00', '', '25%'),
+        ('alone', '1', '40.00', '', '', ''),
+        ('kl', '1', '44.00', '+4.00', '', '25%'),
     ]
     found = SECTION.search(render([], {}, 0, comparisons=[one]))
     assert found is not None
     shown = texts(found.group())
     start = shown.index('44.00')
-    assert shown[start - 1 : start + 4] == ['kl', '44.00', '+4.00', '', '25%']
+    assert shown[start - 2 : start + 4] == ['kl', '1', '44.00', '+4.00', '', '25%']
     assert 'Teacher: 56.00.' in found.group()
-    same = replace(base, validations={100: base.values})
+    same = replace(base, validations={8: base.values})
     assert not replace(one, results=Results(60.0, [same])).validation_rows
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,8 @@ def test_figures_and_words(tmp_path: Path) -> None:
     assert better.class_gains['sky'].mean == pytest.approx(6.5 / 3)
     text = as_markdown(results)
     line, in_validation = [line for line in text.splitlines() if line.startswith('| better')]
-    assert [cell.strip() for cell in line.split('|')[2:9]] == [
+    assert [cell.strip() for cell in line.split('|')[2:10]] == [
+        '3',
         '53.17 ± 1.04',
         '+2.17',
         '+1.45 to +2.88',
@@ -109,7 +111,8 @@ def test_figures_and_words(tmp_path: Path) -> None:
         '250',
         '200',
     ]
-    assert [cell.strip() for cell in in_validation.split('|')[2:5]] == [
+    assert [cell.strip() for cell in in_validation.split('|')[2:6]] == [
+        '3',
         '52.17 ± 1.04',
         '+2.17',
         '+1.45 to +2.88',
@@ -144,13 +147,91 @@ def test_shares_of_validations_are_of_the_teachers_own(tmp_path: Path) -> None:
     assert 'Teacher: 60.00.' in text and 'Teacher: 54.50.' in text
     _, line = [line for line in text.splitlines() if line.startswith('| kl')]
     # 2.5 of 54.5 - 49.5, which the students have one less of in validation
-    assert line.split('|')[5].strip().startswith('50%')
+    assert line.split('|')[6].strip().startswith('50%')
     results = json.loads(as_json(collect(comparison)))
     assert results['teacher_validation'] == 54.5
     assert results['methods'][1]['validation_share']['mean'] == 0.5
     _, row = csv.DictReader(as_csv(collect(comparison)).splitlines())
     found = {name: row[f'validation_{name}'] for name in ('mIoU', 'gain', 'share_of_gap')}
     assert found == {'mIoU': '52.0', 'gain': '2.5', 'share_of_gap': '0.5'}
+
+
+def test_validations_at_the_end_are_compared_and_no_others(tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, dict(alone=[50.0, 51.0], kl=[52.0, 54.0]))
+    # One that was stopped in its last validation, and tested: 40.0 is of half of the training.
+    log = tmp_path / 'kl' / 'seed1' / '20260101_000000'
+    lines = [train_line(100, 1.0), val_line(100, 40.0), train_line(200, 1.0)]
+    shutil.rmtree(log)
+    write_start(log.parent, log.name, lines)
+    [alone, kl] = collect(comparison).rows
+    assert (alone.last_validation, kl.last_validation) == ({0: 49.0, 1: 50.0}, {0: 51.0})
+    assert kl.validation_gain is not None and kl.validation_gain.mean == 2.0
+    text = as_markdown(collect(comparison)).split('In the last validation:')[1]
+    rows = [line.split('|')[1:3] for line in text.splitlines() if line.startswith('|')]
+    assert [[cell.strip() for cell in row] for row in rows[2:]] == [['alone', '2'], ['kl', '1']]
+
+
+def test_a_failed_run_is_named(tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, dict(alone=[50.0, 51.0], kl=[52.0]))
+    assert not collect(comparison).warnings  # it may still come
+    (tmp_path / 'kl' / 'seed1').mkdir(parents=True)
+    (tmp_path / 'kl' / 'seed1' / '.failed').touch()
+    results = collect(comparison)
+    assert results.warnings == ['Failed, and missing here: kl, seed 1.']
+    assert json.loads(as_json(results))['failed'] == ['kl, seed 1']
+
+
+def test_a_gap_within_the_noise_has_no_shares(tmp_path: Path) -> None:
+    results = results_of(tmp_path, 50.6, alone=[49.0, 51.0], kl=[52.0, 54.0])
+    assert results.rows[1].share is None
+    [warning] = results.warnings
+    assert warning.startswith('The teacher is 0.60 above the baseline, which spreads by 1.41')
+    assert results_of(tmp_path / 'far', 52.0, alone=[49.0, 51.0], kl=[52.0, 54.0]).rows[1].share
+
+
+def test_of_many_intervals_some_leave_out_0_by_chance(tmp_path: Path) -> None:
+    values = dict(alone=[50.0, 51.0], kl=[52.0, 53.5], cd=[52.0, 52.5], cgd=[53.0])
+    assert 'Each of the 2 intervals is for its method alone' in as_markdown(
+        results_of(tmp_path, **values)
+    )
+    del values['cd']
+    assert 'Each of' not in as_markdown(results_of(tmp_path / 'one', **values))
+
+
+def test_steps_that_become_cheaper(tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, dict(alone=[50.0], kl=[52.0]))
+    start = tmp_path / 'kl' / 'seed0' / '20260101_000000'
+    shutil.rmtree(start)
+    lines = [train_line(i, 1.0, time=2.0 if i <= 100 else 0.5) for i in range(10, 201, 10)]
+    lines.insert(10, val_line(100, 40.0))
+    write_start(start.parent, start.name, [*lines, val_line(200, 51.0)])
+    [_, kl] = collect(comparison).rows
+    assert kl.step_s == 1.25
+    assert kl.elapsed_s([0, 50, 100, 200]) == [0.0, 100.0, 200.0, 250.0]
+    curves = results_figures._curves(collect(comparison))
+    assert curves is not None
+    [_, line] = curves.axes[1].get_lines()
+    assert line.get_xdata() == pytest.approx([200 / 60, 250 / 60])
+
+
+def test_bars_without_an_interval_are_told_from_those_with_one(tmp_path: Path) -> None:
+    results = results_of(tmp_path, alone=[50.0, 51.0], kl=[52.0, 53.5], cgd=[53.0])
+    figure = results_figures._classes(results)
+    assert figure is not None
+    [legend] = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {'kl', 'cgd (no interval)'}
+    assert 'with 95% intervals' in figure.axes[0].get_xlabel()
+
+
+def test_a_validation_that_is_no_number_leaves_its_curve(tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, dict(alone=[50.0, 51.0], kl=[52.0, 53.0]))
+    file = next((tmp_path / 'kl' / 'seed1').rglob('vis_data/*.json'))
+    file.write_text(file.read_text().replace(': 51.0', ': NaN'))
+    [_, kl] = collect(comparison).rows
+    found = results_figures.mean_curve(kl)
+    assert found is not None
+    assert found.mean.iterations.tolist() == [200]
+    assert found.mean.values.tolist() == [51.5]
 
 
 def test_a_single_seed_is_said(tmp_path: Path) -> None:
@@ -169,6 +250,7 @@ def test_pairs_are_counted_and_not_seeds(tmp_path: Path) -> None:
     results = results_of(tmp_path, 60.0, alone=[50.0, 51.0], kl=[52.0, 53.5, 54.0, 55.0])
     assert results.rows[1].gain is not None and results.rows[1].gain.seeds == 2
     assert 'over the seeds (2 to 4)' in as_markdown(results)
+    assert '| kl     | 4, 2 paired |' in as_markdown(results)
     assert as_csv(results).splitlines()[2].startswith('kl,4,2,')
 
 
