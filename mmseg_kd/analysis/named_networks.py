@@ -120,7 +120,7 @@ def _check_titles(titles: Sequence[str]) -> None:
 
 
 def read_teacher(networks: Sequence[NamedNetwork], name: str | None) -> NamedNetwork:
-    """The teacher of the first of the networks whose config is a distillation.
+    """The teacher of the first of the networks whose config has one.
 
     Args:
         networks: As `read_networks` gives them.
@@ -131,7 +131,8 @@ def read_teacher(networks: Sequence[NamedNetwork], name: str | None) -> NamedNet
     """
     if name is not None and (Path(name).exists() or _PAIR.fullmatch(name)):
         raise ConfigError(f'--teacher: {name!r} is no name; networks go before --teacher.')
-    cfg = next((one.cfg for one in networks if is_distillation(one.cfg)), networks[0].cfg)
+    cfgs = [one.cfg for one in networks]
+    cfg = next((c for c in cfgs if is_distillation(c) and c.model.get('teacher')), cfgs[0])
     return teacher_named(cfg, name)
 
 

@@ -18,7 +18,7 @@ NO_READER = 128 + signal.SIGPIPE
 
 EXIT_CODES = (
     'exit codes: 0 done, 1 an error that the message tells how to mend, 2 wrong arguments, '
-    f'{INTERRUPTED} Ctrl-C'
+    f'{os.EX_TEMPFAIL} stopped and can go on, {INTERRUPTED} Ctrl-C'
 )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from mmseg_kd.cli.common import run_command
 
 if TYPE_CHECKING:
     from mmseg_kd.comparison.plan import Budget
+    from mmseg_kd.comparison.queue import Outcome
     from mmseg_kd.runs.results import Results
 
 # A head and rows.
@@ -27,6 +29,10 @@ Table = tuple[Sequence[str], list[Sequence[str]]]
 
 # Seconds from one look at the runs to the next.
 REFRESH_S = 2.0
+# Lines of a table on a terminal that are no rows.
+FRAME = 4
+# The states of runs that are looked for first.
+URGENT = ('running', 'failed', 'stopped')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,7 +42,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog='example: mmseg-kd compare PLAN.py --seeds 3 --budget iterations=4800',
     )
     parser.add_argument('plan', metavar='PLAN', help='the plan, a config')
-    parser.add_argument('--seeds', type=int, metavar='N', help='how many; default: as PLAN says')
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        metavar='N',
+        help='how many: of a list in PLAN the first N, and then those above its largest; default: '
+        'as PLAN says',
+    )
     parser.add_argument(
         '--budget',
         type=_budget,
@@ -124,40 +136,48 @@ def run(args: argparse.Namespace) -> int:
             if one.seed is None or (one.method in plan.methods and one.seed in plan.seeds)
         ]
         outcome = run_all(runs, places(args.jobs, len(runs)))
-        show_results(folder)
+        try:
+            show_results(folder)
+        finally:  # files that cannot be written, too
+            show_outcome(outcome)
     if outcome.stopped:
-        print('Stopped; the same command goes on.')
         return os.EX_TEMPFAIL
-    for one in outcome.failed:
-        print(f'Failed: {one}; the same command tries again.')
     return 1 if outcome.failed or len(plan.methods) < wanted else 0
 
 
+def show_outcome(outcome: Outcome) -> None:
+    """Print what the same command has left to do."""
+    for one in outcome.failed:
+        print(f'Failed: {one}; the same command tries again.')
+    if outcome.stopped:
+        print('Stopped; the same command goes on.')
+
+
 def show_results(folder: Path) -> None:
-    """Write what the runs have found until now, and print the table."""
+    """Print the table of what the runs have found until now, and write it."""
     from mmseg_kd.runs.comparison import read_comparison
     from mmseg_kd.runs.results import collect, write
     from mmseg_kd.runs.results_figures import draw_results
 
     results = collect(read_comparison(folder))
+    _print(results)
     if not results.rows:
         return
     write(results, folder)
     pictures = draw_results(results, folder)
-    _print(results)
     names = ', '.join(path.name for path in pictures)
     print(f'\nResults: {folder / "results.md"}, .csv and .json{", " if names else ""}{names}')
 
 
 def _print(results: Results) -> None:
-    """The table; what it must not be read without is in red on a terminal."""
+    """The table if it has rows; what it must not be read without is in red on a terminal."""
     from rich.console import Console
 
     from mmseg_kd.runs.results import as_markdown
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     warnings = [f'**{warning}**' for warning in results.warnings]
-    for line in as_markdown(results).splitlines():
+    for line in as_markdown(results).splitlines() if results.rows else warnings:
         console.print(line, style='bold red' if line in warnings else '')
 
 
@@ -184,22 +204,43 @@ def show_status(folder: Path, status_of: Callable[[Path], Table]) -> None:
     from rich.live import Live
     from rich.table import Table as RichTable
 
-    def table() -> RichTable:
+    console = Console()
+
+    def table(lines: int | None) -> RichTable:
         head, body = status_of(folder)
+        state = head.index('state')
+        if lines is not None:
+            body = fitting(body, state, lines - FRAME)
         found = RichTable(*head)
         for column in found.columns[1:]:
             column.justify = 'right'
         styles = {'done': 'green', 'failed': 'bold red', 'running': 'bold', 'pruned': 'dim'}
-        state = head.index('state')
         for row in body:
             found.add_row(*row, style=styles.get(row[state], ''))
         return found
 
-    with Live(table(), console=Console(), auto_refresh=False) as live:
+    with Live(table(console.height), console=console, auto_refresh=False) as live:
         while is_at_work(folder):
             time.sleep(REFRESH_S)
-            live.update(table(), refresh=True)
-        live.update(table(), refresh=True)
+            live.update(table(console.height), refresh=True)
+        live.update(table(None), refresh=True)  # all of it can be scrolled to now
+
+
+def fitting(body: list[Sequence[str]], state: int, lines: int) -> list[Sequence[str]]:
+    """Rows that fit: those at work or in trouble first, and how many of each state are left out.
+
+    Args:
+        body: All rows.
+        state: Which of their cells says how far the run is.
+        lines: How many rows there is room for.
+    """
+    if len(body) <= lines:
+        return body
+    rows = sorted(body, key=lambda row: [*URGENT, row[state]].index(row[state]))
+    room = max(lines - 1, 0)
+    left_out = Counter(row[state] for row in rows[room:])
+    last = ', '.join(f'{count} {name}' for name, count in left_out.items())
+    return [*rows[:room], (last, *[''] * (len(body[0]) - 1))]
 
 
 def status_of(folder: Path) -> Table:

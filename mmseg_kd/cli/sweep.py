@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmseg_kd.cli.common import run_command
-from mmseg_kd.cli.compare import Table, add_queue_arguments, at_least_one, show_status
+from mmseg_kd.cli.compare import (
+    Table,
+    add_queue_arguments,
+    at_least_one,
+    show_outcome,
+    show_status,
+)
 
 if TYPE_CHECKING:
     from mmseg_kd.comparison.sweep import SweepPlan
@@ -66,17 +72,17 @@ def run(args: argparse.Namespace) -> int:
         sweep = begin_sweep(plan, folder)
         print(f'{sweep.count} trials, {"all combinations" if plan.is_grid else "chosen by Optuna"}')
         outcome = run_sweep(plan, sweep, places(args.jobs, sweep.count))
-        _show_results(plan, sweep)
+        try:
+            _show_results(plan, sweep)
+        finally:  # files that cannot be written, too
+            show_outcome(outcome)
     if outcome.stopped:
-        print('Stopped; the same command goes on.')
         return os.EX_TEMPFAIL
-    for one in outcome.failed:
-        print(f'Failed: {one}; the same command tries again.')
     return 1 if outcome.failed else 0
 
 
 def _show_results(plan: SweepPlan, sweep: Sweep) -> None:
-    """Write what the trials have found until now, and print the table."""
+    """Print the table of what the trials have found until now, and write it."""
     from mmseg_kd.checkpoints.save import atomic_write
     from mmseg_kd.comparison.sweep import BEST
     from mmseg_kd.runs.sweep_results import as_markdown, collect_trials, write
@@ -85,12 +91,12 @@ def _show_results(plan: SweepPlan, sweep: Sweep) -> None:
     if not found.rows:
         return
     best = sweep.folder / BEST
+    check = shlex.join(['mmseg-kd', 'compare', str(best), '--work-dir', str(best.with_suffix(''))])
+    print(f'\n{as_markdown(found, check)}')
     if found.best is not None:
         with atomic_write(best) as unfinished:
             unfinished.write_text(plan.comparison_with(found.best[0].options), encoding='utf-8')
-    check = shlex.join(['mmseg-kd', 'compare', str(best), '--work-dir', str(best.with_suffix(''))])
     write(found, check)
-    print(f'\n{as_markdown(found, check)}')
     print(f'\nResults: {sweep.folder / "results.md"}, .csv and .json')
 
 
@@ -98,10 +104,9 @@ def status_of(folder: Path) -> Table:
     """The head and the rows of the table of trials, the best first."""
     from mmseg_kd.runs.comparison import is_at_work
     from mmseg_kd.runs.sweep import read_sweep
-    from mmseg_kd.runs.sweep_results import cells_of, collect_trials, head_of
+    from mmseg_kd.runs.sweep_results import collect_trials, table_of
 
-    found = collect_trials(read_sweep(folder), is_at_work(folder))
-    return head_of(found.sweep), [cells_of(row) for row in found.rows]
+    return table_of(collect_trials(read_sweep(folder), is_at_work(folder)))
 
 
 def main(args: Sequence[str] | None = None) -> int:

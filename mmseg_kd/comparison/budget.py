@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from mmengine.config import Config
@@ -51,7 +52,7 @@ def stretch(cfg: Config, iterations: int) -> None:
     """
     check_counts_iterations(cfg)
     loop = cfg.train_cfg
-    factor = iterations / loop.max_iters
+    factor = iterations / Fraction(loop.max_iters)  # a float would round 112 up to 113
     interval = loop.setdefault('val_interval', 1000)  # mmengine's own
     if cfg.get('val_cfg') is not None and min(interval, loop.max_iters) * factor < 1:
         raise ConfigError(
@@ -72,7 +73,7 @@ def stretch(cfg: Config, iterations: int) -> None:
     for scheduler in _schedulers(cfg):
         _stretch_points(scheduler, factor)
         if str(scheduler.get('type')).startswith('Exponential') and 'gamma' in scheduler:
-            scheduler.gamma **= 1 / factor  # a factor of each iteration
+            scheduler.gamma **= float(1 / factor)  # a factor of each iteration
     checkpoint = cfg.get('default_hooks', {}).get('checkpoint')
     if checkpoint is not None and checkpoint.get('interval', -1) > 0:
         checkpoint.interval = math.ceil(checkpoint.interval * factor)
@@ -113,7 +114,7 @@ def _listed(value: Any) -> list[Any]:
     return [one for one in found if isinstance(one, Mapping)]
 
 
-def _stretch_points(schedule: Any, factor: float) -> None:
+def _stretch_points(schedule: Any, factor: Fraction) -> None:
     """Move what a schedule has its place by; its begin and its end stay apart."""
     apart = schedule.get('begin', 0) < (schedule.get('end') or 0)
     for key in _POINTS:
@@ -129,5 +130,5 @@ def _stretch_points(schedule: Any, factor: float) -> None:
         _stretch_points(inner, factor)
 
 
-def _scaled(count: int, factor: float) -> int:
+def _scaled(count: int, factor: Fraction) -> int:
     return max(round(count * factor), 1) if count else 0

@@ -101,7 +101,7 @@ def read_plan(
 
     Args:
         file: A config with experiments, as on the command line.
-        seeds: How many; None: as the plan says.
+        seeds: How many, the plan's own first; None: as the plan says.
         budget: Of each training; None: as the plan or else its config says.
         only: Methods to leave it at, the baseline beside them; None: all.
 
@@ -123,7 +123,7 @@ def read_plan(
         (baseline, f'{where}: baseline'),
         *((one, '--only') for one in only or ()),
     ):
-        if name not in methods:
+        if not (isinstance(name, str) and name in methods):
             problems.add(
                 ConfigError(
                     f'{wanted}: expected one of the experiments, got {short_repr(name)}; '
@@ -141,12 +141,20 @@ def read_plan(
     may_differ = own.get('may_differ', ())
     if isinstance(may_differ, str):
         may_differ = (may_differ,)
+    if not isinstance(may_differ, list | tuple):
+        problems.add(
+            ConfigError(
+                f'{where}: may_differ: expected a list of {", ".join(SAME)}, got '
+                f'{short_repr(may_differ)}.'
+            )
+        )
+        may_differ = ()
     for place in may_differ:
         if place not in SAME:
             problems.add(ConfigError(f'{where}: may_differ: {place!r}; {nearest(place, SAME)}.'))
     numbers: Sequence[int] = ()
     with problems:
-        numbers = _seeds(own.get('seeds', SEEDS) if seeds is None else seeds)
+        numbers = _seeds(own.get('seeds', SEEDS), seeds)
     budget = budget or Budget(own.get('iterations'), own.get('seconds'))
     with problems:
         _check_budget(budget)
@@ -202,18 +210,28 @@ def _run(teacher: Any) -> Any:
     return [*map(_run, teacher)] if isinstance(teacher, list | tuple) else teacher
 
 
-def _seeds(given: Any) -> Sequence[int]:
-    """Seeds from how many there are, or from a list of them."""
+def _seeds(given: Any, count: int | None = None) -> Sequence[int]:
+    """Seeds from how many there are, or from a list of them.
+
+    Args:
+        given: From the plan.
+        count: The first so many of them, and where they are fewer those above the largest; None:
+            all.
+    """
     numbers = list(range(given)) if is_integer(given) else given
     if not (isinstance(numbers, list | tuple) and numbers and all(map(is_integer, numbers))):
         raise ConfigError(
             f'seeds: expected how many, 1 or more, or a list of whole numbers, got '
             f'{short_repr(given)}.'
         )
-    if not all(0 <= one < 2**32 for one in numbers):
-        raise ConfigError(f'seeds: expected numbers from 0 to 2**32 - 1, got {list(numbers)}.')
     if len(set(numbers)) < len(numbers):
         raise ConfigError(f'seeds: expected each once, got {list(numbers)}.')
+    if count is not None:
+        if count < 1:
+            raise ConfigError(f'--seeds: expected how many, 1 or more, got {count}.')
+        numbers = [*numbers, *range(max(numbers) + 1, max(numbers) + 1 + count)][:count]
+    if not all(0 <= one < 2**32 for one in numbers):
+        raise ConfigError(f'seeds: expected numbers from 0 to 2**32 - 1, got {list(numbers)}.')
     return list(numbers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ POLL_S = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # How a process ends that was told to stop: with a checkpoint, or where there was none to write.
 STOPPED = (os.EX_TEMPFAIL, *(-number for number in _SIGNALS))
+# The last line of a traceback.
+_EXCEPTION = re.compile(r'[\w.]+(Error|Exception|Interrupt)\b')
 
 
 class StoppedError(Exception):
@@ -40,10 +43,14 @@ def start(
 
 
 def last_words(log: Path) -> str:
-    """What a log ends with, from the last error in it on."""
+    """What a log ends with: from the last error of a user's on, or else the last exception."""
     lines = log.read_text(encoding='utf-8', errors='replace').strip().splitlines() or ['no word']
     errors = [index for index, line in enumerate(lines) if line.startswith('error: ')]
-    return '\n'.join(lines[errors[-1] :]).removeprefix('error: ') if errors else lines[-1]
+    if errors:
+        return '\n'.join(lines[errors[-1] :]).removeprefix('error: ')
+    # Python and CUDA may add warnings and advice to it.
+    exceptions = [line for line in lines if _EXCEPTION.match(line)]
+    return (exceptions or lines)[-1]
 
 
 @contextmanager

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import torch
 
@@ -29,8 +31,8 @@ class Outcome:
     """What became of runs.
 
     Attributes:
-        failed: Ended with an error; the log in their folder says which.
-        stopped: Whether a signal has left some to be resumed.
+        failed: Ended with an error, or could not begin.
+        stopped: Whether a signal came before the end: some may be left.
     """
 
     failed: list[Run] = field(default_factory=list)
@@ -45,15 +47,26 @@ def places(jobs: int | None, runs: int) -> list[dict[str, str]]:
             GPU, or as many as there are cores.
         runs: No more places than that.
     """
-    gpus = torch.cuda.device_count()
-    if gpus:
-        named = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
-        names = named if len(named) == gpus and all(named) else list(map(str, range(gpus)))
-        found = [dict(CUDA_VISIBLE_DEVICES=name) for _ in range(jobs or 1) for name in names]
+    if gpus := _gpus():
+        found = [dict(CUDA_VISIBLE_DEVICES=name) for _ in range(jobs or 1) for name in gpus]
         return found[: max(runs, 1)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     count = max(min(jobs or cores or 1, runs), 1)
-    return [dict(OMP_NUM_THREADS=str(max((cores or 1) // count, 1)))] * count
+    threads = os.environ.get('OMP_NUM_THREADS') or str(max((cores or 1) // count, 1))
+    return [dict(OMP_NUM_THREADS=threads)] * count
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    count = torch.cuda.device_count()
+    given = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if given is None or not count:
+        return [str(index) for index in range(count)]
+    names = [name.strip() for name in given.split(',')]
+    # CUDA reads no further than the first that names none.
+    names = list(takewhile(lambda name: name not in ('', '-1'), names))
+    # Of MIG instances a process sees one, however many are named.
+    return names if all(name.startswith('MIG-') for name in names) else names[:count]
 
 
 def run_all(
@@ -71,7 +84,8 @@ def run_all(
     waiting = (run for run in runs if run.metrics() is None and not run.is_pruned)
     outcome = Outcome()
     here = [_Place(environment) for environment in places]
-    with stop_requests() as asked:
+    is_over = False  # no run is waiting; one that is asked for after a stop would begin in vain
+    with _none_left_alone(here), stop_requests() as asked:
         passed_on = 0
         while True:
             if len(asked) > passed_on:
@@ -84,28 +98,49 @@ def run_all(
             for place in here:
                 if place.process is not None and place.process.poll() is not None:
                     _end(place, outcome)
-                if place.process is None and not asked and (run := next(waiting, None)):
-                    _begin(place, run)
-                elif place.process and place.run and not asked and is_hopeless(place.run):
+                while place.process is None and not (asked or is_over):
+                    if (run := next(waiting, None)) is None:
+                        is_over = True
+                    else:
+                        _begin(place, run, outcome)
+                if place.process and place.run and not asked and is_hopeless(place.run):
                     place.process.send_signal(signal.SIGTERM)
             if not any(place.run for place in here):
                 break
             time.sleep(POLL_S)
-        outcome.stopped |= next(waiting, None) is not None
+        outcome.stopped |= bool(asked) and not is_over
     return outcome
 
 
-def _begin(place: _Place, run: Run) -> None:
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / FAILED).unlink(missing_ok=True)
-    (run.folder / RUNNING).touch()
-    print(f'{run}: begins', flush=True)
+@contextmanager
+def _none_left_alone(here: Sequence[_Place]) -> Iterator[None]:
+    """Processes that an error inside leaves are told to stop, and waited for."""
+    try:
+        yield
+    finally:
+        left = [place.process for place in here if place.process is not None]
+        for process in left:
+            process.send_signal(signal.SIGTERM)
+        for process in left:
+            process.wait()
+
+
+def _begin(place: _Place, run: Run, outcome: Outcome) -> None:
+    """Start a run; where that cannot be, the place stays free."""
     seed = [] if run.seed is None else [str(run.seed)]
     command = ['run', str(run.config), str(run.folder), *seed]
     if not run.is_tested:
         command.append('--no-test')
-    place.process = start(command, place.environment, run.folder / LOG)
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / FAILED).unlink(missing_ok=True)
+        (run.folder / RUNNING).touch()
+        place.process = start(command, place.environment, run.folder / LOG)
+    except OSError as error:
+        _fail(run, f'before its begin: {error}', outcome)
+        return
     place.run = run
+    print(f'{run}: begins', flush=True)
 
 
 def _end(place: _Place, outcome: Outcome) -> None:
@@ -121,13 +156,19 @@ def _end(place: _Place, outcome: Outcome) -> None:
         print(f'{run}: stopped, can be resumed', flush=True)
         outcome.stopped = True
     else:
-        (run.folder / FAILED).touch()
         log = run.folder / LOG
-        print(f'{run}: failed {_how(status)}: {last_words(log)}\n  {log}', flush=True)
-        outcome.failed.append(run)
+        _fail(run, f'{_how(status)}: {last_words(log)}\n  {log}', outcome)
     assert place.process.stdin is not None
     place.process.stdin.close()
     place.run = place.process = None
+
+
+def _fail(run: Run, why: str, outcome: Outcome) -> None:
+    outcome.failed.append(run)
+    with suppress(OSError):  # what it failed of, such as a full disk, may be in the way here too
+        (run.folder / RUNNING).unlink(missing_ok=True)
+        (run.folder / FAILED).touch()
+    print(f'{run}: failed {why}', flush=True)
 
 
 def _how(status: int) -> str:

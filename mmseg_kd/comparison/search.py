@@ -72,7 +72,7 @@ class Search:
             yield trial
 
     def is_hopeless(self, run: Run) -> bool:
-        """Whether a trial is to end now, being worse than the median of others at its iteration."""
+        """Whether to end a trial: its best until now is worse than the median of others there."""
         assert isinstance(run, Trial)
         if run.number not in self._open:  # its last validation is in its log, its process not over
             return False

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
 
 from mmseg_kd.comparison.queue import Outcome, run_all
 from mmseg_kd.comparison.space import grid
@@ -23,6 +26,12 @@ def run_sweep(plan: SweepPlan, sweep: Sweep, places: Sequence[Mapping[str, str]]
 
 
 def _grid_trials(plan: SweepPlan, sweep: Sweep) -> Iterator[Trial]:
-    there = {trial.number: trial for trial in sweep.trials()}
-    for number, options in enumerate(grid(plan.space) or ()):
-        yield there.get(number) or begin_trial(plan, sweep, number, options)
+    there = {_key(trial.options): trial for trial in sweep.trials()}
+    numbers = count(max((trial.number for trial in there.values()), default=-1) + 1)
+    for options in grid(plan.space) or ():
+        yield there.get(_key(options)) or begin_trial(plan, sweep, next(numbers), options)
+
+
+def _key(options: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """What makes trials the same, in whatever order a plan has its options."""
+    return frozenset((name, json.dumps(one, default=repr)) for name, one in options.items())

@@ -16,14 +16,14 @@ from mmseg_kd.analysis.lineup import line_up
 from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.datasets.toy_scenes.dataset import generate
 from mmseg_kd.engine.step import run_step
-from mmseg_kd.errors import ConfigError, DatasetError
+from mmseg_kd.errors import DatasetError
 from mmseg_kd.evaluation.complexity import complexity
 from mmseg_kd.runs.log import read_log, scalar_files
 from mmseg_kd.runs.markdown import markdown_table
 
-TEACHER = 'configs/toy_scenes/resnet18-quarter_fpn_toy-128x128.py'
+TEACHER = 'mmseg_kd::configs/toy_scenes/resnet18-quarter_fpn_toy-128x128.py'
 WEIGHTS = TEACHER.replace('.py', '.safetensors')
-PAIR = 'distillation_configs/toy_scenes/resnet18_mobilenetv2-half_{}_toy-128x128.py'
+PAIR = 'mmseg_kd::distillation_configs/toy_scenes/resnet18_mobilenetv2-half_{}_toy-128x128.py'
 SIZE = (128, 128)
 # What the configs say.
 ITERATIONS = 600
@@ -85,8 +85,7 @@ def quickstart(
 ) -> list[Row]:
     """Generate scenes, train a student on them alone and with a teacher, and compare all three.
 
-    It runs in the folder of the repository, whose configs it takes, trains and tests in processes
-    of their own, and prints how far they are.
+    It trains and tests in processes of their own, and prints how far they are.
 
     Args:
         work_dir: For logs and checkpoints, the table (`results.json`, `results.md`) and the picture
@@ -100,16 +99,10 @@ def quickstart(
         The teacher, the student on its own, and the student with CWD.
 
     Raises:
-        ConfigError: The configs are not here.
         DatasetError: There is something else in `data_root`.
         StepFailedError: A training or an evaluation failed.
         CheckpointError: A checkpoint is not its network's, or a result cannot be written.
     """
-    if not Path(TEACHER).is_file():
-        raise ConfigError(
-            f'expected {TEACHER} here, in {Path.cwd()}; the configs come with the source: run this '
-            'in the folder of its README.'
-        )
     try:
         generate(data_root, train_images, val_images, SIZE, seed)
     except ValueError as error:

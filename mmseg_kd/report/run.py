@@ -271,14 +271,14 @@ def _add_teacher(runs: list[Run], run: Run, name: str, spec: NetworkSpec) -> Non
     path = Path(source) if source and '://' not in source else None
     for other in runs:
         if path is not None and other.checkpoint is not None and _same(path, other.checkpoint):
-            if other.role == NETWORK:
+            if _is_no_student_of_this(other, run):
                 other.role = TEACHER
             return
         if not other.has_folder or path is None:
             continue
         moved = other.folder / path.name
         if path.parent.resolve() == other.folder.resolve() or _same_content(path, moved):
-            if other.role in (STUDENT, BASELINE):
+            if not _is_no_student_of_this(other, run):
                 # A student that became a teacher: the page has it already.
                 return
             other.role = TEACHER
@@ -308,6 +308,11 @@ def _add_teacher(runs: list[Run], run: Run, name: str, spec: NetworkSpec) -> Non
     runs.append(teacher)
 
 
+def _is_no_student_of_this(other: Run, run: Run) -> bool:
+    """Whether it can only be a teacher: a training without terms, of another network."""
+    return other.role in (NETWORK, TEACHER) or (other.role == BASELINE and other.model != run.model)
+
+
 def _same(path: Path, other: str) -> bool:
     return path.is_file() and Path(other).is_file() and path.samefile(other)
 
@@ -331,7 +336,8 @@ def _name(runs: list[Run]) -> None:
     taken."""
     for run in runs:
         if not run.title:
-            own = title_of(run.config.model) if run.config is not None else None
+            config = None if run.role == TEACHER else run.config
+            own = title_of(config.model) if config is not None else None
             role = run.role if run.role in (TEACHER, BASELINE) else None
             run.title = own or role or run.folder.resolve().name
             taken = [other.title for other in runs if other is not run]

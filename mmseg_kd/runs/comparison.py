@@ -8,6 +8,7 @@ its `validation` where that is of other images.
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -167,13 +168,15 @@ def at_work(folder: Path) -> Iterator[None]:
 
 def is_at_work(folder: Path) -> bool:
     """Whether a process works at a comparison."""
-    if not (folder / _LOCK).exists():
-        return False
     try:
-        with FileLock(folder / _LOCK, timeout=0):
-            return False
-    except Timeout:
+        # Read alone: who looks at another's folder may not write there, as a `FileLock` does.
+        with (folder / _LOCK).open('rb') as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    except OSError:  # there is none, or it is not to be seen
+        return False
+    return False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import shlex
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,22 +72,21 @@ def short_names(names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def head_of(sweep: Sweep) -> tuple[str, ...]:
-    """The titles of the table."""
-    return ('trial', sweep.metric, *short_names(sweep.names), 'iterations', 'state')
-
-
-def cells_of(row: tuple[Trial, State]) -> tuple[str, ...]:
-    """A row of the table, a text for each of its titles."""
-    trial, state = row
-    value = '' if state.value is None else f'{state.value:.2f}'
-    return (
-        str(trial),
-        value,
-        *(_text(one) for one in trial.options.values()),
-        f'{state.iteration}/{trial.iterations}',
-        state.name,
-    )
+def table_of(found: Found) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """The titles of the table, and its rows with a text for each of them."""
+    sweep = found.sweep
+    head = ('trial', sweep.metric, *short_names(sweep.names), 'iterations', 'state')
+    rows: list[Sequence[str]] = [
+        (
+            str(trial),
+            '' if state.value is None else f'{state.value:.2f}',
+            *(_text(trial.options[name]) for name in sweep.names),
+            f'{state.iteration}/{trial.iterations}',
+            state.name,
+        )
+        for trial, state in found.rows
+    ]
+    return head, rows
 
 
 def _text(value: Any) -> str:
@@ -94,18 +94,23 @@ def _text(value: Any) -> str:
 
 
 def as_options(options: Mapping[str, Any]) -> str:
-    """Options to be pasted: on a command line, or into a config where they have dicts."""
-    if any(map(_has_dict, options.values())):
-        return f'options={dict(options)!r}'
-    return '--cfg-options ' + ' '.join(
-        shlex.quote(f'{name}={value}'.replace(', ', ',')) for name, value in options.items()
-    )
+    """Options to be pasted: on a command line, or into a config where that cannot have them."""
+    words = [f'{name}={value}'.replace(', ', ',') for name, value in options.items()]
+    if _parsed(words) == repr(dict(options)):
+        return f'--cfg-options {shlex.join(words)}'
+    return f'options={dict(options)!r}'
 
 
-def _has_dict(value: Any) -> bool:
-    return isinstance(value, dict) or (
-        isinstance(value, (list, tuple)) and any(map(_has_dict, value))
-    )
+def _parsed(words: Sequence[str]) -> str | None:
+    """What a command line makes of KEY=VALUE, as code: '1' is not 1. None: an error."""
+    from mmengine.config import DictAction
+
+    parser = ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    try:
+        return repr(parser.parse_args(['--cfg-options', *words]).cfg_options)
+    except (AssertionError, ValueError, RecursionError):  # of brackets and dicts
+        return None
 
 
 def as_markdown(found: Found, check: str) -> str:
@@ -115,8 +120,7 @@ def as_markdown(found: Found, check: str) -> str:
         found: The trials.
         check: The command that compares the best over seeds.
     """
-    head = head_of(found.sweep)
-    lines = [markdown_table(head, [cells_of(row) for row in found.rows])]
+    lines = [markdown_table(*table_of(found))]
     if found.best is not None:
         trial, state = found.best
         done = sum(_has_result(state) for _, state in found.rows)
@@ -159,7 +163,7 @@ def as_csv(found: Found) -> str:
             [
                 trial,
                 state.value,
-                *trial.options.values(),
+                *(trial.options[name] for name in sweep.names),
                 state.iteration,
                 trial.iterations,
                 state.name,

@@ -86,6 +86,24 @@ def test_as_many_validations_as_before() -> None:
     assert cfg.train_cfg.val_interval == 334
 
 
+@pytest.mark.parametrize(
+    ('length', 'interval', 'iterations', 'stretched'),
+    [
+        (16000, 1600, 1120, 112),
+        (4000, 100, 4400, 110),
+        (4e4, 4000, 12000, 1200),
+    ],
+)
+def test_what_divides_a_run_still_does(
+    length: float, interval: int, iterations: int, stretched: int
+) -> None:
+    cfg = config()
+    cfg.train_cfg.update(max_iters=length, val_interval=interval)
+    cfg.default_hooks.checkpoint.interval = interval
+    stretch(cfg, iterations)
+    assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval == stretched
+
+
 def test_what_was_apart_stays_apart() -> None:
     cfg = config()
     stretch(cfg, 3)

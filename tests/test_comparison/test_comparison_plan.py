@@ -75,7 +75,7 @@ def test_seeds_and_budget_of_the_command_come_first(tmp_path: Path) -> None:
     assert found.seeds == [3, 5]
     assert [cfg.train_cfg.max_iters for cfg in found.methods.values()] == [10, 10]
     found = read_plan(path, 1, Budget(iterations=20))
-    assert found.seeds == [0]
+    assert found.seeds == [3]
     assert found.methods['kl'].param_scheduler[0].end == 20
     found = read_plan(path, 1, Budget(seconds=2.0))
     assert found.methods['kl'].train_cfg.max_iters == 100
@@ -85,6 +85,32 @@ def test_seeds_and_budget_of_the_command_come_first(tmp_path: Path) -> None:
     assert (shares['alone'].max_iters, shares['alone'].val_interval) == (20, 10)
     assert (shares['kl'].max_iters, shares['kl'].val_interval) == (6, 3)
     assert found.methods['kl'].train_cfg.max_iters == 100
+
+
+@pytest.mark.parametrize(
+    ('given', 'count', 'seeds'),
+    [
+        ([1, 2, 3], 2, [1, 2]),
+        # The seed below them is one that a sweep tuned on.
+        ([1, 2, 3], 5, [1, 2, 3, 4, 5]),
+        ([7, 2], 4, [7, 2, 8, 9]),
+        (3, 5, [0, 1, 2, 3, 4]),
+        (3, 1, [0]),
+    ],
+)
+def test_more_and_fewer_seeds(
+    tmp_path: Path, given: int | list[int], count: int, seeds: list[int]
+) -> None:
+    path = plan(tmp_path, f"comparison['seeds'] = {given}\n")
+    assert read_plan(path, count).seeds == seeds
+
+
+def test_seeds_of_the_command_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='--seeds: expected how many, 1 or more, got 0'):
+        read_plan(plan(tmp_path), 0)
+    path = plan(tmp_path, "comparison['seeds'] = [2**32 - 1]\n")
+    with pytest.raises(ConfigError, match='seeds: expected numbers from 0 to '):
+        read_plan(path, 2)
 
 
 def test_a_metric_as_mmseg_takes_it(tmp_path: Path) -> None:
@@ -106,6 +132,7 @@ def test_only_keeps_the_baseline(tmp_path: Path) -> None:
         ("comparison = 'alone'", 'expected comparison = dict'),
         ('comparison = dict()', 'baseline: expected one of the experiments, got None; nearest: '),
         ("comparison['baseline'] = 'aone'", "got 'aone'; nearest: alone"),
+        ("comparison['baseline'] = ['alone']", r"expected one of .* got \['alone'\]; nearest: "),
         ('del experiments', "baseline: expected one of the experiments, got 'alone'; there is non"),
         ('comparison["seed"] = 3', "unknown key 'seed'; nearest: seeds"),
         ('comparison["seeds"] = 0', 'seeds: expected how many, 1 or more, or a list of whole numb'),
@@ -117,6 +144,9 @@ def test_only_keeps_the_baseline(tmp_path: Path) -> None:
         ('comparison["seconds"] = -1', 'seconds: expected a number > 0, got -1'),
         ('comparison.update(seconds=1, iterations=1)', 'of iterations or of seconds, got both'),
         ('comparison["may_differ"] = ["student"]', "may_differ: 'student'; nearest: model.student"),
+        ('comparison["may_differ"] = [["student"]]', r"may_differ: \['student'\]; nearest: mod"),
+        ('comparison["may_differ"] = None', 'may_differ: expected a list of model.stu.*, got None'),
+        ('comparison["may_differ"] = 5', 'may_differ: expected a list of model.student, .* got 5'),
         (
             'comparison["teacher_options"] = 3\nmodel["teacher"] = "a.py"',
             'teacher_options: expected a dict by dotted names',
@@ -198,17 +228,42 @@ def test_status_without_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     monkeypatch.setattr('torch.cuda.device_count', lambda: 0)
     monkeypatch.setattr('os.sched_getaffinity', lambda _: set(range(8)))
     assert places(None, 100) == [dict(OMP_NUM_THREADS='1')] * 8
     assert places(None, 3) == [dict(OMP_NUM_THREADS='2')] * 3
     assert places(2, 100) == [dict(OMP_NUM_THREADS='4')] * 2
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')  # a user's own
+    assert places(2, 100) == [dict(OMP_NUM_THREADS='1')] * 2
     monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     assert places(None, 9) == [dict(CUDA_VISIBLE_DEVICES=name) for name in '01']
     assert places(2, 3) == [dict(CUDA_VISIBLE_DEVICES=name) for name in '010']
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '5,GPU-7')
     assert places(None, 9) == [dict(CUDA_VISIBLE_DEVICES=name) for name in ('5', 'GPU-7')]
+
+
+@pytest.mark.parametrize(
+    ('named', 'count', 'names'),
+    [
+        # Of the devices of a machine CUDA takes those before the first that is none.
+        ('2,3,', 2, ['2', '3']),
+        ('2,3,-1', 2, ['2', '3']),
+        ('2,3,-1,4', 2, ['2', '3']),
+        ('2,3,9', 2, ['2', '3']),
+        ('2, 3', 2, ['2', '3']),
+        # A process sees the first MIG instance alone.
+        ('MIG-a,MIG-b', 1, ['MIG-a', 'MIG-b']),
+        ('MIG-b', 1, ['MIG-b']),
+    ],
+)
+def test_the_gpus_that_are_named(
+    monkeypatch: pytest.MonkeyPatch, named: str, count: int, names: list[str]
+) -> None:
+    monkeypatch.setattr('torch.cuda.device_count', lambda: count)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', named)
+    assert places(None, 9) == [dict(CUDA_VISIBLE_DEVICES=name) for name in names]
 
 
 TEACHER = "model['teacher'] = dict(config='big.py', checkpoint='big.pth')\n"

@@ -162,6 +162,48 @@ def test_stopped_and_resumed(compared: Compared, tmp_path: Path, number: int) ->
     )
 
 
+STOPPER = """
+import os
+import signal
+import time
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class Stopper(Hook):
+    priority = 'VERY_HIGH'
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 8 and not Path('stopped').exists():
+            Path('stopped').touch()
+            os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(1)
+"""
+
+
+def test_a_run_that_was_stopped_in_its_last_validation_makes_up_for_it(
+    compared: Compared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path('stopper.py').write_text(STOPPER, encoding='utf-8')
+    extra = "custom_imports = dict(imports=['stopper'])\ncustom_hooks = [dict(type='Stopper')]\n"
+    extra += "default_hooks['logger'].update(log_metric_by_epoch=False)\n"
+    plan, work = write_plan(tmp_path, extra), tmp_path / 'work'
+    options = ('--only', 'alone', '--seeds', '1', '--jobs', '1')
+    process = comparing(plan, work, *options)
+    assert process.wait() == 75, process.output()
+    assert 'alone, seed 0: stopped, can be resumed' in process.output()
+    process = comparing(plan, work, *options)
+    assert process.wait() == 0, process.output()
+    [row] = collect(read_comparison(work)).rows
+    whole = collect(read_comparison(compared[1])).rows[0]
+    assert row.last_validation == {0: whole.last_validation[0]}
+    assert row.values == {0: whole.values[0]}
+
+
 @pytest.mark.parametrize(
     ('number', 'whom', 'code', 'words'),
     [

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
 import csv
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +29,22 @@ from sweep_project import sweeping, write_sweep
 from training_runs import Training, tensors
 
 from mmseg_kd.cli import sweep as command
-from mmseg_kd.comparison.sweep import begin_sweep, read_sweep_plan
+from mmseg_kd.cli.common import Options
+from mmseg_kd.comparison import queue, trials
+from mmseg_kd.comparison.sweep import SweepPlan, begin_sweep, read_sweep_plan
+from mmseg_kd.comparison.trials import _grid_trials
 from mmseg_kd.runs.sweep import Trial, read_sweep
-from mmseg_kd.runs.sweep_results import as_options, collect_trials, short_names
+from mmseg_kd.runs.sweep_results import (
+    as_csv,
+    as_options,
+    collect_trials,
+    short_names,
+    table_of,
+)
+
+# Values that a command line can have, and those that it would make others of.
+WORDS = [1, 1.0, 1e-5, True, None, 'a', '', "it's", '(', [1, None], [[1, 2], [3, 4]], ['a.b'], []]
+NO_WORDS = ['1', 'None', 'true', 'a,b', 'x y', "'a'", '[a]', ['a b'], ['1', 2]]
 
 # A learning rate that the optimiser refuses, which shows in the run alone.
 LR = "sweep['space'] = {'optim_wrapper.optimizer.lr': [0.01, -1.0, 0.1]}\n"
@@ -105,6 +124,27 @@ def test_stopped_and_resumed(swept: tuple[str, Path, str], tmp_path: Path) -> No
     assert values[0] == values[1]
 
 
+def test_what_is_found_is_printed_where_it_cannot_be_written(
+    swept: tuple[str, Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan, whole, _ = swept
+    work = tmp_path / 'work'
+    shutil.copytree(whole, work)
+    (work / 'results.json').unlink()
+    (work / 'results.json').mkdir()  # takes the place of a full disk
+    failed = queue.Outcome(failed=[read_sweep(work).trials()[1]])
+    monkeypatch.setattr(trials, 'run_sweep', lambda *_: failed)
+    monkeypatch.setattr(Config, 'pretty_text', property(quick_text))
+    assert command.main([plan, '--work-dir', str(work)]) == 1
+    out, err = capsys.readouterr()
+    assert '| trial000 |' in out
+    assert 'Failed: trial001; the same command tries again.' in out
+    assert 'results.json: cannot be written' in err
+
+
 def prune_the_second() -> None:
     import optuna
 
@@ -177,6 +217,72 @@ def test_a_search_that_goes_on_chooses_as_one_that_never_stopped(study: Any) -> 
         assert options['optim_wrapper.optimizer.momentum'] in (0.0, 0.4, 0.8)
 
 
+def test_a_stop_does_not_change_what_is_tried_next(
+    study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped_at_once(*_: object) -> subprocess.Popen[bytes]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return subprocess.Popen(['sleep', '60'], stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(queue, 'start', stopped_at_once)
+    monkeypatch.setattr(queue, 'POLL_S', 0.01)
+    search = study('work', 3)
+    assert queue.run_all(search.trials(), [{}]).stopped
+    # The next is chosen when there is a result of this one.
+    assert [trial.number for trial in search.sweep.trials()] == [0]
+    assert len(search.study.trials) == 1
+
+
+def test_a_trial_that_was_good_before_is_not_hopeless(study: Any) -> None:
+    search = study('work', 6)
+    trials = search.trials()
+    for value in (30.0, 31.0, 32.0, 33.0, 34.0):
+        log_of(next(trials), {2: value, 4: value})
+    trial = next(trials)
+    log_of(trial, {2: 32.5, 3: 5.0})
+    assert not search.is_hopeless(trial)
+
+
+def grid_trials(plan: SweepPlan, folder: Path) -> list[Trial]:
+    return [*_grid_trials(plan, begin_sweep(plan, folder))]
+
+
+def test_options_in_another_order_are_the_same_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Config, 'pretty_text', property(quick_text))
+    plan = read_sweep_plan(write_sweep(tmp_path))
+    other = replace(plan, space=dict(reversed(plan.space.items())))
+    first, *_ = _grid_trials(plan, begin_sweep(plan, tmp_path / 'work'))
+    log_of(first, {4: 30.0})
+    before = [(one.number, one.options) for one in grid_trials(plan, tmp_path / 'work')]
+    after = [(one.number, one.options) for one in grid_trials(other, tmp_path / 'work')]
+    assert sorted(after, key=lambda one: one[0]) == before
+    assert len({tuple(sorted(options.items())) for _, options in after}) == len(after) == 4
+    # Values stand below their own names.
+    found = collect_trials(read_sweep(tmp_path / 'work'))
+    head, rows = table_of(found)
+    for row, (trial, _) in zip(rows, found.rows, strict=True):
+        cells = dict(zip(head, row, strict=True))
+        assert float(cells['weight']) == trial.options['model.distillation.0.weight']
+        assert float(cells['tau']) == trial.options['model.distillation.0.loss.tau']
+    for line in csv.DictReader(as_csv(found).splitlines()):
+        options = found.sweep.trials()[int(line['trial'].removeprefix('trial'))].options
+        assert {name: float(line[name]) for name in options} == options
+
+
+def test_a_grid_goes_on_with_numbers_that_are_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Config, 'pretty_text', property(quick_text))
+    plan = read_sweep_plan(write_sweep(tmp_path))
+    other = replace(plan, space=dict(reversed(plan.space.items())))
+    begun = [*islice(_grid_trials(plan, begin_sweep(plan, tmp_path / 'work')), 2)]
+    found = grid_trials(other, tmp_path / 'work')
+    assert [one.number for one in found] == [0, 2, 1, 3]
+    assert [dict(found[place].options) for place in (0, 2)] == [dict(one.options) for one in begun]
+
+
 def test_what_is_below_the_median_is_hopeless(study: Any) -> None:
     search = study('work', 7)
     trials = search.trials()
@@ -212,3 +318,16 @@ def test_options_to_be_pasted() -> None:
     assert as_options({'a.b': 1.5, 'c': [1, 2]}) == "--cfg-options a.b=1.5 'c=[1,2]'"
     assert as_options({'a': dict(b=1)}) == "options={'a': {'b': 1}}"
     assert as_options({'a': [dict(b=1)]}) == "options={'a': [{'b': 1}]}"
+
+
+@pytest.mark.parametrize('value', WORDS + NO_WORDS, ids=repr)
+def test_pasted_options_are_the_same(value: Any) -> None:
+    options = {'model.k': value, 'other': 1}
+    text = as_options(options)
+    if any(value is one for one in WORDS):
+        parser = argparse.ArgumentParser()
+        parser.add_argument('--cfg-options', nargs='+', action=Options)
+        pasted = parser.parse_args(shlex.split(text)).cfg_options
+    else:
+        pasted = ast.literal_eval(text.removeprefix('options='))
+    assert repr(pasted) == repr(options)  # 1, 1.0 and True are equal

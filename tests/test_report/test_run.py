@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from report_project import HOSTILE, Project
 from run_logs import train_line, write_run, write_start
 from test_report.test_page import Page
@@ -46,6 +47,23 @@ def test_plain_student_is_the_baseline(project: Project, tmp_path: Path) -> None
     assert student.model is not None
     (plain / 'plain.py').write_text(f'work_dir = ""\nmodel = {student.model.to_dict()!r}\n')
     assert titles(project.student, plain)[1] == ('baseline', 'baseline')
+
+
+def test_a_teacher_that_was_trained_by_a_config_without_terms(
+    project: Project, tmp_path: Path
+) -> None:
+    """As `mmseg-kd init` writes it: it is the student of its own config."""
+    teacher = tmp_path / 'teacher'
+    shutil.copytree(project.teacher, teacher)
+    for file in [*teacher.glob('*.py'), *teacher.glob('*/vis_data/config.py')]:
+        network = Config.fromfile(file).model.to_dict()
+        wrapped = dict(type='DistillationWrapper', student=network, distillation=[])
+        file.write_text(f'{file.read_text()}\nmodel = {wrapped!r}\n')
+    for names in ((teacher, project.baseline, project.student), (project.student, teacher)):
+        found = titles(*names)
+        assert found[0] == ('KL + CD', 'student')
+        assert found[-1] == ('teacher', 'teacher')
+        assert len(found) == len(names)
 
 
 def test_teacher_that_was_moved_is_found_by_its_content(project: Project, tmp_path: Path) -> None:
