@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
 
+from mmseg_kd.checkpoints.newest import POINTER
 from mmseg_kd.config.network_spec import is_distillation, teacher_label, teachers_of
 from mmseg_kd.config.runner import check_runner_config
 from mmseg_kd.data_checks.batches import check_batches, check_preprocessor
@@ -135,6 +136,12 @@ def prepare_training(
     prepare_run(cfg, options.device, options.launcher)
     runner = build_runner(cfg, runner_type)
     resume_from_intact(runner)
+    if not runner._resume and Path(runner.work_dir, POINTER).exists():
+        runner.logger.warning(
+            f'{runner.work_dir} has checkpoints of another training, which begins anew here and '
+            'takes the place of its student_best.pth. --resume goes on with it, --work-dir names '
+            'another folder.'
+        )
     student = student_of(runner.model)
     if cfg.get('val_cfg') is not None and getattr(student, 'test_cfg', dict()) is None:
         raise ConfigError(

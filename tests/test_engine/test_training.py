@@ -164,6 +164,24 @@ def test_a_run_in_mixed_precision(project: str) -> None:
     assert isinstance(runner.optim_wrapper, BFloat16OptimWrapper)
 
 
+@pytest.mark.parametrize('resume', [False, True])
+def test_a_training_in_the_folder_of_another_is_told(
+    project: str, resume: bool, tmp_path: Path
+) -> None:
+    def prepared(resume: bool) -> str:
+        with isolated():
+            cfg = load_config(project, {'train_cfg.max_iters': 2, 'work_dir': str(tmp_path)})
+            runner = prepare_training(cfg, TrainingOptions(resume=resume))
+            log = Path(runner.log_dir, f'{runner.timestamp}.log')
+            if not list(tmp_path.glob('*.pth')):
+                run_training(runner)
+            return log.read_text(encoding='utf-8')
+
+    said = f'{tmp_path} has checkpoints of another training'
+    assert said not in prepared(False)
+    assert (said in prepared(resume)) == (not resume)
+
+
 @pytest.fixture(scope='module')
 def project(tmp_path_factory: pytest.TempPathFactory) -> str:
     # A fixture of a module comes before the one that sets the scope of each test.
