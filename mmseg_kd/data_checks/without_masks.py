@@ -25,9 +25,9 @@ def warn_of_images_without_masks(dataset: Any, scores_are_compared: bool) -> Non
         return
     print_log(
         f'train data: {without} of {total} images have no masks, and no term compares class '
-        'scores: nothing says what is in them, and batch norm lets the network tell them from the '
-        'others, which costs more than they give. Add a term between class scores, such as CWD, '
-        'or leave them out.',
+        'scores of them: nothing says what is in them, and batch norm lets the network tell them '
+        'from the others, which costs more than they give. Add a term between class '
+        'scores, such as CWD, or leave them out.',
         logger='current',
         level=logging.WARNING,
     )

@@ -352,7 +352,8 @@ def _make_term(
     differing = {name: counts for name, counts in classes.items() if name not in mapped}
     taps = {name: theirs[name].taps for name in term.layers.teachers}
     made = make_term(term, ours.taps, taps, differing, mapped)
-    made.compares_scores = bool(classes)
+    needs_mask = getattr(term.loss, 'takes_labelled_pixels_alone', False)
+    made.compares_scores = bool(classes) and not needs_mask
     return made
 
 

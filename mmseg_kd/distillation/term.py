@@ -28,7 +28,7 @@ class Term(nn.Module):
         class_maps: Bring class scores to the classes of both sides, by the teacher's name.
 
     Attributes:
-        compares_scores: Whether the layers of both sides put out class scores.
+        compares_scores: Whether it compares class scores of both sides, where there is no mask too.
     """
 
     compares_scores = False

@@ -24,7 +24,7 @@ class DKDLoss(LogitLoss):
 
     with p the softmax over the channels of a pixel at temperature tau, its own class y or the sum
     of the others; p-hat the softmax over the others alone; and M the pixels of the batch whose
-    label is a class and not ignored. Labels are needed.
+    label is a class and not ignored. Labels are needed: of images without masks it says nothing.
 
     Args:
         alpha: Weight of the first part, >= 0.
@@ -43,6 +43,8 @@ class DKDLoss(LogitLoss):
     for images; tau, alpha and beta are those of its experiments on CIFAR-100, where the loss is
     warmed up. The code of mmrazor returns the sum over the pixels in place of the mean.
     """
+
+    takes_labelled_pixels_alone = True
 
     def __init__(
         self,

@@ -276,10 +276,18 @@ FEATURES = dict(student_layer='backbone.layer2', teacher_layer='backbone.layer2'
             + f"model['distillation'] = [{dict(**FEATURES, loss=dict(type='PKDLoss'))}]",
             True,
         ),
+        (WITHOUT_MASKS + "model['distillation'][0]['loss'] = dict(type='DKDLoss')", True),
         (WITHOUT_MASKS + 'train_dataloader |= dict(dataset=without, sampler=all_alike)', False),
         ("model['distillation'] = []", False),
     ],
-    ids=['scores', 'no term', 'features', 'no masks at all', 'all with masks'],
+    ids=[
+        'scores',
+        'no term',
+        'features',
+        'scores of labelled pixels',
+        'no masks at all',
+        'all with masks',
+    ],
 )
 def test_images_that_nothing_says_anything_of(
     project: str, extra: str, is_warned: bool, monkeypatch: pytest.MonkeyPatch
