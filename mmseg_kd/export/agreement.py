@@ -21,8 +21,8 @@ Function = Callable[[Tensor], Tensor]
 
 # What most often is behind it: numbers of windows or bins that were taken for constants.
 ADVICE = (
-    'Where the work of a layer depends on the size of the image, --fixed-size HEIGHT WIDTH exports '
-    'the network for one size.'
+    'Where the work of a layer depends on the number or the size of images, --one-image exports '
+    'the network for one image and --fixed-size HEIGHT WIDTH for one size.'
 )
 
 
