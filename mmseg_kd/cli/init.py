@@ -186,7 +186,13 @@ def _asked(survey: Survey) -> ClassList:
     for value in values:
         name = ''
         while not name:
-            name = input(f'  {described(survey, value)}: ').strip()
+            try:
+                name = input(f'  {described(survey, value)}: ').strip()
+            except EOFError:
+                raise DatasetError(
+                    f'expected {len(values)} names, and the input ended after {len(lines)}; '
+                    '--classes NAME NAME ... takes them too.'
+                ) from None
         lines.append(' '.join([*map(str, rgb(value)), name]) if survey.is_colour else name)
     return class_list(lines, 'names')
 

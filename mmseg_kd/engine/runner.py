@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmseg_kd.errors import ConfigError, DeviceError
 from mmseg_kd.host.device import find_device, use_device
 from mmseg_kd.host.quiet import HostNoise, as_config_error
+from mmseg_kd.host.ranks import name_rank
 from mmseg_kd.networks.build import replace_sync_bn
 
 # How long a rank waits for one that neither works nor is gone: a machine without power, a process
@@ -35,7 +36,8 @@ def prepare_run(cfg: Config, device: str = 'auto', launcher: str = 'none') -> No
 
     Raises:
         ConfigError: The ranks' time limit is no positive number.
-        DeviceError: A device was asked for that is not there, or one GPU for several ranks.
+        DeviceError: A device was asked for that is not there, one GPU for several ranks, or ranks
+            of a launcher that has not started them.
     """
     chosen = find_device(device)
     is_cuda = chosen.type == 'cuda'
@@ -59,6 +61,7 @@ def prepare_run(cfg: Config, device: str = 'auto', launcher: str = 'none') -> No
         # The wrapper replaces it in the networks that it builds; here for networks on their own.
         cfg.model = replace_sync_bn(cfg.model)
         if launcher != 'none':
+            name_rank(launcher)
             start_gloo(cfg, timeout)
 
 

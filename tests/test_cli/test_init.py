@@ -130,3 +130,20 @@ def test_names_are_asked_for(
     assert init.main([str(folder), *TINY]) == 0
     assert Path('street-kd/classes.txt').read_text() == 'sky\nroad\ncar\ntree\n'
     assert Path('street-kd/masks/annotations/train/0.png').is_file()  # 4 is ignored there
+
+
+def test_names_that_end_too_soon(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter(['sky', 'road'])
+
+    def answer(_: str) -> str:
+        for one in answers:
+            return one
+        raise EOFError
+
+    monkeypatch.setattr('sys.stdin.isatty', lambda: True, raising=False)
+    monkeypatch.setattr('builtins.input', answer)
+    assert init.main([str(folder), *TINY]) == 1
+    assert 'expected 5 names, and the input ended after 2' in capsys.readouterr().err
+    assert not Path('street-kd').exists()
