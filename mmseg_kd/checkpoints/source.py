@@ -65,7 +65,10 @@ def local_file(source: str) -> Path:
     is_shipped = name.startswith(SHIPPED)
     path = shipped_root() / name.removeprefix(SHIPPED) if is_shipped else Path(name).expanduser()
     if not path.is_file():
-        raise CheckpointError(f'{source}: there is no such checkpoint file.')
+        raise CheckpointError(
+            f'{source}: there is no such checkpoint file, seen from {Path.cwd()}; one that a '
+            'training writes, such as that of a teacher, is there when it has come to its end.'
+        )
     if checksum:
         _check(path, checksum, name)
     return path
