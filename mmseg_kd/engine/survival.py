@@ -31,7 +31,9 @@ JOB_START = 'MMSEG_KD_JOB_START'
 
 def use_durable_checkpoints(cfg: Config) -> None:
     """Put `DurableCheckpointHook` where a config has `CheckpointHook`, or says nothing."""
-    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook')) | cfg.get('default_hooks', {})
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook')) | (
+        cfg.get('default_hooks') or {}
+    )
     for hook in (*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or ())):
         if isinstance(hook, dict):
             kind = hook.get('type')

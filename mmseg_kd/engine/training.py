@@ -152,6 +152,11 @@ def prepare_training(
     get_or_add_hook(runner, Started)
     for kind in RUN_HOOKS:
         get_or_add_hook(runner, kind)
+        if (count := len(find_hooks(runner, kind))) > 1:
+            raise ConfigError(
+                f'custom_hooks: {kind.__name__} is there {count} times, and a run has one; change '
+                "the base's entry, or leave the other out."
+            )
     if options.allow_changes:
         get_or_add_hook(runner, SameRunHook).allow_changes = True
     stop_on_signals(runner)

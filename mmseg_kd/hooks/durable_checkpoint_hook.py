@@ -152,6 +152,10 @@ class DurableCheckpointHook(CheckpointHook):
                 super()._save_best_checkpoint(runner, metrics)
                 superfluous -= set(self._best().values())
         except OSError as error:
+            # Those of other metrics, which were written before: the scores of then are kept.
+            for path in {*self._best().values()} - {*best.values(), None}:
+                if is_main_process():
+                    Path(str(path)).unlink(missing_ok=True)
             for key, path in best.items():
                 self._set_best(key, path)
             _restore(runner, info)

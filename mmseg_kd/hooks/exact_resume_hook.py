@@ -13,7 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner, get_priority
 from torch import nn
 
 from mmseg_kd.errors import CheckpointError, ConfigError
-from mmseg_kd.hooks.durable_checkpoint_hook import folder_of
+from mmseg_kd.hooks.durable_checkpoint_hook import DurableCheckpointHook, folder_of
 from mmseg_kd.hooks.find import find_hooks
 from mmseg_kd.hooks.iteration_seed_hook import EPOCH_POSITION
 from mmseg_kd.networks.build import unwrapped
@@ -117,8 +117,11 @@ class ExactResumeHook(Hook):
         self._validate_if_due(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """The same where no epoch was left."""
+        """The same where no epoch was left; keep where an early stop came."""
         self._validate_if_due(runner)
+        if runner.train_loop.stop_training:
+            for hook in find_hooks(runner, DurableCheckpointHook):
+                hook.save_now(runner, runner.iter)
 
     def _validate_if_due(self, runner: Runner) -> None:
         if self._validation_is_due:

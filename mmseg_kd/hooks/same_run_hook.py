@@ -26,7 +26,8 @@ class SameRunHook(Hook):
     """Refuses to resume a run as another: with other networks, terms, teachers' weights, optimiser.
 
     PyTorch would end in an error about parameter groups, or train on with a classifier that was
-    just initialised. Weights of the terms, schedules, data and learning rates may change.
+    just initialised. Weights of the terms, their schedules and data may change. Learning rates and
+    their schedules are the checkpoint's, whatever the config says.
     `mmseg-kd train` adds the hook to every run.
 
     Args:
@@ -57,7 +58,7 @@ class SameRunHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Say what the run is made of."""
-        checkpoint[_ENTRY] = self.made_of(runner)
+        checkpoint[_ENTRY] = {**self.made_of(runner), 'optimizer': _optimizer_of(runner)}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Compare."""
@@ -74,7 +75,7 @@ class SameRunHook(Hook):
         text = '\n'.join(f'  - {one}' for one in [*found, *groups])
         if not self.allow_changes:
             raise CheckpointError(
-                f'{source}: was written by another run than this config describes:\n{text}\n'
+                f'{source}: the run of this config cannot go on from it:\n{text}\n'
                 'Resume with the config that the run began with; or start a run of its own from '
                 'these weights with load_from; or go on all the same with --allow-changes.'
             )
@@ -120,6 +121,11 @@ def _schedulers(runner: Runner) -> list[Any]:
     return [one for many in found.values() for one in many] if isinstance(found, dict) else found
 
 
+def _optimizer_of(runner: Runner) -> dict[str, str]:
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    return {} if optimizer is None else dict(type=type(optimizer).__name__)
+
+
 def _changed_tensors(runner: Runner, checkpoint: Mapping[str, Any], source: str) -> Iterator[str]:
     theirs = tensors_of(checkpoint, source)
     try:
@@ -140,8 +146,8 @@ def _changed_tensors(runner: Runner, checkpoint: Mapping[str, Any], source: str)
 def _changed_parts(
     theirs: Mapping[str, Mapping[str, str]], ours: Mapping[str, Mapping[str, str]]
 ) -> Iterator[str]:
-    for kind, before in theirs.items():
-        now = ours[kind]
+    for kind, now in ours.items():
+        before = theirs.get(kind, now)
         for name in before.keys() - now.keys():
             yield f'{kind} {name!r} is gone'
         for name in now.keys() - before.keys():
@@ -153,10 +159,17 @@ def _changed_parts(
 
 
 def _changed_groups(runner: Runner, checkpoint: Mapping[str, Any]) -> list[str]:
-    before = checkpoint.get('optimizer', {})
     optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    if 'optimizer' not in checkpoint and 'message_hub' in checkpoint:
+        return [
+            'it has no state of the optimiser, which best_*.pth and save_optimizer=False leave out'
+        ]
+    before = checkpoint.get('optimizer', {})
     if optimizer is None or 'param_groups' not in before:
         return []
+    kind, was = _optimizer_of(runner), checkpoint.get(_ENTRY, {}).get('optimizer')
+    if was is not None and was != kind:
+        return [f'the optimiser was {was["type"]}, and is {kind["type"]} now']
     old, new = (
         [len(group['params']) for group in groups]
         for groups in (before['param_groups'], optimizer.param_groups)

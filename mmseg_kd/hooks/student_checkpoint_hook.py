@@ -60,14 +60,15 @@ class StudentCheckpointHook(Hook):
 
     @master_only
     def before_train(self, runner: Runner) -> None:
-        """Take up the best value so far, which the file has with it, in a run that is resumed.
-
-        Raises:
-            CheckpointError: The file cannot be read.
-        """
+        """Take up the best value so far, which the file has with it, in a run that is resumed."""
         target = self._target(runner)
         if runner.iter > 0 and target.is_file():
-            meta = read_checkpoint(str(target)).get('meta', {})
+            try:
+                meta = read_checkpoint(str(target)).get('meta', {})
+            except CheckpointError as error:
+                message = f'{error} The next validation writes it anew.'
+                print_log(message, logger='current', level=logging.WARNING)
+                return
             self.metric = self.metric or meta.get('metric', 'mIoU')
             value = meta.get(self.metric)
             self._best = None if value is None else float(value)

@@ -164,6 +164,36 @@ def test_a_run_in_mixed_precision(project: str) -> None:
     assert isinstance(runner.optim_wrapper, BFloat16OptimWrapper)
 
 
+def test_a_hook_that_is_there_twice(project: str) -> None:
+    extra = "custom_hooks = [dict(type='NonFiniteHook')] * 2\n"
+    assert str(refusal(project, extra)).startswith('custom_hooks: NonFiniteHook is there 2 times')
+
+
+def test_a_config_without_default_hooks(project: str) -> None:
+    with isolated():
+        cfg = load_config(variant(project, 'other.py', 'default_hooks = None\n'), None)
+        prepare_training(cfg, TrainingOptions())
+
+
+def test_where_a_training_stops_early_there_is_a_checkpoint(project: str, tmp_path: Path) -> None:
+    stopping = dict(type='EarlyStoppingHook', monitor='mIoU', min_delta=100.0, patience=1)
+    extra = (
+        f'custom_hooks = [{stopping}]\n'
+        'train_cfg.update(max_iters=20, val_interval=2)\n'
+        "default_hooks['checkpoint'].update(interval=100)\n"
+    )
+    config = variant(project, 'other.py', extra)
+    stops = []
+    for resume in (False, True):
+        with isolated():
+            cfg = load_config(config, {'work_dir': str(tmp_path)})
+            runner = prepare_training(cfg, TrainingOptions(resume=resume))
+            run_training(runner)
+        stops.append(runner.iter)
+        assert [path.name for path in tmp_path.glob('iter_*.pth')] == [f'iter_{stops[0]}.pth']
+    assert stops[0] == stops[1] < 20
+
+
 @pytest.mark.parametrize('resume', [False, True])
 def test_a_training_in_the_folder_of_another_is_told(
     project: str, resume: bool, tmp_path: Path

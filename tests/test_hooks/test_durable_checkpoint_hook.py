@@ -171,6 +171,33 @@ def test_on_a_full_disk_the_best_known_is_the_best_there_is(
     assert 'best_mIoU_iter_10.pth' not in runner.files()
 
 
+def test_a_disk_that_is_full_after_the_first_of_two_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = Saving(tmp_path)
+    hook = make(runner, save_best=['mIoU', 'aAcc'])
+    step(hook, runner, 10)
+    hook.after_val_epoch(runner, dict(mIoU=1.0, aAcc=1.0))
+    before = runner.files()
+    save = runner.save_checkpoint
+
+    def fail(out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        if 'aAcc' in filename:
+            raise OSError(28, 'No space left on device')
+        save(out_dir, filename, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, 'save_checkpoint', fail)
+        for iteration in (12, 14):
+            runner.iter = iteration
+            hook.after_val_epoch(runner, dict(mIoU=iteration, aAcc=iteration))
+            assert runner.files() == before
+    runner.iter = 18
+    hook.after_val_epoch(runner, dict(mIoU=3.0, aAcc=3.0))
+    assert {'best_mIoU_iter_18.pth', 'best_aAcc_iter_18.pth'} < runner.files()
+    assert len(runner.files()) == len(before)
+
+
 def test_on_a_full_disk_the_run_goes_on_and_tries_again(
     tmp_path: Path, full: Callable[[bool], None]
 ) -> None:

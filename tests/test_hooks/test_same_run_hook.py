@@ -102,6 +102,46 @@ def test_changes_are_allowed_where_they_are_meant(project: Project) -> None:
     assert schedule['last_step'] == 6
 
 
+@pytest.mark.parametrize(
+    ('extra', 'message'),
+    [
+        ("optim_wrapper['optimizer'] = dict(type='AdamW')\n", 'was SGD, and is AdamW now'),
+        ("optim_wrapper['optimizer'] = dict(type='RMSprop')\n", 'was SGD, and is RMSprop now'),
+    ],
+)
+def test_another_optimizer(
+    project: Project, capsys: pytest.CaptureFixture[str], extra: str, message: str
+) -> None:
+    extra += 'train_cfg.update(max_iters=6)\n'
+    scores = term(loss='CDLoss', name='scores')
+    assert project.train(scores, extra=extra) == 1
+    assert f'the optimiser {message}' in capsys.readouterr().err
+    assert project.train(scores, extra=extra, options=['--resume', '--allow-changes']) == 0
+
+
+def test_a_checkpoint_without_the_optimizer(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As mmengine writes the best ones."""
+    file = project.folder / 'work' / 'iter_4.pth'
+    content = torch.load(file, weights_only=False)
+    del content['optimizer']
+    content.pop('param_schedulers', None)
+    best = project.folder / 'best.pth'
+    torch.save(content, best)
+    extra = (
+        'train_cfg.update(max_iters=6)\n'
+        "param_scheduler = [dict(type='PolyLR', by_epoch=False, end=8)]\n"
+    )
+    scores = term(loss='CDLoss', name='scores')
+    assert project.train(scores, extra=extra, options=['--resume', str(best)]) == 1
+    assert 'it has no state of the optimiser' in capsys.readouterr().err
+    options = ['--resume', str(best), '--allow-changes']
+    assert project.train(scores, extra=extra, options=options) == 0
+    content = torch.load(project.folder / 'work' / 'iter_6.pth', weights_only=False)
+    assert content['param_schedulers'][0]['last_step'] == 6
+
+
 def test_an_argument_that_is_none() -> None:
     with pytest.raises(ConfigError, match='expected allow_changes=True or False'):
         SameRunHook(allow_changes='yes')

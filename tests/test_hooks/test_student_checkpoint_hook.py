@@ -73,6 +73,15 @@ def test_a_resumed_run_knows_the_best(tmp_path: Path, filename: str) -> None:
     assert target.read_bytes() != first
 
 
+def test_a_torn_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / 'student_best.pth').write_bytes(b'PK\x03\x04 torn')
+    hook = StudentCheckpointHook()
+    runner = runner_with(build(resnet()), tmp_path, 4)
+    hook.before_train(runner)
+    hook.after_val_epoch(runner, dict(mIoU=10.0))
+    assert read_checkpoint(str(tmp_path / 'student_best.pth'))['meta']['mIoU'] == 10.0
+
+
 def test_less_may_be_better(tmp_path: Path) -> None:
     runner = runner_with(build(resnet()), tmp_path)
     hook = StudentCheckpointHook('error', rule='less', filename='best.safetensors')
