@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner, get_priority
 from torch import nn
@@ -101,8 +102,12 @@ class ExactResumeHook(Hook):
         self._validation_is_due = runner.iter > 0 and _validation_is_due(runner)
         if runner.iter == 0:
             return
-        if not runner.optim_wrapper.should_update() and not any(
-            parameter.grad is not None for _, parameter in _parameters(runner)
+        wrapper = runner.optim_wrapper
+        is_one = not isinstance(wrapper, OptimWrapperDict)
+        if (
+            is_one
+            and not wrapper.should_update()
+            and not any(parameter.grad is not None for _, parameter in _parameters(runner))
         ):
             runner.logger.warning(
                 'The checkpoint was written between two updates and has no gradients: those that '

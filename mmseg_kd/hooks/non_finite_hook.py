@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -81,16 +81,23 @@ class NonFiniteHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Put the guard between the loss and the optimiser."""
+        if isinstance(runner.optim_wrapper, OptimWrapperDict):
+            # Which of them steps when is the model's own `train_step` to say.
+            runner.logger.warning(
+                'With several optimisers steps are not watched for NaN and infinity.'
+            )
+            return
         if not isinstance(runner.optim_wrapper, OptimWrapper):
             raise ConfigError(
-                'NonFiniteHook: expected one optimiser, got '
-                f'{type(runner.optim_wrapper).__name__}; leave the hook out.'
+                'NonFiniteHook: expected an OptimWrapper, got '
+                f'{type(runner.optim_wrapper).__name__}.'
             )
         self._guard = StepGuard(runner.optim_wrapper, runner.model)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep what may have to be restored."""
-        assert self._guard is not None
+        if self._guard is None:
+            return
         if not self._batches:
             self._guard.keep_buffers()
         self._batches.append(_Batch(runner.iter, data_batch))
@@ -99,7 +106,8 @@ class NonFiniteHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Report a step that was not taken, and end the run if it is time."""
-        assert self._guard is not None
+        if self._guard is None:
+            return
         self._batches[-1].losses = outputs or {}
         verdict, self._guard.verdict = self._guard.verdict, None
         if verdict is None:  # gradients are still being accumulated

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook
 from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
 from mmseg_kd.errors import CheckpointError, ConfigError
@@ -60,6 +61,14 @@ def test_lost_gradients_are_told() -> None:
     with_gradients.model.weight.grad = torch.ones(1, 1)
     ExactResumeHook().before_train(with_gradients)
     assert with_gradients.warnings == []
+
+
+def test_several_optimisers_resume() -> None:
+    runner = RunnerStandIn(iteration=7)
+    optimizer = torch.optim.SGD(runner.model.parameters(), lr=0.1)
+    runner.optim_wrapper = OptimWrapperDict(one=OptimWrapper(optimizer))
+    ExactResumeHook().before_train(runner)
+    assert runner.warnings == []
 
 
 def resume(runner: RunnerStandIn, **info: Any) -> dict[str, Any]:

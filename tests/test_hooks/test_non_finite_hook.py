@@ -11,7 +11,7 @@ from builders import batch, build, resnet, same_tensors, save_weights, term, wra
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, distributed, multiprocessing, nn
 
@@ -45,6 +45,23 @@ def make_wrapper(folder: Path, *terms: dict[str, Any]) -> Any:
     teacher = resnet(8)
     checkpoint = save_weights(teacher, folder / 'teacher.pth')
     return build(wrapper_config(resnet(4), teacher, checkpoint, *(terms or (term(),))))
+
+
+def test_several_optimisers_are_not_watched() -> None:
+    warnings: list[str] = []
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    runner: Any = SimpleNamespace(
+        optim_wrapper=OptimWrapperDict(one=OptimWrapper(optimizer)),
+        logger=SimpleNamespace(warning=warnings.append),
+        iter=0,
+    )
+    hook = NonFiniteHook()
+    hook.before_train(runner)
+    for iteration in range(3):
+        hook.before_train_iter(runner, iteration, good(iteration))
+        hook.after_train_iter(runner, iteration, outputs=dict(loss=torch.tensor(1.0)))
+    assert hook._batches == []  # none are kept for a step that is not seen
+    assert ['not watched' in one for one in warnings] == [True]
 
 
 def good(iteration: int, rank: int = 0) -> dict[str, Any]:
