@@ -182,7 +182,7 @@ def _asked(survey: Survey) -> ClassList:
             f'{len(values)} {what}: {listed(survey, values)}.'
         )
     print('What are they called? void: no class, ignored.')
-    lines = []
+    lines: list[str] = []
     for value in values:
         name = ''
         while not name:
