@@ -99,6 +99,7 @@ class ExactResumeHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """See what is due, and that no gradients are missing."""
         _check_updates(runner)
+        self._began_at = runner.iter
         self._validation_is_due = runner.iter > 0 and _validation_is_due(runner)
         if runner.iter == 0:
             return
@@ -124,7 +125,8 @@ class ExactResumeHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """The same where no epoch was left; keep where an early stop came."""
         self._validate_if_due(runner)
-        if runner.train_loop.stop_training:
+        # One that had stopped before has its checkpoint.
+        if runner.train_loop.stop_training and runner.iter > self._began_at:
             for hook in find_hooks(runner, DurableCheckpointHook):
                 hook.save_now(runner, runner.iter)
 
