@@ -136,9 +136,17 @@ def band(group: Group, name: str) -> Band | None:
     curves = _curves(group, name)
     if not curves:
         return None
+    found = band_of(curves)
+    if found is None:
+        raise LogError(f'{group.name}: its runs share no iteration at which {name} was logged.')
+    return found
+
+
+def band_of(curves: Sequence[Curve]) -> Band | None:
+    """One or more curves as a band; None where they share no iteration."""
     shared = reduce(np.intersect1d, [curve.iterations for curve in curves])
     if not shared.size:
-        raise LogError(f'{group.name}: its runs share no iteration at which {name} was logged.')
+        return None
     values = np.stack([c.values[np.isin(c.iterations, shared)] for c in curves])
     deviation = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(shared.size)
     return Band(Curve(shared, values.mean(axis=0)), deviation, len(curves))

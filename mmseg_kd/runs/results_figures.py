@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.runs.comparison import METRIC
-from mmseg_kd.runs.curves import Band
+from mmseg_kd.runs.curves import Band, band_of
 from mmseg_kd.runs.log import Curve
 from mmseg_kd.runs.results import Results, Row
 from mmseg_kd.runs.statistics import CONFIDENCE
@@ -38,17 +38,12 @@ def draw_results(results: Results, folder: Path) -> list[Path]:
 
 def mean_curve(row: Row) -> Band | None:
     """mIoU of a method's validations over its seeds; None where they have none in common."""
-    count = max(map(len, row.validations.values()), default=0)
-    shared = {
-        iteration: [*by_seed.values()]
-        for iteration, by_seed in row.validations.items()
-        if len(by_seed) == count
-    }
-    if not shared:
-        return None
-    values = np.array([*shared.values()])
-    deviation = values.std(axis=1, ddof=1) if count > 1 else np.zeros(len(values))
-    return Band(Curve(np.array([*shared]), values.mean(axis=1)), deviation, count)
+    by_seed: dict[int, dict[int, float]] = {}
+    for iteration, values in row.validations.items():
+        for seed, value in values.items():
+            by_seed.setdefault(seed, {})[iteration] = value
+    curves = [Curve(np.array([*one]), np.array([*one.values()])) for one in by_seed.values()]
+    return band_of(curves) if curves else None
 
 
 def _curves(results: Results) -> Figure | None:

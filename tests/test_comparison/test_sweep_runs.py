@@ -247,12 +247,18 @@ def grid_trials(plan: SweepPlan, folder: Path) -> list[Trial]:
     return [*_grid_trials(plan, begin_sweep(plan, folder))]
 
 
-def test_options_in_another_order_are_the_same_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def both_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SweepPlan, SweepPlan]:
+    """A plan, and the same with its options in another order."""
     monkeypatch.setattr(Config, 'pretty_text', property(quick_text))
     plan = read_sweep_plan(write_sweep(tmp_path))
-    other = replace(plan, space=dict(reversed(plan.space.items())))
+    return plan, replace(plan, space=dict(reversed(plan.space.items())))
+
+
+def test_options_in_another_order_are_the_same_sweep(
+    both_orders: tuple[SweepPlan, SweepPlan], tmp_path: Path
+) -> None:
+    plan, other = both_orders
     first, *_ = _grid_trials(plan, begin_sweep(plan, tmp_path / 'work'))
     log_of(first, {4: 30.0})
     before = [(one.number, one.options) for one in grid_trials(plan, tmp_path / 'work')]
@@ -272,11 +278,9 @@ def test_options_in_another_order_are_the_same_sweep(
 
 
 def test_a_grid_goes_on_with_numbers_that_are_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    both_orders: tuple[SweepPlan, SweepPlan], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Config, 'pretty_text', property(quick_text))
-    plan = read_sweep_plan(write_sweep(tmp_path))
-    other = replace(plan, space=dict(reversed(plan.space.items())))
+    plan, other = both_orders
     begun = [*islice(_grid_trials(plan, begin_sweep(plan, tmp_path / 'work')), 2)]
     found = grid_trials(other, tmp_path / 'work')
     assert [one.number for one in found] == [0, 2, 1, 3]
