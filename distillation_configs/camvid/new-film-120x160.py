@@ -64,6 +64,7 @@ experiments = {
     'cwd-9_new': taught(dict(recipe='cwd', weight=9.0), **new),
     'cwd_new_strong': taught(dict(recipe='cwd'), **mixed([*load, track, *strong, pack_scores])),
     'dist-cwd_new': taught(dict(recipe='dist'), dict(recipe='cwd'), **new),
+    'cd_new': taught(_base_.cd, **new),
     'cgd_new': taught(_base_.cgd, **new),
     'cwd-auto_new': taught(dict(recipe='cwd', weight='auto'), **new),
     'cwd-live_new': taught(dict(recipe='cwd'), **live),
