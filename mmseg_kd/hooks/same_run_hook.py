@@ -27,7 +27,8 @@ class SameRunHook(Hook):
 
     PyTorch would end in an error about parameter groups, or train on with a classifier that was
     just initialised. Weights of the terms, their schedules and data may change. Learning rates and
-    their schedules are the checkpoint's, whatever the config says.
+    their schedules are the checkpoint's, whatever the config says; where that is something else, a
+    warning tells both.
     `mmseg-kd train` adds the hook to every run.
 
     Args:
@@ -70,6 +71,8 @@ class SameRunHook(Hook):
             *_changed_parts(checkpoint.get(_ENTRY, {}), self.made_of(runner)),
         ]
         groups = _changed_groups(runner, checkpoint)
+        if not groups:
+            _warn_of_settings(runner, checkpoint, source)
         if not found and not groups:
             return
         text = '\n'.join(f'  - {one}' for one in [*found, *groups])
@@ -119,6 +122,41 @@ def _schedulers(runner: Runner) -> list[Any]:
     """Those of a runner, of all its optimisers."""
     found: Any = runner.param_schedulers or []
     return [one for many in found.values() for one in many] if isinstance(found, dict) else found
+
+
+def _warn_of_settings(runner: Runner, checkpoint: Mapping[str, Any], source: str) -> None:
+    """What the config says of learning, but will not be done: the checkpoint has something else."""
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    if optimizer is None:
+        return
+    schedulers = [one.state_dict() for one in _schedulers(runner)]
+    kept = {
+        'param_groups': checkpoint.get('optimizer', {}).get('param_groups', []),
+        'param_schedulers': checkpoint.get('param_schedulers', []),
+    }
+    changed: dict[str, str] = {}
+    for what, ours in (('param_groups', optimizer.param_groups), ('param_schedulers', schedulers)):
+        for index, (here, there) in enumerate(zip(ours, kept[what], strict=False)):
+            for key in _settings(here) & _settings(there):
+                if here[key] != there[key]:
+                    name = key.removeprefix('initial_')
+                    text = f'{what}[{index}] {name}: {there[key]}, and not {here[key]}'
+                    changed.setdefault(f'{what} {name}', text)
+    if changed:
+        text = '\n'.join(f'  - {changed[key]}' for key in sorted(changed))
+        runner.logger.warning(
+            f'{source}: learning goes on as it began, not as this config says:\n{text}\n'
+            'For other settings start a run of its own from these weights with load_from.'
+        )
+
+
+def _settings(state: Mapping[str, Any]) -> set[str]:
+    """The keys of a group of parameters or of a scheduler that training leaves as they are."""
+    moving = {key.removeprefix('initial_') for key in state if key.startswith('initial_')}
+    if 'momentum' in moving:
+        moving.add('betas')
+    still = {key for key in state if not key.startswith('_')}
+    return still - moving - {'params', 'base_values', 'last_step', 'verbose'}
 
 
 def _optimizer_of(runner: Runner) -> dict[str, str]:

@@ -119,6 +119,35 @@ def test_another_optimizer(
     assert project.train(scores, extra=extra, options=['--resume', '--allow-changes']) == 0
 
 
+@pytest.mark.parametrize(
+    ('extra', 'lines'),
+    [
+        ('', []),
+        (
+            "optim_wrapper['optimizer'].update(lr=0.5, weight_decay=0.1)\n",
+            ['param_groups[0] lr: 0.01, and not 0.5', 'weight_decay: 0, and not 0.1'],
+        ),
+        (
+            'param_scheduler[0].update(power=2.0, end=9)\n',
+            ['[0] power: 1.0, and not 2.0', '[0] total_iters: 7, and not 8', 'end: 8, and not 9'],
+        ),
+    ],
+)
+def test_settings_of_learning_that_are_the_checkpoints(
+    tmp_path: Path, extra: str, lines: list[str]
+) -> None:
+    project = Project(tmp_path)
+    schedule = "param_scheduler = [dict(type='PolyLR', by_epoch=False, end=8)]\n"
+    assert project.train(extra=schedule, options=()) == 0
+    more = f'{schedule}{extra}train_cfg.update(max_iters=6)\n'
+    assert project.train(extra=more) == 0
+    said = ''.join(log.read_text(encoding='utf-8') for log in tmp_path.glob('work/*/*.log'))
+    assert ('not as this config says' in said) == bool(lines)
+    assert said.count(', and not ') == len(lines)
+    for line in lines:
+        assert line in said
+
+
 def test_a_checkpoint_without_the_optimizer(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
