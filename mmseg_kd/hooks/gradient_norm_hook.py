@@ -39,6 +39,10 @@ class GradientNormHook(Hook):
             self._interval = self._window = 0
             return
         self._interval, self._window = logger.interval, runner.log_processor.window_size
+        # The logger's line at the end of an epoch, where that is none of its interval.
+        epoch = len(runner.train_dataloader)
+        has_line = not logger.ignore_last or epoch <= self._interval
+        self._last_line = epoch if has_line else 0
         self._hub = runner.message_hub
         wrapper = runner.optim_wrapper
         several = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {}
@@ -50,7 +54,10 @@ class GradientNormHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """See whether this iteration goes into the next line of the log."""
         if self._interval:
-            self._is_due = -(batch_idx + 1) % self._interval < self._window
+            self._is_due = (
+                -(batch_idx + 1) % self._interval < self._window
+                or 0 <= self._last_line - (batch_idx + 1) < self._window
+            )
 
     def _measure(self, key: str, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         if self._is_due:

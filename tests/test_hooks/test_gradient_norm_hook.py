@@ -16,10 +16,11 @@ from training_runs import tensors, train_to_the_end, variant, write_project
 from mmseg_kd.hooks import GradientNormHook
 
 
-def runner_with(wrapper: Any, interval: int = 4, window: int = 2) -> Any:
+def runner_with(wrapper: Any, interval: int = 4, window: int = 2, batches: int = 8) -> Any:
     """What the hook sees of a runner."""
     return SimpleNamespace(
         optim_wrapper=wrapper,
+        train_dataloader=range(batches),
         hooks=[LoggerHook(interval=interval)],
         log_processor=SimpleNamespace(window_size=window),
         message_hub=MessageHub.get_instance('gradient_norm'),
@@ -51,6 +52,26 @@ def test_the_norm_in_the_iterations_of_a_log_line() -> None:
         counts.append(len(measured(runner)))
     assert counts == [0, 0, 1, 2, 2, 2, 3, 4]
     assert measured(runner) == [5.0] * 4
+
+
+@pytest.mark.parametrize(
+    ('batches', 'ignore_last', 'counts'),
+    [(3, True, [0, 1, 2]), (6, True, [0, 0, 1, 2, 2, 2]), (6, False, [0, 0, 1, 2, 3, 4])],
+)
+def test_the_line_at_the_end_of_an_epoch(
+    batches: int, ignore_last: bool, counts: list[int]
+) -> None:
+    wrapper = sgd(3.0, 4.0)
+    runner = runner_with(wrapper, batches=batches)
+    runner.hooks[0].ignore_last = ignore_last
+    hook = GradientNormHook()
+    hook.before_train(runner)
+    found = []
+    for iteration in range(batches):
+        hook.before_train_iter(runner, iteration)
+        wrapper.step()
+        found.append(len(measured(runner)))
+    assert found == counts
 
 
 def test_scaled_gradients_of_a_fused_optimiser() -> None:
