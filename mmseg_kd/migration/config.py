@@ -108,7 +108,7 @@ def convert_config(path: Path) -> ConvertedConfig:
     config = Section(old.values, (), report)
     model = _sd_module(config, path)
     drop_meaningless(config)
-    data = Data(config.section('data') or Section({}, ('data',), report))
+    data = Data(config.section_or_empty('data'))
     student = _student(model)
     teachers = _teachers(model)
     if not teachers:
