@@ -8,7 +8,7 @@ from typing import Any
 
 from mmseg.registry import MODELS
 
-from mmseg_kd.migration.backbones import convert_backbone
+from mmseg_kd.migration.backbones import convert_backbone, initial_weights
 from mmseg_kd.migration.heads import NVIDIA_HEAD, convert_head
 from mmseg_kd.migration.layers import SEGFORMER_HEAD, LayerTable
 from mmseg_kd.migration.registered import as_it_is
@@ -49,10 +49,9 @@ def convert_network(section: Section) -> Network:
     if backbone is None:
         section.problem('expected a backbone, got none')
     else:
-        converted = convert_backbone(backbone)
-        parts['backbone'] = converted.model
-        initial = initial or converted.initial_weights
-        tables += [converted.layers] if converted.layers else []
+        own = initial_weights(backbone)
+        initial = initial or own
+        parts['backbone'], tables = convert_backbone(backbone)
     neck = section.section('neck')
     if neck is not None:
         parts['neck'] = as_it_is(neck, MODELS, 'neck')
