@@ -66,6 +66,11 @@ class OldConfig:
         """Whether it reads variables by names that are made when it runs, as by `eval`."""
         return not _READS_BY_NAME.isdisjoint(self.variables)
 
+    @property
+    def bases(self) -> list[Path]:
+        """The files that the config is based on."""
+        return [file.path for file in self._files[1:]]
+
     def place(self, path: KeyPath) -> Place:
         """Where the key at the end of `path` stands, or the nearest one around it."""
         nearest, least = Place(str(self._files[0].path), 1), len(path) + 1
