@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from mmseg_kd.checkpoints.read import read_checkpoint
 from mmseg_kd.errors import CheckpointError
 
+# What files of some versions lack and the network makes itself: a counter of batches that eval mode
+# does not use, and what follows from the size of a window.
+_MADE_ANEW = ('num_batches_tracked', 'relative_position_index')
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -19,7 +23,8 @@ class LoadReport:
     Attributes:
         source: The file or URL.
         loaded: Keys that were filled.
-        missing: Keys of the network that the checkpoint does not have.
+        missing: Keys of the network that the checkpoint does not have, but for what a network
+            makes itself.
         unexpected: Keys of the checkpoint that the network does not have.
         mismatched: Keys of both whose shapes differ, with the shape in the checkpoint and
             in the network.
@@ -45,12 +50,13 @@ class LoadReport:
 
     def describe_mismatched(self) -> list[str]:
         return [
-            f'{key} ({_shape(theirs)} in the file, {_shape(ours)} in the network)'
+            f'{key} ({shape_text(theirs)} in the file, {shape_text(ours)} in the network)'
             for key, (theirs, ours) in self.mismatched.items()
         ]
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as in `3x64`."""
     return 'x'.join(map(str, shape)) or 'scalar'
 
 
@@ -72,10 +78,7 @@ def read_state_dict(source: str) -> dict[str, Tensor]:
         CheckpointError: The file is missing, torn, no checkpoint, or would run code.
     """
     tensors = read_tensors(source)
-    if any(key.startswith('student.') for key in tensors):
-        tensors = {k: v for k, v in tensors.items() if k.startswith('student.')}
-        tensors = without_prefix(tensors, 'student.')
-    return tensors
+    return tensors_below(tensors, 'student.') or tensors
 
 
 def read_tensors(source: str) -> dict[str, Tensor]:
@@ -98,15 +101,17 @@ def tensors_of(content: Mapping[str, object], source: str) -> dict[str, Tensor]:
         if isinstance(inner, Mapping):
             content = inner
             break
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    tensors = {
+        str(k).removeprefix('module.'): v for k, v in content.items() if isinstance(v, Tensor)
+    }
     if not tensors:
         raise CheckpointError(f'{source}: there are no tensors in it; is it a checkpoint?')
-    return without_prefix(tensors, 'module.')
+    return tensors
 
 
-def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The same tensors, their keys without `prefix` where they begin with it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items()}
+def tensors_below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose keys begin with `prefix`, by their keys without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def load_weights(model: nn.Module, source: str, strict: bool = True) -> LoadReport:
@@ -160,24 +165,24 @@ def fit(
     Raises:
         CheckpointError: Not one fits.
     """
-    mismatched = {
-        key: (tuple(theirs[key].shape), tuple(ours[key].shape))
-        for key in theirs.keys() & ours.keys()
-        if theirs[key].shape != ours[key].shape
-    }
-    fitting = {k: v for k, v in theirs.items() if k in ours and k not in mismatched}
-    report = LoadReport(
-        source=source,
-        loaded=sorted(fitting),
-        # A counter of batches that old files lack and that eval mode does not use.
-        missing=[k for k in ours if k not in theirs and not k.endswith('num_batches_tracked')],
-        unexpected=[k for k in theirs if k not in ours],
-        mismatched=dict(sorted(mismatched.items())),
-    )
-    if not fitting:
+    report = compare(ours, theirs, source)
+    if not report.loaded:
         raise CheckpointError(
             f'{source}: belongs to another network: none of its {len(theirs)} tensors fits. '
             f'It has {_some(sorted(theirs), 2)}; expected {_some(sorted(ours), 2)}.'
             f'{conversion_hint(theirs)}'
         )
-    return fitting, report
+    return {key: theirs[key] for key in report.loaded}, report
+
+
+def compare(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Which of a network's tensors a checkpoint can fill; arguments as in `fit`."""
+    common = sorted(theirs.keys() & ours.keys())
+    shapes = {key: (tuple(theirs[key].shape), tuple(ours[key].shape)) for key in common}
+    return LoadReport(
+        source=source,
+        loaded=[key for key, (their, our) in shapes.items() if their == our],
+        missing=[key for key in ours if key not in theirs and not key.endswith(_MADE_ANEW)],
+        unexpected=[key for key in theirs if key not in ours],
+        mismatched={key: pair for key, pair in shapes.items() if pair[0] != pair[1]},
+    )

@@ -31,8 +31,7 @@ _ONE_CYCLE = 'OneCycleParamScheduler'
 # A checkpoint may say getattr of these: statistics of the runner's log history, and how a
 # schedule comes down. Each only computes with numbers.
 _FUNCTIONS: dict[tuple[Any, str], Any] = {
-    **{(HistoryBuffer, name): getattr(HistoryBuffer, name) for name in ('min', 'max', 'mean')},
-    (HistoryBuffer, 'current'): HistoryBuffer.current,
+    **{(HistoryBuffer, n): getattr(HistoryBuffer, n) for n in ('min', 'max', 'mean', 'current')},
     (_ONE_CYCLE, '_annealing_cos'): OneCycleParamScheduler._annealing_cos,
     (_ONE_CYCLE, '_annealing_linear'): OneCycleParamScheduler._annealing_linear,
 }

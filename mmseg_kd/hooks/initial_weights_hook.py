@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmseg_kd.checkpoints.load import fit, tensors_of, without_prefix
+from mmseg_kd.checkpoints.load import fit, tensors_below, tensors_of
 from mmseg_kd.networks.build import student_of, unwrapped
 
 
@@ -36,8 +36,7 @@ class InitialWeightsHook(Hook):
         theirs = tensors_of(checkpoint, source)
         model = unwrapped(runner.model)
         network = student_of(model)
-        students = {k: v for k, v in theirs.items() if k.startswith('student.')}
-        own = without_prefix(students, 'student.') or theirs
+        own = tensors_below(theirs, 'student.') or theirs
         fitting, report = fit(network.state_dict(), own, source)
         loaded = fitting
         if network is not model:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from mmseg.registry import MODELS
@@ -31,37 +30,25 @@ _SWIN_RENAMED = {
 }
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """A backbone as mmseg 1.x has it.
+def convert_backbone(section: Section) -> tuple[dict[str, Any], list[LayerTable]]:
+    """Convert `backbone=dict(...)`, of which `initial_weights` have been taken.
 
-    Attributes:
-        model: Its dict, without initial weights.
-        layers: Translates layer names; None: they are the same.
-        initial_weights: The file or address that it starts from.
+    Returns:
+        Its dict in mmseg 1.x, and what translates its layer names; nothing where they are the same.
     """
-
-    model: dict[str, Any]
-    layers: LayerTable | None
-    initial_weights: str | None
-
-
-def convert_backbone(section: Section) -> Backbone:
-    """Convert `backbone=dict(...)`."""
-    initial = _initial_weights(section)
     kind = section.peek('type')
-    layers = None
     if isinstance(kind, str) and re.fullmatch(r'mit_b[0-5]', kind):
-        model, layers = _mit(section), MIT
-    elif kind == 'SwinTransformer' and _SWIN_RENAMED.keys() & section.values.keys():
-        model, layers = _swin(section), SWIN
-    else:
-        model = as_it_is(section, MODELS, 'backbone')
-    return Backbone(model, layers, initial)
+        return _mit(section), [MIT]
+    if kind == 'SwinTransformer' and _SWIN_RENAMED.keys() & section.values.keys():
+        return _swin(section), [SWIN]
+    return as_it_is(section, MODELS, 'backbone'), []
 
 
-def _initial_weights(section: Section) -> str | None:
-    """`pretrained`, or `init_cfg` of the same meaning; another `init_cfg` stays where it is."""
+def initial_weights(section: Section) -> str | None:
+    """The file or address that a backbone starts from, taken out of its section.
+
+    It is `pretrained`, or `init_cfg` of the same meaning; another `init_cfg` stays where it is.
+    """
     initial: str | None = section.take('pretrained')
     init_cfg = section.peek('init_cfg')
     if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':

@@ -55,11 +55,13 @@ class ConvertedConfig:
 
     Attributes:
         source: The old file.
+        bases: The files that it is based on.
         groups: The new config's entries, those that belong together in one dict.
         report: What was not converted, and what else to know.
     """
 
     source: Path
+    bases: Sequence[Path]
     groups: Sequence[Mapping[str, Any]]
     report: Report
 
@@ -86,12 +88,14 @@ class ConvertedConfig:
         """Write the file; folders on the way are made.
 
         Raises:
-            ConfigError: As `text`; or the target is no .py file, or is the old one.
+            ConfigError: As `text`; or the target is no .py file, is the old one or a base of it.
         """
         if target.suffix != '.py' or target.is_dir():
             raise ConfigError(f'expected the name of a .py file to write, got {target}.')
         if target.exists() and target.samefile(self.source):
             raise ConfigError(f'{target} is the old config itself; give another name.')
+        if target.exists() and any(map(target.samefile, self.bases)):
+            raise ConfigError(f'{target} is a base of the old config; give another name.')
         text = self.text
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding='utf-8')
@@ -108,7 +112,7 @@ def convert_config(path: Path) -> ConvertedConfig:
     config = Section(old.values, (), report)
     model = _sd_module(config, path)
     drop_meaningless(config)
-    data = Data(config.section('data') or Section({}, ('data',), report))
+    data = Data(config.section_or_empty('data'))
     student = _student(model)
     teachers = _teachers(model)
     if not teachers:
@@ -145,7 +149,7 @@ def convert_config(path: Path) -> ConvertedConfig:
         },
     ]
     _report_rest(config, old)
-    return ConvertedConfig(path, groups, report)
+    return ConvertedConfig(path, old.bases, groups, report)
 
 
 def _custom_hooks(model: Section) -> dict[str, Any]:

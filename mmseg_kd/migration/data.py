@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmseg_kd.config.text import Name
-from mmseg_kd.migration.datasets import convert_dataset, join, packed
+from mmseg_kd.migration.datasets import convert_dataset, packed
 from mmseg_kd.migration.section import Section
 from mmseg_kd.migration.transforms import Pipeline, Step
 
@@ -44,12 +44,11 @@ class Data:
         """The loader of a split; None where the old config has none."""
         train = split == 'train'
         parts = [
-            dataset
+            {**dataset, 'pipeline': self._place(dataset['pipeline'], split)}
             for part in self._section.sections(split)
-            for dataset in convert_dataset(part, lambda p: self._place(p, split), train)
+            for dataset in convert_dataset(part, train)
         ]
-        own = self._section.section(f'{split}_dataloader')
-        own = own or Section({}, self._section.path, self._section.report)
+        own = self._section.section_or_empty(f'{split}_dataloader')
         batch = self._section.take('samples_per_gpu', 1) if train else 1
         workers = own.take('workers_per_gpu', self._section.take('workers_per_gpu', 0))
         own.drop('shuffle', 'the sampler says it', unless=[train])
@@ -64,7 +63,7 @@ class Data:
             num_workers=workers,
             persistent_workers=bool(persistent and workers),
             sampler=_TRAIN_SAMPLER if train else _TEST_SAMPLER,
-            dataset=join(parts),
+            dataset=parts[0] if len(parts) == 1 else dict(type='ConcatDataset', datasets=parts),
         )
 
     def _place(self, pipeline: Pipeline, split: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from mmseg.registry import DATASETS
@@ -13,43 +12,37 @@ from mmseg_kd.migration.transforms import Pipeline, Step, convert_step
 
 Dataset = dict[str, Any]
 
-# Takes a pipeline and gives what stands for its steps in the data set.
-Place = Callable[[Pipeline], Any]
-
 _RENAMED = {'CustomDataset': 'BaseSegDataset'}
 
 
-def convert_dataset(section: Section, place: Place, train: bool) -> list[Dataset]:
-    """Convert a data set; the new one, or several that are to be joined.
+def convert_dataset(section: Section, train: bool) -> list[Dataset]:
+    """Convert a data set.
 
     Args:
-        place: Called with each pipeline, once.
         train: Whether it is for training, where the pipeline loads the labels.
+
+    Returns:
+        The new one, or several that are to be joined, each with its `Pipeline` as `pipeline`.
     """
     kind = section.peek('type')
     if kind == 'RepeatDataset':
         times = section.take('times')
         section.note(f'the {times} repetitions go: InfiniteSampler begins anew by itself', 'times')
-        return _inside(section, 'dataset', place, train)
+        return _inside(section, 'dataset', train)
     if kind == 'ConcatDataset':
-        return _inside(section, 'datasets', place, train)
+        return _inside(section, 'datasets', train)
     if 'dataset' in section:
         section.problem(f'{kind} is not converted, only the data set in it', 'type')
-        return _inside(section, 'dataset', place, train)
-    return _plain(section, place, train)
+        return _inside(section, 'dataset', train)
+    return _plain(section, train)
 
 
-def _inside(section: Section, key: str, place: Place, train: bool) -> list[Dataset]:
+def _inside(section: Section, key: str, train: bool) -> list[Dataset]:
     """The data sets that another one has in it."""
     section.take('type')
     inner = list(section.sections(key))
     section.close()
-    return [one for part in inner for one in convert_dataset(part, place, train)]
-
-
-def join(datasets: list[Dataset]) -> Dataset:
-    """One data set as it is, several one after the other."""
-    return datasets[0] if len(datasets) == 1 else dict(type='ConcatDataset', datasets=datasets)
+    return [one for part in inner for one in convert_dataset(part, train)]
 
 
 def convert_pipeline(section: Section) -> Pipeline:
@@ -70,10 +63,9 @@ def packed(pipeline: Pipeline) -> list[Step]:
     return [*steps, dict(type='PackSegInputs')]
 
 
-def _plain(section: Section, place: Place, train: bool) -> list[Dataset]:
+def _plain(section: Section, train: bool) -> list[Dataset]:
     """A data set of images; one for each of its folders where there are several."""
     pipeline = convert_pipeline(section)
-    placed = place(pipeline)
     section.drop('test_mode', 'mmseg 1.x does not ask for it', unless=[True, False])
     section.drop('file_client_args', 'files are read from the disk', unless=[None])
     section.drop('gt_seg_map_loader_cfg', 'labels are loaded by the pipeline', unless=[None])
@@ -93,7 +85,7 @@ def _plain(section: Section, place: Place, train: bool) -> list[Dataset]:
             **({} if root is None else {'data_root': root}),
             **folder,
             **common,
-            'pipeline': placed,
+            'pipeline': pipeline,
         }
         for folder in folders
     ]

@@ -28,11 +28,9 @@ def convert_head(section: Section) -> dict[str, Any]:
 def _segformer(section: Section) -> dict[str, Any]:
     section.drop('feature_strides', 'mmseg resizes to the first map without being told strides')
     section.take('channels')
-    parameters = section.section('decoder_params')
-    width = None
-    if parameters is not None:
-        width = parameters.take('embed_dim')
-        parameters.close()
+    parameters = section.section_or_empty('decoder_params')
+    width = parameters.take('embed_dim')
+    parameters.close()
     if width is None:
         section.problem('expected decoder_params=dict(embed_dim=...), got none')
     model = as_it_is(section, MODELS, 'head', name='SegformerHead')

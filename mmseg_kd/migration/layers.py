@@ -31,12 +31,15 @@ class LayerTable:
         rows: Pairs (old name, new one or layer), in which `{s}` is the number of a stage and `{i}`
             that of a block.
         owner: Beginning of the names that the table knows wholly: one that is in no row has no
-            equal.
+            equal. None: it knows none wholly.
         first_stage: The old number of the first stage, mmseg's 0.
     """
 
     def __init__(
-        self, rows: Iterable[tuple[str, Layer | str]], owner: str, first_stage: int = 0
+        self,
+        rows: Iterable[tuple[str, Layer | str]],
+        owner: str | None = None,
+        first_stage: int = 0,
     ) -> None:
         self._owner = owner
         self._first = first_stage
@@ -52,7 +55,7 @@ class LayerTable:
                 if 's' in numbers:
                     numbers['s'] -= self._first
                 return Layer(layer.name and layer.name.format(**numbers), layer.remark)
-        if name == self._owner or name.startswith(f'{self._owner}.'):
+        if self._owner is not None and f'{name}.'.startswith(f'{self._owner}.'):
             return Layer(None, 'no layer of mmseg is known to put out the same')
         return None
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from mmseg.registry import MODELS
 
-from mmseg_kd.migration.backbones import convert_backbone
+from mmseg_kd.migration.backbones import convert_backbone, initial_weights
 from mmseg_kd.migration.heads import NVIDIA_HEAD, convert_head
-from mmseg_kd.migration.layers import SEGFORMER_HEAD, Layer, LayerTable, translate
+from mmseg_kd.migration.layers import SEGFORMER_HEAD, LayerTable
 from mmseg_kd.migration.registered import as_it_is
 from mmseg_kd.migration.section import Section
 
@@ -23,22 +23,21 @@ class Network:
         model: mmseg's model dict, without initial weights and data preprocessor.
         initial_weights: The file or address that its backbone starts from.
         tables: What its layers are called today.
-        nvidia_head: Whether it had NVIDIA's head.
     """
 
     model: dict[str, Any]
     initial_weights: str | None
     tables: Sequence[LayerTable]
-    nvidia_head: bool
 
     @property
     def renamed(self) -> bool:
         """Whether old checkpoints of it have names that mmseg does not know."""
         return bool(self.tables)
 
-    def layer(self, name: str) -> Layer:
-        """What has become of one of its layers."""
-        return translate(name, self.tables)
+    @property
+    def nvidia_head(self) -> bool:
+        """Whether it had NVIDIA's head."""
+        return SEGFORMER_HEAD in self.tables
 
 
 def convert_network(section: Section) -> Network:
@@ -46,22 +45,19 @@ def convert_network(section: Section) -> Network:
     initial = section.take('pretrained')
     parts: dict[str, Any] = {}
     tables: list[LayerTable] = []
-    nvidia_head = False
     backbone = section.section('backbone')
     if backbone is None:
         section.problem('expected a backbone, got none')
     else:
-        converted = convert_backbone(backbone)
-        parts['backbone'] = converted.model
-        initial = initial or converted.initial_weights
-        tables += [converted.layers] if converted.layers else []
+        own = initial_weights(backbone)
+        initial = initial or own
+        parts['backbone'], tables = convert_backbone(backbone)
     neck = section.section('neck')
     if neck is not None:
         parts['neck'] = as_it_is(neck, MODELS, 'neck')
     for key in ('decode_head', 'auxiliary_head'):
         heads = list(section.sections(key))
         if key == 'decode_head' and any(one.peek('type') == NVIDIA_HEAD for one in heads):
-            nvidia_head = True
             tables.append(SEGFORMER_HEAD)
         models = [convert_head(one) for one in heads]
         if models:
@@ -69,4 +65,4 @@ def convert_network(section: Section) -> Network:
     # What is left, such as train_cfg and test_cfg, is called the same.
     rest = as_it_is(section, MODELS, 'segmentor')
     settings = {key: rest.pop(key, None) or {} for key in ('train_cfg', 'test_cfg')}
-    return Network({**rest, **parts, **settings}, initial, tables, nvidia_head)
+    return Network({**rest, **parts, **settings}, initial, tables)

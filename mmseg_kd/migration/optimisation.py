@@ -13,7 +13,7 @@ from mmseg_kd.migration.registered import as_it_is
 from mmseg_kd.migration.section import Section
 
 _FP16_HOOKS = ('Fp16OptimizerHook', 'GradientCumulativeFp16OptimizerHook')
-_HOOKS = ('OptimizerHook', 'GradientCumulativeOptimizerHook', *_FP16_HOOKS)
+_HOOKS = ('OptimizerHook', 'GradientCumulativeOptimizerHook')
 
 # Parts of names that are the same in the old networks and in mmseg's.
 _LASTING_NAMES = {
@@ -83,22 +83,21 @@ def _first_in(name: str, keys: Iterable[str]) -> str | None:
 def _add_precision(config: Section, wrapper: dict[str, Any]) -> dict[str, Any]:
     """Clipping, accumulation and mixed precision."""
     fp16 = config.take('fp16')
-    hook = config.section('optimizer_config')
-    if hook is not None:
-        kind = hook.take('type', 'OptimizerHook')
-        if kind in _FP16_HOOKS:
-            fp16 = dict(loss_scale=hook.take('loss_scale', 512.0))
-        elif kind not in _HOOKS:
-            hook.problem(f'{kind} is not known; a plain step is taken', 'type')
-        clipping, steps = hook.take('grad_clip'), hook.number('cumulative_iters', 1)
-        if clipping:
-            wrapper['clip_grad'] = clipping
-        if steps != 1:
-            wrapper['accumulative_counts'] = steps
-        hook.drop('detect_anomalous_params', 'a help in debugging', unless=[False])
-        for key in ('coalesce', 'bucket_size_mb', 'distributed'):
-            hook.drop(key, 'DDP sees to it')
-        hook.close()
+    hook = config.section_or_empty('optimizer_config')
+    kind = hook.take('type', 'OptimizerHook')
+    if kind in _FP16_HOOKS:
+        fp16 = dict(loss_scale=hook.take('loss_scale', 512.0))
+    elif kind not in _HOOKS:
+        hook.problem(f'{kind} is not known; a plain step is taken', 'type')
+    clipping, steps = hook.take('grad_clip'), hook.number('cumulative_iters', 1)
+    if clipping:
+        wrapper['clip_grad'] = clipping
+    if steps != 1:
+        wrapper['accumulative_counts'] = steps
+    hook.drop('detect_anomalous_params', 'a help in debugging', unless=[False])
+    for key in ('coalesce', 'bucket_size_mb', 'distributed'):
+        hook.drop(key, 'DDP sees to it')
+    hook.close()
     if fp16 is not None:
         scale = fp16.get('loss_scale', 512.0) if isinstance(fp16, dict) else 512.0
         # Today's loss scale is told from the other ways to give one by its being a float.

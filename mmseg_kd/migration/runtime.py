@@ -49,14 +49,13 @@ def drop_meaningless(config: Section) -> None:
 def convert_max_iters(config: Section) -> int | None:
     """How many iterations the training has; None, and reported, where that is not said."""
     max_iters: int | None = config.number('total_iters')
-    runner = config.section('runner')
-    if runner is not None:
-        kind = runner.take('type', 'IterBasedRunner')
-        max_iters = runner.number('max_iters', max_iters)
-        if kind != 'IterBasedRunner':
-            runner.problem(f'{kind} is not converted: give the iterations in train_cfg', 'type')
-            runner.rest()
-        runner.close()
+    runner = config.section_or_empty('runner')
+    kind = runner.take('type', 'IterBasedRunner')
+    max_iters = runner.number('max_iters', max_iters)
+    if kind != 'IterBasedRunner':
+        runner.problem(f'{kind} is not converted: give the iterations in train_cfg', 'type')
+        runner.rest()
+    runner.close()
     if max_iters is None:
         config.problem('expected runner=dict(max_iters=...); train_cfg has to be written', 'runner')
     return max_iters
@@ -84,10 +83,9 @@ def convert_measuring(config: Section, measures: bool) -> dict[str, Any]:
     best = evaluation.take('save_best')
     if best:
         made['save_best'] = 'mIoU' if best == 'auto' else best
-    for key in ('by_epoch', 'pre_eval', 'efficient_test', 'gpu_collect', 'priority'):
+    for key in ('by_epoch', 'pre_eval', 'efficient_test', 'gpu_collect', 'priority', 'rule'):
         # How the old hook went about it; the figures are the same.
         evaluation.take(key)
-    evaluation.take('rule')
     evaluation.close()
     return made
 
@@ -111,13 +109,11 @@ def convert_loops(
 
 def convert_hooks(config: Section, save_best: str | None) -> dict[str, Any]:
     """`default_hooks` and the visualiser."""
-    log = config.section('log_config')
-    interval, backends = 50, [dict(type='LocalVisBackend')]
-    if log is not None:
-        interval = log.number('interval', 50)
-        for hook in log.sections('hooks'):
-            backends += _backend(hook)
-        log.close()
+    log = config.section_or_empty('log_config')
+    interval, backends = log.number('interval', 50), [dict(type='LocalVisBackend')]
+    for hook in log.sections('hooks'):
+        backends += _backend(hook)
+    log.close()
     if not any(one['type'] == 'TensorboardVisBackend' for one in backends):
         backends.append(dict(type='TensorboardVisBackend'))
     checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=1000)
@@ -187,12 +183,10 @@ def _backend(hook: Section) -> list[dict[str, Any]]:
 
 def convert_surroundings(config: Section) -> dict[str, Any]:
     """`env_cfg`, log level, seed and the like."""
-    distributed = config.section('dist_params')
-    backend = 'nccl'
-    if distributed is not None:
-        backend = distributed.take('backend', 'nccl')
-        distributed.drop('port', 'PORT says it, for mmseg-kd launch')
-        distributed.close()
+    distributed = config.section_or_empty('dist_params')
+    backend = distributed.take('backend', 'nccl')
+    distributed.drop('port', 'PORT says it, for mmseg-kd launch')
+    distributed.close()
     made: dict[str, Any] = dict(
         env_cfg=dict(
             cudnn_benchmark=bool(config.take('cudnn_benchmark', False)),
@@ -208,6 +202,7 @@ def convert_surroundings(config: Section) -> dict[str, Any]:
     seed, exact = config.take('seed'), config.take('deterministic', False)
     if seed is not None or exact:
         made['randomness'] = dict(seed=seed, deterministic=bool(exact))
-    if config.take('work_dir') is not None:
-        made['work_dir'] = config.peek('work_dir')
+    work_dir = config.take('work_dir')
+    if work_dir is not None:
+        made['work_dir'] = work_dir
     return made

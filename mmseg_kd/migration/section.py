@@ -61,6 +61,10 @@ class Section:
             self.problem(f'expected a dict, got {value!r}', key)
         return None
 
+    def section_or_empty(self, key: str) -> Section:
+        """As `section`; an empty one where there is none."""
+        return self.section(key) or Section({}, (*self.path, key), self.report)
+
     def sections(self, key: str) -> Iterator[Section]:
         """The dicts of a list, or the one dict that stands in its place."""
         value = self.take(key)

@@ -33,14 +33,6 @@ class Place:
         return f'{self.file}:{self.line}'
 
 
-@dataclass(frozen=True)
-class _Found:
-    """How far a path could be followed: where it ends, and how many of its keys are left."""
-
-    left: int
-    place: Place
-
-
 class OldConfig:
     """A config of the mmcv 1.x world, read without importing what it names.
 
@@ -75,14 +67,19 @@ class OldConfig:
         return not _READS_BY_NAME.isdisjoint(self.variables)
 
     @property
-    def files(self) -> list[Path]:
-        """The config's file and those it is based on."""
-        return [file.path for file in self._files]
+    def bases(self) -> list[Path]:
+        """The files that the config is based on."""
+        return [file.path for file in self._files[1:]]
 
     def place(self, path: KeyPath) -> Place:
         """Where the key at the end of `path` stands, or the nearest one around it."""
-        found = self._files[0].find(path)
-        return found.place if found else Place(str(self._files[0].path), 1)
+        nearest, least = Place(str(self._files[0].path), 1), len(path) + 1
+        for left, place in self._files[0].find(path):
+            if left < least:
+                nearest, least = place, left
+            if not left:
+                break
+        return nearest
 
 
 class _File:
@@ -131,42 +128,33 @@ class _File:
                 used.add(node.attr)
         return used
 
-    def find(self, path: KeyPath, user: ast.expr | None = None) -> _Found | None:
+    def find(self, path: KeyPath, user: ast.expr | None = None) -> Iterator[tuple[int, Place]]:
         """Follow `path` from a name at the top, here and then in the bases.
 
         Args:
             user: Only what is assigned above this expression counts.
+
+        Yields:
+            Each place on the way with how many keys are left there; of those with as many left,
+            the one that counts comes first.
         """
-        best: _Found | None = None
         for target, value in self._assignments:
             keys = _target_path(target)
-            if keys is None or keys != path[: len(keys)] or not _is_above(value, user):
-                continue
-            rest = path[len(keys) :]
-            here = _Found(len(rest), Place(str(self.path), target.lineno))
-            best = _deeper(best, self._follow(value, rest, here))
-            if best.left == 0:
-                return best
+            if keys is not None and keys == path[: len(keys)] and _is_above(value, user):
+                yield from self._follow(value, path[len(keys) :], target.lineno)
         for base in self.bases:
-            found = base.find(path)
-            if found and (best is None or found.left < best.left):
-                best = found
-        return best
+            yield from base.find(path)
 
-    def _follow(self, node: ast.expr, path: KeyPath, here: _Found) -> _Found:
-        """How far `path` leads into an expression; `here` where it leads nowhere in it."""
-        best = here
-        for child, rest, line in self._steps(node, path):
-            found = _Found(len(rest), Place(str(self.path), line)) if line else here
-            best = _deeper(best, self._follow(child, rest, found))
-            if best.left == 0:
-                break
-        if best.left and isinstance(node, ast.Name):
-            best = _deeper(best, self.find((node.id, *path), node))
-        elif best.left and isinstance(node, ast.Attribute) and _is_base(node.value):
+    def _follow(self, node: ast.expr, path: KeyPath, line: int) -> Iterator[tuple[int, Place]]:
+        """Follow `path` into the expression that the key in `line` leads to; as in `find`."""
+        yield len(path), Place(str(self.path), line)
+        for child, rest, at in self._steps(node, path):
+            yield from self._follow(child, rest, at or line)
+        if isinstance(node, ast.Name):
+            yield from self.find((node.id, *path), node)
+        elif isinstance(node, ast.Attribute) and _is_base(node.value):
             for base in self.bases:
-                best = _deeper(best, base.find((node.attr, *path)))
-        return best
+                yield from base.find((node.attr, *path))
 
     def _steps(
         self, node: ast.expr, path: KeyPath
@@ -224,13 +212,6 @@ class _File:
                     if _target_path(target) == (node.id,) and _is_above(value, node):
                         return self._items(value)
         return None
-
-
-def _deeper(one: _Found | None, other: _Found | None) -> Any:
-    """Whichever leads further; the first where both lead as far."""
-    if one is None or other is None:
-        return one or other
-    return other if other.left < one.left else one
 
 
 def _is_above(value: ast.expr, user: ast.expr | None) -> bool:

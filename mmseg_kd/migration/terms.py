@@ -11,6 +11,7 @@ from mmengine.config import ConfigDict
 from mmseg_kd.checks import is_number
 from mmseg_kd.errors import nearest
 from mmseg_kd.migration.factors import convert_factors
+from mmseg_kd.migration.layers import translate
 from mmseg_kd.migration.networks import Network
 from mmseg_kd.migration.section import Section
 from mmseg_kd.networks.build import build_network
@@ -127,7 +128,7 @@ def _report_two_layers(entry: Section, student: Network, teacher: Network) -> No
     for key, network in (('student_layer', student), ('teacher_layer', teacher)):
         names = old.get(key)
         names = names if isinstance(names, list | tuple) else [names]
-        now[key] = [network.layer(str(name)).name for name in names]
+        now[key] = [translate(str(name), network.tables).name for name in names]
     entry.problem(
         f'{old.get("loss_name")} is not here; see whether AttentionValueLoss will do, which takes '
         'the attention weights and the values of a block on each side, here '
@@ -151,7 +152,7 @@ def _convert_layer(entry: Section, key: str, network: Network) -> str | None:
     if not isinstance(name, str):
         entry.problem(f'expected the name of a layer, got {name!r}; {_LEFT_OUT}', key)
         return None
-    layer = network.layer(name)
+    layer = translate(name, network.tables)
     if layer.name is None:
         entry.problem(f'{name}: {layer.remark}; {_LEFT_OUT}', key)
     elif layer.remark:

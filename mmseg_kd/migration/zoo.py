@@ -67,8 +67,11 @@ def find_reference(model: Mapping[str, Any]) -> Reference | None:
     for pattern in patterns:
         for path in sorted(_ZOO.glob(pattern)):
             theirs = _model(path)
-            changes = _changes(theirs, model)
-            if changes is not None and (best is None or len(changes) < len(best.changes)):
+            changes = dict(_differences(_complete(theirs), _complete(model), 'model'))
+            if any(value is REQUIRED for value in changes.values()):
+                # Theirs has something that no option takes away.
+                continue
+            if best is None or len(changes) < len(best.changes):
                 name = f'mmseg::{path.relative_to(_ZOO).as_posix()}'
                 best = Reference(name, changes, theirs)
     return best if best is not None and len(best.changes) <= _MOST_CHANGES else None
@@ -80,18 +83,8 @@ def _model(path: Path) -> dict[str, Any]:
     return model
 
 
-def _changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any] | None:
-    """`cfg_options` that turn one model into the other; None where none can."""
-    changes = {}
-    for key, value in _differences(_complete(theirs), _complete(ours), 'model'):
-        if value is REQUIRED:
-            return None
-        changes[key] = value
-    return changes
-
-
 def _differences(theirs: Any, ours: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Places where two dicts differ, with our value; `REQUIRED` where we have none."""
+    """Places where two dicts differ, as `cfg_options`: our value, `REQUIRED` where we have none."""
     for name in {**theirs, **ours}:
         place = f'{key}.{name}'
         value = ours.get(name, REQUIRED)

@@ -13,6 +13,7 @@ import torch
 from builders import MeanModel, RunsCode
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
+from mmseg.models.backbones.swin import WindowMSA
 from torch import Tensor, nn
 
 from mmseg_kd.checkpoints import checkpoint_trust, load_weights, read, read_state_dict
@@ -97,6 +98,15 @@ def test_report_of_what_does_not_fit(tmp_path: Path) -> None:
         'bn.bias (7 in the file, 4 in the network)',
     ):
         assert part in str(report)
+
+
+def test_a_file_may_lack_what_follows_from_the_size_of_a_window(tmp_path: Path) -> None:
+    network = nn.Sequential(WindowMSA(4, 2, (3, 3)))
+    state = network.state_dict()
+    index = state.pop('0.relative_position_index').clone()
+    report = load_weights(network, save(state, tmp_path / 'a.pth'))
+    assert report.missing == []
+    assert torch.equal(network[0].relative_position_index, index)
 
 
 @pytest.mark.parametrize('change', [lambda s: s.pop('bn.bias'), lambda s: s['bn.bias'].resize_(7)])

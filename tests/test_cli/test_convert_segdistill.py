@@ -167,6 +167,14 @@ def test_the_old_config_is_not_overwritten(old: Path, capsys: Capture) -> None:
     assert old.read_text() == text
 
 
+def test_a_base_of_the_old_config_is_not_overwritten(old: Path, capsys: Capture) -> None:
+    text = old.read_text()
+    Path('based.py').write_text(f"_base_ = '{old.name}'\n")
+    assert main(['config', 'based.py', './old.py']) == 1
+    assert 'old.py is a base of the old config; give another name' in capsys.readouterr().err
+    assert old.read_text() == text
+
+
 def test_arguments(capsys: Capture) -> None:
     for arguments in ([], ['config', 'old.py'], ['checkpoint', 'a', 'b', '--side', 'both']):
         with pytest.raises(SystemExit) as error:

@@ -18,8 +18,8 @@ from mmseg_kd.migration.networks import Network
 from mmseg_kd.migration.optimisation import convert_optimiser, convert_schedulers
 from mmseg_kd.migration.registered import defaults
 
-PLAIN = Network({}, None, (), False)
-NVIDIA = Network({}, None, (MIT, SEGFORMER_HEAD), True)
+PLAIN = Network({}, None, ())
+NVIDIA = Network({}, None, (MIT, SEGFORMER_HEAD))
 ADAMW = dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01)
 CUSTOM_KEYS = {
     'pos_block': dict(decay_mult=0.0),

@@ -34,6 +34,9 @@ def test_sections_inside() -> None:
     assert [part.path for part in one.sections('b')] == [('top', 'b', 0)]
     assert one.section('c') is None
     assert one.section('d') is None
+    assert one.section_or_empty('a').values == {'x': 1}
+    empty = one.section_or_empty('d')
+    assert (empty.path, empty.values) == (('top', 'd'), {})
     assert problems(one) == ['top.b[1]: expected a dict, got 3', 'top.c: expected a dict, got 4']
 
 

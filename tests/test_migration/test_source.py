@@ -92,9 +92,7 @@ def test_lines_of_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert str(old.place(('b',))) == 'bases/next.py:2'
     assert str(old.place(('mine', 'k'))) == 'bases/other.py:2'
     assert str(old.place(('yours', 'k'))) == 'bases/other.py:2'
-    assert old.files == [
-        Path(f) for f in ('top/old.py', 'bases/next.py', 'bases/root.py', 'bases/other.py')
-    ]
+    assert old.bases == [Path(f'bases/{name}.py') for name in ('next', 'root', 'other')]
 
 
 def test_the_last_assignment_counts_and_may_use_the_one_before(tmp_path: Path) -> None:

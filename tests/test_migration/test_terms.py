@@ -17,8 +17,8 @@ from mmseg_kd.migration.layers import MIT, SEGFORMER_HEAD, SWIN
 from mmseg_kd.migration.networks import Network
 from mmseg_kd.migration.terms import asks_for_angles, convert_terms
 
-PLAIN = Network({}, None, (), False)
-NVIDIA = Network({}, None, (MIT, SEGFORMER_HEAD), True)
+PLAIN = Network({}, None, ())
+NVIDIA = Network({}, None, (MIT, SEGFORMER_HEAD))
 BILINEAR = {'mode': 'bilinear', 'align_corners': False}
 LAYER = 'decode_head.conv_seg'
 
@@ -214,7 +214,7 @@ def test_terms_that_are_left_out(changes: dict[str, Any], listed: str) -> None:
 
 
 def test_layers_of_each_side() -> None:
-    swin = Network({}, None, (SWIN,), False)
+    swin = Network({}, None, (SWIN,))
     one = entry('ATLoss', student_layer='backbone.layers.0.blocks.1.mlp')
     one['teacher_layer'] = 'backbone.block1.0.attn.attn_drop'
     (term,), listed, told = convert(one, student=swin, teachers=(NVIDIA,))
@@ -455,7 +455,7 @@ def test_classes_of_features() -> None:
     terms, listed, _ = convert(
         entry('IFVDLoss', teacher_layer='backbone.layer2'),
         entry('IFVDLoss'),
-        teachers=(Network(model, None, (), False),),
+        teachers=(Network(model, None, ()),),
     )
     assert listed == []
     assert [one['loss'] for one in terms] == [

@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
-from mmseg_kd.checkpoints.load import LoadReport, read_tensors, without_prefix
+from mmseg_kd.checkpoints.load import compare, read_tensors, shape_text, tensors_below
 from mmseg_kd.checkpoints.read import first_line
 from mmseg_kd.checkpoints.save import atomic_write, check_format, save_weights
 from mmseg_kd.errors import CheckpointError, ConfigError
@@ -37,9 +37,6 @@ _READ_OFF = (
 )
 
 _HALF = (torch.float16, torch.bfloat16)
-
-# What the network makes itself and what files of some versions lack.
-_MADE_ANEW = ('num_batches_tracked', 'relative_position_index')
 
 
 @dataclass(frozen=True)
@@ -124,13 +121,12 @@ def _one_side(
             f'{source}: there is no {chosen} in it, no key begins with {chosen!r} and a dot. '
             + (f'It has a {sides[0]}.' if sides else 'It holds one network: give no side.')
         )
-    kept = {k: v for k, v in tensors.items() if k.startswith(f'{chosen}.')}
-    others = [k.split('.')[0] for k in tensors if k not in kept]
+    others = [k.split('.')[0] for k in tensors if not k.startswith(f'{chosen}.')]
     notes = [
         f'Took the {chosen}; left out {others.count(name)} tensors of {name!r}.'
         for name in dict.fromkeys(others)
     ]
-    return without_prefix(kept, f'{chosen}.'), notes
+    return tensors_below(tensors, f'{chosen}.'), notes
 
 
 @contextmanager
@@ -148,7 +144,7 @@ def _reading(source: str) -> Iterator[None]:
 
 def _as_it_is(tensors: Mapping[str, Tensor]) -> Renamed:
     if all(key.startswith('backbone.') for key in tensors):
-        return Renamed('mmseg', without_prefix(tensors, 'backbone.'))
+        return Renamed('mmseg', tensors_below(tensors, 'backbone.'))
     return Renamed('mmseg', dict(tensors))
 
 
@@ -179,26 +175,17 @@ def _fitted(
     name = type(network).__name__
     ours: dict[str, Tensor] = network.state_dict()
     theirs = renamed.state_dict
-    common = ours.keys() & theirs.keys()
-    if not common:
+    report = compare(ours, theirs, source)
+    if not report.loaded and not report.mismatched:
         raise CheckpointError(
             f'{source}: none of its tensors fits {name}. Understood are {LAYOUTS}. '
             f'It has {_telling(tensors)}.'
         )
-    made = {k: v for k, v in ours.items() if k not in theirs and k.endswith(_MADE_ANEW)}
-    shapes = {k: (tuple(theirs[k].shape), tuple(ours[k].shape)) for k in common}
-    report = LoadReport(
-        source=source,
-        loaded=sorted(k for k, (a, b) in shapes.items() if a == b),
-        missing=[k for k in ours if k not in theirs and k not in made],
-        unexpected=[k for k in theirs if k not in ours],
-        mismatched={k: (a, b) for k, (a, b) in sorted(shapes.items()) if a != b},
-    )
     if report.missing or report.unexpected or report.mismatched:
         raise CheckpointError(
             f'{report}\nRead as {renamed.layout}, it must fit {name} in every tensor.'
         )
-    state = {key: (theirs | made)[key].clone() for key in ours}
+    state = {key: theirs.get(key, value).clone() for key, value in ours.items()}
     network.load_state_dict(state, strict=True)
     return state
 
@@ -214,13 +201,9 @@ def _telling(tensors: Mapping[str, Tensor], n: int = 10) -> str:
     for pattern, key in patterns.items():
         parts.setdefault('.'.join(pattern.split('.')[:2]), []).append(key)
     in_turn = [key for key in chain(*zip_longest(*parts.values())) if key is not None]
-    shown = [f'{key} ({_size(tensors[key])})' for key in in_turn[:n]]
+    shown = [f'{key} ({shape_text(tensors[key].shape)})' for key in in_turn[:n]]
     rest = len(tensors) - len(shown)
     return ', '.join(shown) + (f' and {rest} more' if rest else '')
-
-
-def _size(tensor: Tensor) -> str:
-    return 'x'.join(map(str, tensor.shape)) or 'scalar'
 
 
 def save_conversion(conversion: Conversion, target: Path) -> tuple[Path, Path]:

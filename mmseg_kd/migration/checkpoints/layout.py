@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import ConfigDict
 from torch import Tensor
+
+from mmseg_kd.migration.layers import LayerTable
 
 
 @dataclass(frozen=True)
@@ -39,27 +40,13 @@ class NameTable:
     """
 
     def __init__(self, rows: Iterable[tuple[str, str]], first_stage: int = 0) -> None:
-        self._first = first_stage
-        self._rows = [(_pattern(theirs), ours) for theirs, ours in rows]
+        self._modules = LayerTable(rows, first_stage=first_stage)
 
     def translate(self, key: str) -> str | None:
         """The name that mmseg has for the tensor `key`; None: the table does not know it."""
         module, _, tensor = key.rpartition('.')
-        for pattern, ours in self._rows:
-            match = pattern.fullmatch(module)
-            if match:
-                numbers = {name: int(text) for name, text in match.groupdict().items()}
-                if 's' in numbers:
-                    numbers['s'] -= self._first
-                return f'{ours.format(**numbers)}.{tensor}'
-        return None
-
-
-def _pattern(name: str) -> re.Pattern[str]:
-    text = re.escape(name)
-    for number in ('s', 'i'):
-        text = text.replace(rf'\{{{number}\}}', rf'(?P<{number}>\d+)')
-    return re.compile(text)
+        layer = self._modules.translate(module)
+        return None if layer is None else f'{layer.name}.{tensor}'
 
 
 def split_backbone(
