@@ -215,7 +215,7 @@ def _parse_own(cfg: Mapping[str, Any], side: str) -> NetworkSpec:
     for name in cfg:
         if name not in (*known, 'type'):
             hint = f'; {nearest(name, known)}' if known else ''
-            problems.add(ConfigError(f'{side}: {kind} has no key {name!r}{hint}.'))
+            problems.add(f'{side}: {kind} has no key {name!r}{hint}.')
     given = {k: v for k, v in cfg.items() if k in known}
     momentum = read_fields(EMATeacherFields, given, side, problems).momentum
     scaling, chosen = InputScaling(), TeacherOptions()
@@ -281,10 +281,8 @@ def _parse_model(
     for key in cfg:
         if key not in (*_SOURCE, '_scope_'):
             problems.add(
-                ConfigError(
-                    f'{side}: unknown key {key!r}; {nearest(key, sorted({*own, *_SOURCE}))}. '
-                    'A key of the network itself goes into cfg_options.'
-                )
+                f'{side}: unknown key {key!r}; {nearest(key, sorted({*own, *_SOURCE}))}. '
+                'A key of the network itself goes into cfg_options.'
             )
     model = ConfigDict()
     with problems:

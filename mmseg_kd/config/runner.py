@@ -29,7 +29,7 @@ from mmseg.registry import (
 from torch.utils.data import DataLoader
 
 from mmseg_kd.checks import is_integer
-from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
+from mmseg_kd.errors import Problems, nearest, short_repr
 from mmseg_kd.registry import look_up
 
 Split = Literal['train', 'val', 'test']
@@ -79,7 +79,7 @@ class _Check:
         self.problems = Problems()
 
     def fail(self, text: str) -> None:
-        self.problems.add(ConfigError(text))
+        self.problems.add(text)
 
     def member(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmseg_kd.config.fields import is_weight
 from mmseg_kd.config.term_spec import Schedule, parse_schedule
-from mmseg_kd.errors import ConfigError, Problems, short_repr
+from mmseg_kd.errors import Problems, short_repr
 from mmseg_kd.host.iteration import current_iteration
 
 
@@ -37,16 +37,12 @@ def parse_task_weight(weight: Any, schedule: Any, problems: Problems) -> TaskWei
         problems: Gets all that is wrong with them.
     """
     if not is_weight(weight):
-        problems.add(
-            ConfigError(f'task_weight: expected a finite number >= 0, got {short_repr(weight)}.')
-        )
+        problems.add(f'task_weight: expected a finite number >= 0, got {short_repr(weight)}.')
         weight = 1.0
     listed = [schedule] if isinstance(schedule, Mapping) else schedule or []
     if not isinstance(listed, (list, tuple)):
         problems.add(
-            ConfigError(
-                f'task_schedule: expected a dict or a list of dicts, got {short_repr(schedule)}.'
-            )
+            f'task_schedule: expected a dict or a list of dicts, got {short_repr(schedule)}.'
         )
         listed = []
     schedules = []

@@ -109,10 +109,8 @@ def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> Terms
     """
     if not isinstance(cfgs, (list, tuple)):
         problems.add(
-            ConfigError(
-                'distillation: expected a list of dicts, with [] for the plain student, got '
-                f'{short_repr(cfgs)}.'
-            )
+            'distillation: expected a list of dicts, with [] for the plain student, got '
+            f'{short_repr(cfgs)}.'
         )
         return Terms([], [])
     specs: list[TermSpec] = []
@@ -245,13 +243,9 @@ def _parse_term(
     if name is None:
         name = _free_name(type(loss).__name__, suffix, taken)
     elif name in _RESERVED:
-        problems.add(
-            ConfigError(
-                f'{where}.name: {name!r} clashes with nn.ModuleDict.{name}; choose another.'
-            )
-        )
+        problems.add(f'{where}.name: {name!r} clashes with nn.ModuleDict.{name}; choose another.')
     elif name in taken:
-        problems.add(ConfigError(f'{where}.name: {name!r} is the name of another term.'))
+        problems.add(f'{where}.name: {name!r} is the name of another term.')
     assert isinstance(entry.weight, int | float)
     weight = float(entry.weight)
     return TermSpec(where, name, layers, loss, weight, tuple(schedules), entry.connector)

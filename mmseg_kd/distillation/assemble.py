@@ -96,10 +96,8 @@ def assemble(
             _check_auto_weights(auto, network, problems)
             for term in auto if task.weight == 0 else ():
                 problems.add(
-                    ConfigError(
-                        f'{term.where}.weight: with task_weight=0 nothing sets the weight; '
-                        'expected a number.'
-                    )
+                    f'{term.where}.weight: with task_weight=0 nothing sets the weight; '
+                    'expected a number.'
                 )
         for name, one in spec.teachers.items() if distillation else ():
             label = teacher_label(name, len(names))
@@ -138,11 +136,9 @@ def _check_auto_weights(terms: Sequence[TermSpec], student: nn.Module, problems:
     recomputing = recomputing_layer(student) if terms else None
     if recomputing is not None:
         problems.add(
-            ConfigError(
-                f'{terms[0].where}.weight: a weight cannot set itself where layers recompute their '
-                f'activations, as {recomputing!r} of the student does; set with_cp=False or give '
-                'the weight as a number.'
-            )
+            f'{terms[0].where}.weight: a weight cannot set itself where layers recompute their '
+            f'activations, as {recomputing!r} of the student does; set with_cp=False or give '
+            'the weight as a number.'
         )
     modules = dict(student.named_modules())
     for term in terms:
@@ -152,10 +148,8 @@ def _check_auto_weights(terms: Sequence[TermSpec], student: nn.Module, problems:
             is_attention = isinstance(modules.get(parent), nn.MultiheadAttention)
             if (part in ATTENTION_PARTS and is_attention) or tap.function is not None:
                 problems.add(
-                    ConfigError(
-                        f"{term.where}.weight: {layer!r} is read beside the student's way to its "
-                        'scores, so that nothing sets the weight; expected a number.'
-                    )
+                    f"{term.where}.weight: {layer!r} is read beside the student's way to its "
+                    'scores, so that nothing sets the weight; expected a number.'
                 )
 
 
