@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmseg_kd.config.fields import is_weight
-from mmseg_kd.config.term_spec import Schedule, parse_schedule
+from mmseg_kd.config.term_spec import Schedule, parse_schedules
 from mmseg_kd.errors import Problems, short_repr
 from mmseg_kd.host.iteration import current_iteration
 
@@ -45,8 +45,4 @@ def parse_task_weight(weight: Any, schedule: Any, problems: Problems) -> TaskWei
             f'task_schedule: expected a dict or a list of dicts, got {short_repr(schedule)}.'
         )
         listed = []
-    schedules = []
-    for index, one in enumerate(listed):
-        with problems:
-            schedules.append(parse_schedule(one, f'task_schedule[{index}]'))
-    return TaskWeight(float(weight), tuple(schedules))
+    return TaskWeight(float(weight), parse_schedules(listed, 'task_schedule', problems))
