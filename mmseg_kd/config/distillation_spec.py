@@ -8,7 +8,7 @@ from typing import Any
 
 from mmseg_kd.config.network_spec import (
     NetworkSpec,
-    parse_network,
+    parse_student,
     parse_teachers,
     with_student,
 )
@@ -46,9 +46,7 @@ def parse_distillation(
     """
     student_spec: NetworkSpec | None = None
     with problems:
-        student_spec = parse_network(student, 'student')
-        if data_preprocessor is not None:
-            student_spec.model['data_preprocessor'] = data_preprocessor
+        student_spec = parse_student(student, data_preprocessor)
     names, teachers = parse_teachers(teacher, problems)
     stored = [name for name, one in teachers.items() if one.stored]
     if len(stored) > 1:
