@@ -101,14 +101,15 @@ class Problems:
     def __init__(self) -> None:
         self.errors: list[KDError] = []
 
-    def add(self, error: KDError) -> None:
-        self.errors.append(error)
+    def add(self, error: KDError | str) -> None:
+        """Keep an error; a text is what a `ConfigError` says."""
+        self.errors.append(ConfigError(error) if isinstance(error, str) else error)
 
     def add_unknown_keys(self, given: Iterable[object], known: Collection[str], where: str) -> None:
         """Add a `ConfigError` for each of the keys that stand at a place and mean nothing there."""
         for key in given:
             if key not in known:
-                self.add(ConfigError(f'{where}: unknown key {key!r}; {nearest(key, known)}.'))
+                self.add(f'{where}: unknown key {key!r}; {nearest(key, known)}.')
 
     def __enter__(self) -> None:
         """Inside, a `KDError` is kept, and what follows the context goes on."""

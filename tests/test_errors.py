@@ -73,10 +73,12 @@ def test_many_problems_are_raised_at_once() -> None:
     with problems:
         raise ConfigError('first')
     problems.add(CheckpointError('second'))
+    problems.add('third')
     with pytest.raises(ManyErrors) as caught:
         problems.raise_if_any()
-    assert str(caught.value) == '2 problems:\n  1. first\n  2. second'
-    assert [type(error) for error in caught.value.errors] == [ConfigError, CheckpointError]
+    assert str(caught.value) == '3 problems:\n  1. first\n  2. second\n  3. third'
+    kinds = [type(error) for error in caught.value.errors]
+    assert kinds == [ConfigError, CheckpointError, ConfigError]
 
 
 def test_many_errors_inside_are_flattened() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from mmseg_kd.config.network_spec import (
     NetworkSpec,
-    parse_network,
+    parse_student,
     parse_teachers,
     with_student,
 )
 from mmseg_kd.config.term_spec import Layers, TermSpec, parse_terms
-from mmseg_kd.errors import ConfigError, Problems
+from mmseg_kd.errors import Problems
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,16 @@ def parse_distillation(
     """
     student_spec: NetworkSpec | None = None
     with problems:
-        student_spec = parse_network(student, 'student')
-        if data_preprocessor is not None:
-            student_spec.model['data_preprocessor'] = data_preprocessor
+        student_spec = parse_student(student, data_preprocessor)
     names, teachers = parse_teachers(teacher, problems)
     stored = [name for name, one in teachers.items() if one.stored]
     if len(stored) > 1:
         problems.add(
-            ConfigError(
-                f'teacher: {" and ".join(stored)} are stored=True, and images come with the scores '
-                'of one; let the others run.'
-            )
+            f'teacher: {" and ".join(stored)} are stored=True, and images come with the scores '
+            'of one; let the others run.'
         )
     terms = parse_terms(distillation, names, problems)
     if distillation and not names:
-        problems.add(ConfigError('teacher: there are terms in distillation, but no teacher.'))
+        problems.add('teacher: there are terms in distillation, but no teacher.')
     teachers = with_student(teachers, student_spec)
     return DistillationSpec(student_spec, teachers, names, terms.specs, terms.layers)

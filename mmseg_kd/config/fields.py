@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from mmseg_kd.checks import is_integer, is_name, is_number
-from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
+from mmseg_kd.errors import Problems, nearest, short_repr
 
 T = TypeVar('T')
 
@@ -57,15 +57,13 @@ def read_fields(kind: type[T], cfg: Mapping[str, Any], where: str, problems: Pro
         value = cfg.get(one.name, default)
         if one.name not in cfg:
             if one.default is MISSING:
-                problems.add(ConfigError(f'{where}: {one.name} is missing.'))
+                problems.add(f'{where}: {one.name} is missing.')
         elif not one.metadata['check'](value):
             choices = one.metadata['choices']
             hint = f'; {nearest(value, choices)}' if choices else ''
             problems.add(
-                ConfigError(
-                    f'{where}.{one.name}: expected {one.metadata["expected"]}, got '
-                    f'{short_repr(value)}{hint}.'
-                )
+                f'{where}.{one.name}: expected {one.metadata["expected"]}, got '
+                f'{short_repr(value)}{hint}.'
             )
             value = default
         values[one.name] = value

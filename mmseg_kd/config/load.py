@@ -64,9 +64,7 @@ def check_config(
     with problems:
         check_keys(cfg, added)
     if (needs_model or model is not None) and not (isinstance(model, Mapping) and 'type' in model):
-        problems.add(
-            ConfigError(f"{name}: expected model = dict(type='...', ...), got {short_repr(model)}.")
-        )
+        problems.add(f"{name}: expected model = dict(type='...', ...), got {short_repr(model)}.")
     problems.raise_if_any()
 
 
@@ -99,7 +97,5 @@ def check_keys(cfg: Config, added: Collection[str] = ()) -> None:
         cutoff = 0.85 if key in added else 0.92
         close = close or difflib.get_close_matches(key, known, n=1, cutoff=cutoff)
         if close:
-            problems.add(
-                ConfigError(f'unknown key {key!r} in the config; did you mean {close[0]!r}?')
-            )
+            problems.add(f'unknown key {key!r} in the config; did you mean {close[0]!r}?')
     problems.raise_if_any()

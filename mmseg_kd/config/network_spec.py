@@ -174,22 +174,22 @@ def parse_network(
         return _parse_own(cfg, side)
     kinds = [NetworkFields, TeacherFields, TeacherOptions] if is_teacher else [NetworkFields]
     own = {name for kind in kinds for name in keys_of(kind)} - {*_SOURCE, 'name'}
+    # Of a student's inline model these would be arguments.
+    of_teacher = cfg if is_teacher else {}
     problems = Problems()
-    given = {k: v for k, v in cfg.items() if k in own}
-    source = {k: v for k, v in cfg.items() if k in _SOURCE}
-    network = read_fields(NetworkFields, given | source, side, problems)
+    network = read_fields(NetworkFields, cfg, side, problems)
     model = ConfigDict()
     with problems:
         rest = {k: v for k, v in cfg.items() if k not in own}
         model = _parse_model(rest, network, own, side, within)
-    teacher = read_fields(TeacherFields, given, side, problems)
+    teacher = read_fields(TeacherFields, of_teacher, side, problems)
     scaling, classes, options = InputScaling(), None, TeacherOptions()
     with problems:
         scaling = _scaling(teacher, side)
     with problems:
         classes = _classes(network.classes, side)
     with problems:
-        options = parse_teacher_options(given, side)
+        options = parse_teacher_options(of_teacher, side)
     problems.raise_if_any()
     return NetworkSpec(
         model,
@@ -201,6 +201,14 @@ def parse_network(
         teacher.class_map,
         stored=teacher.stored,
     )
+
+
+def parse_student(cfg: Any, data_preprocessor: Any) -> NetworkSpec:
+    """As `parse_network`; the wrapper's data preprocessor takes the place of the student's."""
+    spec = parse_network(cfg, 'student')
+    if data_preprocessor is not None:
+        spec.model['data_preprocessor'] = data_preprocessor
+    return spec
 
 
 def _parse_own(cfg: Mapping[str, Any], side: str) -> NetworkSpec:
@@ -215,7 +223,7 @@ def _parse_own(cfg: Mapping[str, Any], side: str) -> NetworkSpec:
     for name in cfg:
         if name not in (*known, 'type'):
             hint = f'; {nearest(name, known)}' if known else ''
-            problems.add(ConfigError(f'{side}: {kind} has no key {name!r}{hint}.'))
+            problems.add(f'{side}: {kind} has no key {name!r}{hint}.')
     given = {k: v for k, v in cfg.items() if k in known}
     momentum = read_fields(EMATeacherFields, given, side, problems).momentum
     scaling, chosen = InputScaling(), TeacherOptions()
@@ -281,10 +289,8 @@ def _parse_model(
     for key in cfg:
         if key not in (*_SOURCE, '_scope_'):
             problems.add(
-                ConfigError(
-                    f'{side}: unknown key {key!r}; {nearest(key, sorted({*own, *_SOURCE}))}. '
-                    'A key of the network itself goes into cfg_options.'
-                )
+                f'{side}: unknown key {key!r}; {nearest(key, sorted({*own, *_SOURCE}))}. '
+                'A key of the network itself goes into cfg_options.'
             )
     model = ConfigDict()
     with problems:
@@ -364,10 +370,7 @@ def _student_of(cfg: Config) -> NetworkSpec:
     """What a distillation's config says of its student."""
     if cfg.model.get('student') is None:
         raise ConfigError('the config has no student.')
-    spec = parse_network(cfg.model['student'], 'student')
-    if cfg.model.get('data_preprocessor') is not None:
-        spec.model['data_preprocessor'] = cfg.model['data_preprocessor']
-    return spec
+    return parse_student(cfg.model['student'], cfg.model.get('data_preprocessor'))
 
 
 def is_distillation(cfg: Config) -> bool:

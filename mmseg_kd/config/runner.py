@@ -29,7 +29,7 @@ from mmseg.registry import (
 from torch.utils.data import DataLoader
 
 from mmseg_kd.checks import is_integer
-from mmseg_kd.errors import ConfigError, Problems, nearest, short_repr
+from mmseg_kd.errors import Problems, nearest, short_repr
 from mmseg_kd.registry import look_up
 
 Split = Literal['train', 'val', 'test']
@@ -78,9 +78,6 @@ class _Check:
     def __init__(self) -> None:
         self.problems = Problems()
 
-    def fail(self, text: str) -> None:
-        self.problems.add(ConfigError(text))
-
     def member(
         self,
         registry: Registry,
@@ -102,7 +99,7 @@ class _Check:
         """The entries of a list, each with its place."""
         if value is None or isinstance(value, (list, tuple)):
             return [(f'{where}[{index}]', one) for index, one in enumerate(value or ())]
-        self.fail(f'{where}: expected a list of dicts, got {short_repr(value)}.')
+        self.problems.add(f'{where}: expected a list of dicts, got {short_repr(value)}.')
         return []
 
     def one_or_more(self, value: Any, where: str) -> list[tuple[str, Any]]:
@@ -113,7 +110,7 @@ class _Check:
         """The entries of a dict, each with its place."""
         if value is None or isinstance(value, Mapping):
             return [(f'{where}.{key}', one) for key, one in (value or {}).items()]
-        self.fail(f'{where}: expected a dict of dicts, got {short_repr(value)}.')
+        self.problems.add(f'{where}: expected a dict of dicts, got {short_repr(value)}.')
         return []
 
     def split(self, cfg: Config, split: Split) -> None:
@@ -122,7 +119,9 @@ class _Check:
         if there or split != 'val':
             for part in parts:
                 if part not in there:
-                    self.fail(f'{part} is missing; {_WORK[split]} needs {", ".join(parts)}.')
+                    self.problems.add(
+                        f'{part} is missing; {_WORK[split]} needs {", ".join(parts)}.'
+                    )
         loader, loop, last = (cfg.get(part) for part in parts)
         self.loader(loader, parts[0])
         self.loop(loop, parts[1], split)
@@ -137,15 +136,15 @@ class _Check:
     def loader(self, loader: Any, where: str) -> None:
         if not isinstance(loader, Mapping):
             if loader is not None:
-                self.fail(f'{where}: expected a dict, got {short_repr(loader)}.')
+                self.problems.add(f'{where}: expected a dict, got {short_repr(loader)}.')
             return
         for key in loader:
             if key not in _LOADER_KEYS:
-                self.fail(f'{where}: unknown key {key!r}; {nearest(key, _LOADER_KEYS)}.')
+                self.problems.add(f'{where}: unknown key {key!r}; {nearest(key, _LOADER_KEYS)}.')
         for key in ('sampler', 'batch_sampler'):
             self.member(DATA_SAMPLERS, loader.get(key), f'{where}.{key}')
         if loader.get('dataset') is None:
-            self.fail(f'{where}: dataset is missing.')
+            self.problems.add(f'{where}: dataset is missing.')
         self.dataset(loader.get('dataset'), f'{where}.dataset')
 
     def dataset(self, dataset: Any, where: str) -> None:
@@ -163,13 +162,13 @@ class _Check:
     def loop(self, loop: Any, where: str, split: Split) -> None:
         if not isinstance(loop, Mapping):
             if loop is not None:
-                self.fail(f'{where}: expected a dict, got {short_repr(loop)}.')
+                self.problems.add(f'{where}: expected a dict, got {short_repr(loop)}.')
             return
         if 'type' in loop:
             self.member(LOOPS, loop, where, optional=('by_epoch',))
         for key in _ITERATIONS if split == 'train' else ():
             if key in loop and not (is_integer(loop[key]) and loop[key] >= 1):
-                self.fail(
+                self.problems.add(
                     f'{where}.{key}: expected a whole number >= 1, got {short_repr(loop[key])}.'
                 )
 
@@ -178,7 +177,7 @@ class _Check:
         self.member(OPTIM_WRAPPERS, wrapper, 'optim_wrapper', optional, default='OptimWrapper')
         if isinstance(wrapper, Mapping) and 'constructor' not in wrapper:
             if wrapper.get('optimizer') is None:
-                self.fail('optim_wrapper: optimizer is missing.')
+                self.problems.add('optim_wrapper: optimizer is missing.')
             self.member(OPTIMIZERS, wrapper.get('optimizer'), 'optim_wrapper.optimizer')
         for name, scheduler in self.one_or_more(schedulers, 'param_scheduler'):
             self.member(PARAM_SCHEDULERS, scheduler, name, optional=('convert_to_iter_based',))

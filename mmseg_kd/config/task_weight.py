@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmseg_kd.config.fields import is_weight
-from mmseg_kd.config.term_spec import Schedule, parse_schedule
-from mmseg_kd.errors import ConfigError, Problems, short_repr
+from mmseg_kd.config.term_spec import Schedule, parse_schedules
+from mmseg_kd.errors import Problems, short_repr
 from mmseg_kd.host.iteration import current_iteration
 
 
@@ -37,20 +37,12 @@ def parse_task_weight(weight: Any, schedule: Any, problems: Problems) -> TaskWei
         problems: Gets all that is wrong with them.
     """
     if not is_weight(weight):
-        problems.add(
-            ConfigError(f'task_weight: expected a finite number >= 0, got {short_repr(weight)}.')
-        )
+        problems.add(f'task_weight: expected a finite number >= 0, got {short_repr(weight)}.')
         weight = 1.0
     listed = [schedule] if isinstance(schedule, Mapping) else schedule or []
     if not isinstance(listed, (list, tuple)):
         problems.add(
-            ConfigError(
-                f'task_schedule: expected a dict or a list of dicts, got {short_repr(schedule)}.'
-            )
+            f'task_schedule: expected a dict or a list of dicts, got {short_repr(schedule)}.'
         )
         listed = []
-    schedules = []
-    for index, one in enumerate(listed):
-        with problems:
-            schedules.append(parse_schedule(one, f'task_schedule[{index}]'))
-    return TaskWeight(float(weight), tuple(schedules))
+    return TaskWeight(float(weight), parse_schedules(listed, 'task_schedule', problems))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mmseg_kd.config.fields import is_bool, key, read_fields
-from mmseg_kd.errors import ConfigError, Problems, nearest
+from mmseg_kd.errors import Problems, nearest
 
 PRECISIONS = ('bfloat16', 'float16', 'float32')
 _COMPILE_ARGUMENTS = tuple(inspect.signature(torch.compile).parameters)[1:]
@@ -71,10 +71,8 @@ def parse_teacher_options(cfg: Mapping[str, Any], side: str) -> TeacherOptions:
     for name in arguments or ():
         if name not in _COMPILE_ARGUMENTS:
             problems.add(
-                ConfigError(
-                    f'{side}.compile: torch.compile has no argument {name!r}; '
-                    f'{nearest(name, _COMPILE_ARGUMENTS)}.'
-                )
+                f'{side}.compile: torch.compile has no argument {name!r}; '
+                f'{nearest(name, _COMPILE_ARGUMENTS)}.'
             )
     problems.raise_if_any()
     return replace(options, compile=None if arguments is None else dict(arguments))

@@ -109,10 +109,8 @@ def parse_terms(cfgs: Any, teachers: Sequence[str], problems: Problems) -> Terms
     """
     if not isinstance(cfgs, (list, tuple)):
         problems.add(
-            ConfigError(
-                'distillation: expected a list of dicts, with [] for the plain student, got '
-                f'{short_repr(cfgs)}.'
-            )
+            'distillation: expected a list of dicts, with [] for the plain student, got '
+            f'{short_repr(cfgs)}.'
         )
         return Terms([], [])
     specs: list[TermSpec] = []
@@ -228,10 +226,7 @@ def _parse_term(
         taken: Names of other terms.
         problems: Gets what is wrong with it.
     """
-    schedules: list[Schedule] = []
-    for i, one in enumerate(entry.schedule or ()):
-        with problems:
-            schedules.append(parse_schedule(one, f'{where}.schedule[{i}]'))
+    schedules = parse_schedules(entry.schedule or (), f'{where}.schedule', problems)
     loss: Any = None
     if entry.loss is not None:
         with problems:
@@ -245,31 +240,33 @@ def _parse_term(
     if name is None:
         name = _free_name(type(loss).__name__, suffix, taken)
     elif name in _RESERVED:
-        problems.add(
-            ConfigError(
-                f'{where}.name: {name!r} clashes with nn.ModuleDict.{name}; choose another.'
-            )
-        )
+        problems.add(f'{where}.name: {name!r} clashes with nn.ModuleDict.{name}; choose another.')
     elif name in taken:
-        problems.add(ConfigError(f'{where}.name: {name!r} is the name of another term.'))
+        problems.add(f'{where}.name: {name!r} is the name of another term.')
     assert isinstance(entry.weight, int | float)
     weight = float(entry.weight)
-    return TermSpec(where, name, layers, loss, weight, tuple(schedules), entry.connector)
+    return TermSpec(where, name, layers, loss, weight, schedules, entry.connector)
 
 
-def parse_schedule(cfg: Any, where: str) -> Schedule:
-    """The schedule of a config.
+def parse_schedules(cfgs: Iterable[Any], where: str, problems: Problems) -> tuple[Schedule, ...]:
+    """The schedules of a list in a config.
 
-    Raises:
-        ConfigError: It is none, or refuses its arguments.
+    Args:
+        cfgs: Their dicts.
+        where: The place of the list in the user's config, for messages.
+        problems: Gets each that is none, or refuses its arguments.
     """
-    schedule: Schedule = build(SCHEDULES, cfg, where)
-    if not callable(schedule):
-        raise ConfigError(
-            f'{where}: expected a class whose objects are called with the iteration, got '
-            f'{type(schedule).__name__}.'
-        )
-    return schedule
+    schedules: list[Schedule] = []
+    for index, cfg in enumerate(cfgs):
+        with problems:
+            schedule = build(SCHEDULES, cfg, f'{where}[{index}]')
+            if not callable(schedule):
+                raise ConfigError(
+                    f'{where}[{index}]: expected a class whose objects are called with the '
+                    f'iteration, got {type(schedule).__name__}.'
+                )
+            schedules.append(schedule)
+    return tuple(schedules)
 
 
 def _check_loss(loss: Any, layers: Layers, connector: Any, where: str) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from mmseg_kd.config.distillation_spec import DistillationSpec, parse_distillati
 from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.network_spec import NetworkSpec, teacher_label
 from mmseg_kd.config.task_weight import TaskWeight, parse_task_weight
-from mmseg_kd.config.term_spec import Layers, TermSpec, student_layers, teacher_layers
+from mmseg_kd.config.term_spec import TermSpec, student_layers, teacher_layers
 from mmseg_kd.distillation.class_map import Classes, ClassMap, class_names, read_class_map
 from mmseg_kd.distillation.gradients import recomputing_layer
 from mmseg_kd.distillation.task_loss import check_class_weights
@@ -55,9 +54,9 @@ class Distillation:
     teachers: Mapping[str, Teacher | StoredTeacher]
     terms: Sequence[Term]
     modified_in_place: set[str]
-    averaged: Mapping[str, Averaged] = field(default_factory=dict)
-    selves: Sequence[str] = ()
-    task: TaskWeight = field(default_factory=TaskWeight)
+    averaged: Mapping[str, Averaged]
+    selves: Sequence[str]
+    task: TaskWeight
 
 
 def assemble(
@@ -96,10 +95,8 @@ def assemble(
             _check_auto_weights(auto, network, problems)
             for term in auto if task.weight == 0 else ():
                 problems.add(
-                    ConfigError(
-                        f'{term.where}.weight: with task_weight=0 nothing sets the weight; '
-                        'expected a number.'
-                    )
+                    f'{term.where}.weight: with task_weight=0 nothing sets the weight; '
+                    'expected a number.'
                 )
         for name, one in spec.teachers.items() if distillation else ():
             label = teacher_label(name, len(names))
@@ -121,10 +118,8 @@ def assemble(
         terms: list[Term] = []
         modified_in_place: set[str] = set()
         if network is not None and networks:
-            spec = _with_layers(spec, network, networks, problems)
-            missing = _missing_layers(spec, network, networks, problems)
-            there = [one for one in spec.terms if one.where not in missing]
-            teachers, terms, modified_in_place = _connect(spec, there, network, networks, problems)
+            found = _found_terms(spec, network, networks, problems)
+            teachers, terms, modified_in_place = _connect(spec, found, network, networks, problems)
     problems.raise_if_any()
     assert spec.student is not None
     selves = [name for name in networks if spec.teachers[name].kind == 'SelfTeacher']
@@ -138,11 +133,9 @@ def _check_auto_weights(terms: Sequence[TermSpec], student: nn.Module, problems:
     recomputing = recomputing_layer(student) if terms else None
     if recomputing is not None:
         problems.add(
-            ConfigError(
-                f'{terms[0].where}.weight: a weight cannot set itself where layers recompute their '
-                f'activations, as {recomputing!r} of the student does; set with_cp=False or give '
-                'the weight as a number.'
-            )
+            f'{terms[0].where}.weight: a weight cannot set itself where layers recompute their '
+            f'activations, as {recomputing!r} of the student does; set with_cp=False or give '
+            'the weight as a number.'
         )
     modules = dict(student.named_modules())
     for term in terms:
@@ -152,80 +145,56 @@ def _check_auto_weights(terms: Sequence[TermSpec], student: nn.Module, problems:
             is_attention = isinstance(modules.get(parent), nn.MultiheadAttention)
             if (part in ATTENTION_PARTS and is_attention) or tap.function is not None:
                 problems.add(
-                    ConfigError(
-                        f"{term.where}.weight: {layer!r} is read beside the student's way to its "
-                        'scores, so that nothing sets the weight; expected a number.'
-                    )
+                    f"{term.where}.weight: {layer!r} is read beside the student's way to its "
+                    'scores, so that nothing sets the weight; expected a number.'
                 )
 
 
-def _with_layers(
+def _found_terms(
     spec: DistillationSpec,
     student: nn.Module,
     teachers: Mapping[str, nn.Module],
     problems: Problems,
-) -> DistillationSpec:
-    """`spec` with layers in the place of the roles that it names them by; without those of none."""
+) -> list[TermSpec]:
+    """The terms whose layers are all there, with layers in the place of the roles that name them.
+
+    A layer that is not there becomes a problem, in terms too in which something else is wrong.
+    """
     ours = Roles(student)
     theirs = {name: Roles(network) for name, network in teachers.items()}
-
-    def named(layers: Layers, where: str) -> Layers:
-        def find(roles: Roles, names: Sequence[str], side: str, key: str) -> tuple[str, ...]:
-            try:
-                return tuple(roles.layer(name, side) for name in names)
-            except ConfigError as error:
-                raise type(error)(f'{where}.{key}: {error}') from error
-
-        return replace(
-            layers,
-            student=find(ours, layers.student, 'student', 'student_layer'),
-            teachers={
-                name: find(
-                    theirs[name], names, teacher_label(name, len(spec.names)), 'teacher_layer'
-                )
-                if name in theirs
-                else names
-                for name, names in layers.teachers.items()
-            },
-        )
-
-    terms, layers = [], []
-    for term in spec.terms:
-        with problems:
-            terms.append(replace(term, layers=named(term.layers, term.where)))
-    for where, one in spec.layers:
-        with suppress(ConfigError):  # said of the term
-            layers.append((where, named(one, where)))
-    return replace(spec, terms=terms, layers=layers)
-
-
-def _missing_layers(
-    spec: DistillationSpec,
-    student: nn.Module,
-    teachers: Mapping[str, nn.Module],
-    problems: Problems,
-) -> set[str]:
-    """The places of terms with a layer that does not exist, each of which becomes a problem."""
     missing = set()
+    said = set()
 
-    def look(network: nn.Module, side: str, layers: Sequence[str], where: str, key: str) -> None:
-        for layer in layers:
+    def find(
+        roles: Roles, names: Sequence[str], side: str, where: str, key: str
+    ) -> tuple[str, ...]:
+        layers = []
+        for name in names:
             try:
-                find_tap(network, layer, side)
+                layer = roles.layer(name, side)
+                find_tap(roles.network, layer, side)
+                layers.append(layer)
             except ConfigError as error:
-                problems.add(type(error)(f'{where}.{key}: {error}'))
                 missing.add(where)
+                text = f'{where}.{key}: {error}'
+                if text not in said:  # an entry over several teachers names layers for each
+                    problems.add(type(error)(text))
+                said.add(text)
+        return tuple(layers)
 
-    seen = set()
+    found = {}
     for where, layers in spec.layers:
-        if where not in seen:  # an entry over several teachers names the student's layers once
-            look(student, 'student', layers.student, where, 'student_layer')
-        seen.add(where)
-        for name, theirs in layers.teachers.items():
-            if name in teachers:
-                label = teacher_label(name, len(spec.names))
-                look(teachers[name], label, theirs, where, 'teacher_layer')
-    return missing
+        names = find(ours, layers.student, 'student', where, 'student_layer')
+        of_teachers = dict(layers.teachers)
+        for name in [one for one in of_teachers if one in theirs]:
+            label = teacher_label(name, len(spec.names))
+            of_teachers[name] = find(theirs[name], of_teachers[name], label, where, 'teacher_layer')
+        found[where, tuple(of_teachers)] = replace(layers, student=names, teachers=of_teachers)
+    return [
+        replace(term, layers=found[term.where, tuple(term.layers.teachers)])
+        for term in spec.terms
+        if term.where not in missing
+    ]
 
 
 def _connect(

@@ -138,16 +138,16 @@ def read_class_map(
         try:
             return classes.index(given)
         except ConfigError as error:
-            problems.add(ConfigError(f'{where}: {error}'))
+            problems.add(f'{where}: {error}')
             return None
 
     for ours, theirs in cfg.items():
         one = index(student, ours)
         several = list(theirs) if isinstance(theirs, (list, tuple)) else [theirs]
         if not several:
-            problems.add(ConfigError(f'{where}: {ours!r} has no class on the other side; omit it.'))
+            problems.add(f'{where}: {ours!r} has no class on the other side; omit it.')
         if one is not None and one in groups:
-            problems.add(ConfigError(f'{where}: {ours!r} is there twice, by number and by name.'))
+            problems.add(f'{where}: {ours!r} is there twice, by number and by name.')
         group = groups.setdefault(-1 if one is None else one, [])
         for given in several:
             other = index(teacher, given)
@@ -155,10 +155,8 @@ def read_class_map(
                 continue
             if other in taken:
                 problems.add(
-                    ConfigError(
-                        f'{where}: the class {given!r} of the {teacher.side} stands for '
-                        f'{taken[other]!r} and for {ours!r}; expected one of them.'
-                    )
+                    f'{where}: the class {given!r} of the {teacher.side} stands for '
+                    f'{taken[other]!r} and for {ours!r}; expected one of them.'
                 )
             taken.setdefault(other, ours)
             group.append(other)

@@ -128,11 +128,9 @@ def check_class_weights(network: nn.Module, side: str) -> None:
             weights = getattr(loss, 'class_weight', None)
             if isinstance(weights, Sequence) and len(weights) != head.out_channels:
                 problems.add(
-                    ConfigError(
-                        f'{side}: {name}.loss_decode: {type(loss).__name__}: class_weight: '
-                        f'expected {head.out_channels} values, one for each channel of the '
-                        f'scores, got {len(weights)}.'
-                    )
+                    f'{side}: {name}.loss_decode: {type(loss).__name__}: class_weight: '
+                    f'expected {head.out_channels} values, one for each channel of the '
+                    f'scores, got {len(weights)}.'
                 )
     problems.raise_if_any()
 

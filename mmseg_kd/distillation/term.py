@@ -105,18 +105,11 @@ class Term(nn.Module):
         assert isinstance(found, ClassMap)
         return found
 
-    def idle(self) -> Tensor | None:
-        """Zero with a zero gradient for the term's own parameters, None where it has none.
 
-        DDP waits for the gradient of every parameter, in iterations without this term too.
-        """
-        return idle_loss(self.parameters())
-
-
-def idle_loss(parameters: Iterable[nn.Parameter]) -> Tensor | None:
-    """Zero with a zero gradient for parameters; None where there are none."""
+def idle_loss(parameters: Iterable[nn.Parameter], device: torch.device) -> Tensor:
+    """Zero, with a zero gradient for parameters: DDP waits for that of each, used or not."""
     zeros = [p.sum() * 0.0 for p in parameters]
-    return torch.stack(zeros).sum() if zeros else None
+    return torch.stack(zeros).sum() if zeros else torch.zeros((), device=device)
 
 
 def make_term(
@@ -143,7 +136,9 @@ def make_term(
         return _checked(Term(spec), spec, student, teachers)
     term = Term(spec, None, class_maps)
     channels = term.student_map(student).shape[1]
-    theirs = {name: term.teacher_map(name, teachers[name]).shape[1] for name, _ in _pairs(spec)}
+    theirs = {
+        name: term.teacher_map(name, teachers[name]).shape[1] for name in spec.layers.teachers
+    }
     if len(set(theirs.values())) > 1:
         raise ShapeError(
             f'{spec.where}: the teachers give different numbers of channels, which cannot be '
@@ -179,10 +174,10 @@ def make_term(
         with evaluating(connector):
             channels = connector(term.student_map(student)).shape[1]
     if channels != wanted and needs_same:
-        ((_, names), *_) = _pairs(spec)
+        layer, *_ = next(iter(spec.layers.teachers.values()))
         raise ShapeError(
             f'{spec.where}: {spec.layers.student[0]!r} gives {channels} channels and '
-            f"{names[0]!r} {wanted}; with connector='auto' a convolution is added."
+            f"{layer!r} {wanted}; with connector='auto' a convolution is added."
         )
     check_channels: Any = getattr(spec.loss, 'check_channels', None)
     if check_channels is not None:
@@ -192,11 +187,6 @@ def make_term(
             raise ShapeError(f'{spec.where}.loss: {type(spec.loss).__name__}: {error}') from error
     term.connector = connector
     return _checked(term, spec, student, teachers)
-
-
-def _pairs(spec: TermSpec) -> list[tuple[str, tuple[str, ...]]]:
-    """The term's teachers, each with its layers."""
-    return list(spec.layers.teachers.items())
 
 
 def _checked(term: Term, spec: TermSpec, student: Taps, teachers: Mapping[str, Taps]) -> Term:

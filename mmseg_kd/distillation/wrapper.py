@@ -208,20 +208,24 @@ class DistillationWrapper(BaseSegmentor):
             # In half precision the squares of gradients vanish.
             with torch.autocast(inputs.device.type, enabled=False):
                 balance(
-                    active, values, student_taps, read, lambda: self._weighted(losses, task_weight)
+                    active,
+                    values,
+                    student_taps,
+                    read,
+                    task_loss=lambda: task_weight * self._task_loss(losses)[0],
                 )
         entries: dict[str, Tensor] = {}
         if self._task != TaskWeight():
             entries[TASK_WEIGHT] = torch.tensor(task_weight)
         for term in self._term_list:
             weight = weights[term.name] * (1.0 if term.auto is None else term.auto.ratio)
-            value = term.idle() if weight == 0 else weight * values[term.name]
-            entries[TERM_PREFIX + term.name] = inputs.new_zeros(()) if value is None else value
+            if weight == 0:
+                value = idle_loss(term.parameters(), inputs.device)
+            else:
+                value = weight * values[term.name]
+            entries[TERM_PREFIX + term.name] = value
             entries[WEIGHT_PREFIX + term.name] = torch.tensor(weight)
         return {**losses, **entries}
-
-    def _weighted(self, losses: dict[str, Tensor], task_weight: float) -> Tensor:
-        return task_weight * self._task_loss(losses)[0]
 
     def _task_losses(
         self, inputs: Tensor, data_samples: list[Any], weight: float, layers: Sequence[str]
@@ -232,9 +236,9 @@ class DistillationWrapper(BaseSegmentor):
                 losses: dict[str, Tensor] = self.student.loss(inputs, data_samples)
             return losses
         run_whole(self.student, inputs, layers)
-        # DDP waits for a gradient of what no term reaches.
-        idle = idle_loss(p for p in self.student.parameters() if p.requires_grad)
-        return {TASK_LOSS: inputs.new_zeros(()) if idle is None else idle}
+        # Its terms may not reach all that learns.
+        learning = (p for p in self.student.parameters() if p.requires_grad)
+        return {TASK_LOSS: idle_loss(learning, inputs.device)}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The total to differentiate and the log entries.

@@ -49,14 +49,16 @@ def check_options(**options: Any) -> None:
         raise ConfigError(f'--fixed-size: expected 1 or more, got {options["fixed_size"]}.')
 
 
-def target_of(to: str, out: str | Path | None, checkpoint: str | Path) -> Path:
+def target_of(to: str, out: str | Path | None, checkpoint: str | Path, config: str) -> Path:
     """The file that is written.
 
     Args:
         to, out, checkpoint: As in `export_student`.
+        config: The file of the config.
 
     Raises:
-        ConfigError: `out` has another ending than the format, or is the checkpoint itself.
+        ConfigError: `out` has another ending than the format, or is the checkpoint itself; or the
+            config that goes beside it is the one that is read.
     """
     suffix = SUFFIXES[to]
     target = Path(out) if out else Path(checkpoint).parent / f'student{suffix}'
@@ -64,19 +66,11 @@ def target_of(to: str, out: str | Path | None, checkpoint: str | Path) -> Path:
         raise ConfigError(f'--out: expected a name that ends in {suffix}, got {str(out)!r}.')
     if _is_same(target, checkpoint):
         raise ConfigError(f'--out: {target} is the checkpoint itself; give another name.')
-    return target
-
-
-def check_config_beside(target: Path, config: str) -> None:
-    """See that the config that is written beside a target is not the one that is read.
-
-    Raises:
-        ConfigError: It is.
-    """
-    if target.suffix == SUFFIXES['mmseg'] and _is_same(target.with_suffix('.py'), config):
+    if to == 'mmseg' and _is_same(target.with_suffix('.py'), config):
         raise ConfigError(
             f'--out: the config that goes beside {target} is {config} itself; give another name.'
         )
+    return target
 
 
 def _is_same(path: Path, other: str | Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -84,25 +85,22 @@ class _Whereabouts:
     """Knows which layer of a network runs, and names it after the run has failed."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._layers = {name: module for name, module in network.named_modules() if name}
+        self._network = network
+        self._hooks = ExitStack()
         self._running: list[str] = []
         self._last = ''
 
     def __enter__(self) -> _Whereabouts:
         # By name: while a graph is taken, hooks may be called with a stand-in for the module.
-        self._handles = [
-            handle
-            for name, module in self._layers.items()
-            for handle in (
-                module.register_forward_pre_hook(partial(self._begin, name)),
-                module.register_forward_hook(self._end),
-            )
-        ]
+        for name, module in self._network.named_modules():
+            if name:
+                begin = partial(self._begin, name)
+                self._hooks.enter_context(module.register_forward_pre_hook(begin))
+                self._hooks.enter_context(module.register_forward_hook(self._end))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+        self._hooks.close()
 
     def _begin(self, name: str, *_: Any) -> None:
         self._running.append(name)

@@ -125,11 +125,9 @@ class _Translation:
                 self.imports.add(name)
                 return node
         self.problems.add(
-            ConfigError(
-                f'{where}: expected a class of stock mmseg, got {found.__name__} of {module}; '
-                "put one of mmseg's in its place (--cfg-options), or name its module in "
-                'custom_imports, where it does not need mmseg_kd.'
-            )
+            f'{where}: expected a class of stock mmseg, got {found.__name__} of {module}; '
+            "put one of mmseg's in its place (--cfg-options), or name its module in "
+            'custom_imports, where it does not need mmseg_kd.'
         )
         return node
 

@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from mmseg_kd.checkpoints import load_weights
+from mmseg_kd.config.experiments import split_name
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.errors import CheckpointError, ConfigError, DatasetError
@@ -22,7 +23,7 @@ from mmseg_kd.export.graph import export_graph, signature
 from mmseg_kd.export.latency import Timing, time_networks
 from mmseg_kd.export.miou import miou
 from mmseg_kd.export.onnx_file import OnnxModel, require_onnx
-from mmseg_kd.export.options import GRAPHS, check_config_beside, check_options, target_of
+from mmseg_kd.export.options import GRAPHS, check_options, target_of
 from mmseg_kd.export.pictures import pictures_of, random_pictures, scaled
 from mmseg_kd.export.quantisation import quantise
 from mmseg_kd.export.weights import export_weights
@@ -111,8 +112,7 @@ def export_student(
         images=images,
         calibration_images=calibration_images,
     )
-    target = target_of(to, out, checkpoint)
-    check_config_beside(target, str(config))
+    target = target_of(to, out, checkpoint, split_name(str(config))[0])
     if to == 'onnx':
         require_onnx()
     exported = Exported()

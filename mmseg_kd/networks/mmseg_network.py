@@ -79,7 +79,7 @@ class MMSegNetwork:
     @contextmanager
     def running(self, layers: Collection[str]) -> Iterator[None]:
         heads = getattr(self._segmentor, 'auxiliary_head', None)
-        if heads is None or not any(map(_is_auxiliary, layers)):
+        if heads is None or not any(one.split('.')[0] == 'auxiliary_head' for one in layers):
             yield
             return
 
@@ -104,11 +104,6 @@ class MMSegNetwork:
             module = self._segmentor.get_submodule(layer)
         classes: int | None = getattr(module, 'out_channels', None) or self.num_classes
         return classes
-
-
-def _is_auxiliary(layer: str) -> bool:
-    """Whether a layer is in an auxiliary head."""
-    return layer.split('.')[0] == 'auxiliary_head'
 
 
 # How mmseg's heads call the layers that give scores: `conv_seg`, DANet's `cam_conv_seg`, DDRNet's

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,15 +219,13 @@ class _Watch(TorchDispatchMode):
     @contextmanager
     def on(self, convs: Sequence[nn.Conv2d], norms: Sequence[nn.Module]) -> Iterator[None]:
         """Look at these modules inside the context."""
-        handles = [conv.register_forward_hook(self._note_output) for conv in convs]
-        for norm in norms:
-            handles.append(norm.register_forward_pre_hook(self._enter))
-            handles.append(norm.register_forward_hook(self._leave))
-        try:
+        with ExitStack() as hooks:
+            for conv in convs:
+                hooks.enter_context(conv.register_forward_hook(self._note_output))
+            for norm in norms:
+                hooks.enter_context(norm.register_forward_pre_hook(self._enter))
+                hooks.enter_context(norm.register_forward_hook(self._leave))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _note_output(self, conv: nn.Conv2d, args: Any, output: Tensor) -> None:
         self._calls[conv] += 1

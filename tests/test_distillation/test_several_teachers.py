@@ -282,6 +282,25 @@ def test_messages_name_the_teacher(make: Make, tmp_path: Path) -> None:
     assert "teacher 'a': EncoderDecoder has no argument 'checkpiont'; nearest: " in text
 
 
+@pytest.mark.parametrize('key', ['student_layer', 'teacher_layer'])
+def test_a_wrong_role_is_said_once(make: Make, key: str) -> None:
+    layers = {'student_layer': '@scores', 'teacher_layer': '@scores', key: '@score'}
+    with pytest.raises(ConfigError) as caught:
+        make({**term(teacher=[0, 1]), **layers})
+    assert str(caught.value).startswith(f"distillation[0].{key}: there is no role '@score'; ")
+    assert not isinstance(caught.value, ManyErrors)
+
+
+def test_a_wrong_role_is_said_beside_what_else_is_wrong_with_a_term(make: Make) -> None:
+    with pytest.raises(ManyErrors) as caught:
+        make(term('@score', loss='KLLoss', teacher=0, weight=-1))
+    texts = [str(error).split(',')[0].split(';')[0] for error in caught.value.errors]
+    assert texts == [
+        'distillation[0].weight: expected a finite number >= 0',
+        "distillation[0].student_layer: there is no role '@score'",
+    ]
+
+
 @pytest.mark.parametrize(
     ('names', 'message'),
     [(['a', 'a'], "teacher[1].name: 'a' is the name of another"), (['a b'], "got 'a b'")],

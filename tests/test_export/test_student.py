@@ -128,6 +128,16 @@ def test_arguments_that_do_not_fit(project: Project, options: Any, message: str)
         export_student(project.config, project.checkpoint, **options)
 
 
+@pytest.mark.parametrize('experiment', ['', '::half'])
+def test_the_config_is_not_written_over(tmp_path: Path, experiment: str) -> None:
+    config = tmp_path / 'series.py'
+    config.touch()
+    with pytest.raises(ConfigError, match=r'beside .*series.py itself; give another name'):
+        export_student(
+            f'{config}{experiment}', tmp_path / 'x.pth', to='mmseg', out=tmp_path / 'series.pth'
+        )
+
+
 def test_a_checkpoint_with_more_than_the_network_has(project: Project, tmp_path: Path) -> None:
     state = project.student.state_dict()
     torch.save({**state, 'neck.weight': torch.zeros(1)}, tmp_path / 'more.pth')

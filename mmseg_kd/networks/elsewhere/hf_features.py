@@ -14,7 +14,6 @@ from mmseg_kd.networks.elsewhere.hf_hub import (
     HFSource,
     any_size,
     preprocessing_of,
-    refuse_remote_code,
     size_of,
 )
 from mmseg_kd.networks.network import as_size
@@ -47,8 +46,7 @@ class HFFeatures(FeatureNetwork):
         trust_remote_code: bool = False,
     ) -> None:
         kind = type(self).__name__
-        refuse_remote_code(kind, trust_remote_code)
-        source = HFSource(str(model), revision, kind)
+        source = HFSource(str(model), revision, kind, trust_remote_code)
         from transformers import AutoModel
 
         config = source.config()

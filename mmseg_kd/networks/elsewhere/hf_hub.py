@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,13 +26,24 @@ class HFSource:
         model: A folder, or a name on the hub.
         revision: Branch, tag or commit there; None: the newest.
         needed_by: What messages call the network.
+        trust_remote_code: False; there to be refused.
+
+    Raises:
+        ConfigError: The code of a repository is to be run, or transformers is not installed.
     """
 
     model: str
     revision: str | None
     needed_by: str
+    trust_remote_code: InitVar[bool]
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, trust_remote_code: bool) -> None:
+        if trust_remote_code:
+            raise ConfigError(
+                f'{self.needed_by}: trust_remote_code: code out of a repository is not run here; '
+                'take a model that transformers has itself, or write a module that loads it and '
+                "give it as TorchSegmentor(module='package.module:function')."
+            )
         require('transformers', 'hf', self.needed_by)
 
     @property
@@ -158,20 +169,6 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-
-
-def refuse_remote_code(needed_by: str, trust_remote_code: bool) -> None:
-    """See that a config does not ask to run the code of a repository.
-
-    Raises:
-        ConfigError: It does.
-    """
-    if trust_remote_code:
-        raise ConfigError(
-            f'{needed_by}: trust_remote_code: code out of a repository is not run here; take a '
-            'model that transformers has itself, or write a module that loads it and give it as '
-            "TorchSegmentor(module='package.module:function')."
-        )
 
 
 def preprocessing_of(processor: Any) -> Preprocessing:

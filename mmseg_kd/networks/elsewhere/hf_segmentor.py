@@ -14,7 +14,6 @@ from mmseg_kd.networks.elsewhere.hf_hub import (
     HFSource,
     any_size,
     preprocessing_of,
-    refuse_remote_code,
     size_of,
 )
 from mmseg_kd.networks.elsewhere.mask_classifier import (
@@ -65,8 +64,7 @@ class HFSegmentor(ScoreSegmentor):
         trust_remote_code: bool = False,
     ) -> None:
         kind = type(self).__name__
-        refuse_remote_code(kind, trust_remote_code)
-        source = HFSource(str(model), revision, kind)
+        source = HFSource(str(model), revision, kind, trust_remote_code)
         config = source.config(num_classes)
         auto, is_masks = _class_of(config, source)
         preprocessing, size = IMAGENET, None

@@ -68,7 +68,7 @@ def _create(name: str, **arguments: Any) -> Any:
 
     known = timm.list_models(name.partition('.')[0])
     if not known and ':' not in name:
-        raise ConfigError(f'timm has no model {name!r}; {nearest(name, timm.list_models())}. ')
+        raise ConfigError(f'timm has no model {name!r}; {nearest(name, timm.list_models())}.')
     for more in _ANY_SIZE:
         try:
             return timm.create_model(name, **{**more, **arguments})
