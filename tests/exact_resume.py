@@ -44,12 +44,6 @@ CLOCKS = {'train/time', 'train/data_time', 'val/time', 'val/data_time'}
 OF_THE_PROCESS = {'time', 'experiment_name', 'eta', 'cfg', *CLOCKS}
 
 
-@pytest.fixture(autouse=True)
-def short_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The formatting of a config takes most of the time of runs this short."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     return write_everything(tmp_path)

@@ -104,7 +104,6 @@ class Watch(Hook):
 
 @pytest.mark.parametrize('steps', [90, pytest.param(1000, marks=pytest.mark.soak)])
 def test_a_run_with_all_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    monkeypatch.setattr(Config, 'pretty_text', '')
     watch = Watch(interval=steps // 3)
 
     def build_with_watch(cfg: Config, *args: Any) -> Runner:

@@ -23,7 +23,6 @@ import matplotlib.backends.backend_agg
 import matplotlib.figure  # noqa: F401  imported here, and not in each process
 import torch
 from builders import ROOT, resnet, save_weights, term, wrapper_config, write_config, write_dataset
-from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 from mmseg.visualization import SegLocalVisualizer
@@ -122,7 +121,6 @@ class Training:
                 shared._instance_dict.clear()  # of trainings in the test's process
             torch.set_num_threads(1)
             gc.freeze()  # collections take most of the time, over what the test's process has
-            Config.pretty_text = ''  # its formatting takes most of the time of runs this short
             prepare()
             code = self.main(list(command))
         except SystemExit as stopped:

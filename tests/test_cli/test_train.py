@@ -27,7 +27,6 @@ from builders import (
     write_config,
     write_dataset,
 )
-from mmengine.config import Config
 from mmengine.model import BaseModel
 from PIL import Image
 
@@ -79,12 +78,6 @@ class Project:
         """What the newest run in the work folder logged, by iteration."""
         path = max(self.work.glob('*/vis_data/scalars.json'))
         return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
-
-
-@pytest.fixture(autouse=True)
-def no_config_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its formatting takes most of the time of runs this short, where they are in process."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
 
 
 @pytest.fixture

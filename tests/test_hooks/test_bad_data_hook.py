@@ -12,7 +12,6 @@ import pytest
 import torch
 from bad_files import ERRORS, spoil
 from builders import resnet, same_tensors, write_config, write_dataset
-from mmengine.config import Config
 from mmengine.logging import MessageHub
 from torch import distributed, multiprocessing
 
@@ -39,9 +38,8 @@ default_hooks['checkpoint'] = dict(type='CheckpointHook', by_epoch=False, interv
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look before the run sees one sample, and the config is not put into the log."""
+    """The look before the run sees one sample."""
     monkeypatch.setattr(preflight, 'SAMPLED', 1)
-    monkeypatch.setattr(Config, 'pretty_text', '')
 
 
 class Project:
