@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,10 @@ MIB = 2**20
 
 
 @pytest.fixture(autouse=True)
-def start_of_the_count() -> Iterator[None]:
+def start_of_the_count() -> None:
     """Leave out what was there before the test, which makes the counts fast."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @dataclass(frozen=True)
