@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from builders import resnet, save_weights, wrapper_config, write_config, write_dataset
-from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from report_project import forget_runs, quick_text
+from report_project import forget_runs
 from training_runs import Training
 
 from mmseg_kd.cli import compare
@@ -62,7 +61,6 @@ class Forked:
 
         def prepare() -> None:
             os.dup2(read, 0)
-            quick_configs()
 
         main = {'run': run.main, 'steps': steps.main}[module]
         self.training = Training(arguments, log, environment, prepare, main=main)
@@ -85,14 +83,8 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
 
-def quick_configs() -> None:
-    """Without the formatting that takes most of the time of runs this short."""
-    Config.pretty_text = property(quick_text)
-
-
 def fork_runs() -> None:
     """For the rest of this process, forks take the place of new processes, and a poll is short."""
-    quick_configs()
     for module in (queue, seconds):
         module.start = Forked  # type: ignore[assignment]
         module.POLL_S = 0.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 from collections import OrderedDict
@@ -15,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.visualization import Visualizer
 from mmseg.visualization import SegLocalVisualizer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -56,6 +58,20 @@ settings.load_profile('suite')
 torch.ones(1, requires_grad=True).sum().backward()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole processes first: none of them is begun last, with nothing left for other workers."""
+    items.sort(key=lambda item: item.get_closest_marker('slow') is None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there before the first test out of garbage collections.
+
+    mmengine asks for one with each data set, and over all modules and tests it takes long.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def needs_shared(relative: str) -> pytest.MarkDecorator:
     """Skip a test where `relative` is not in the folder ../shared.
 
@@ -74,7 +90,8 @@ def quiet_mmseg() -> Iterator[None]:
     A run is called by the second it begins in: one of the same second would get the log of another.
     A visualiser is called the same in all runs, and writes to the first one's folder.
     """
-    before = {kind: kind._instance_dict for kind in (MessageHub, MMLogger, SegLocalVisualizer)}
+    kinds = (MessageHub, MMLogger, Visualizer, SegLocalVisualizer)
+    before = {kind: kind._instance_dict for kind in kinds}
     for kind in before:
         kind._instance_dict = OrderedDict()
     init_default_scope('mmseg')

@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +26,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner, loops
 from mmengine.visualization import Visualizer
+from training_runs import free_port
 
 from mmseg_kd.cli import train
 from mmseg_kd.engine import training
@@ -42,12 +42,6 @@ CLOCKS = {'train/time', 'train/data_time', 'val/time', 'val/data_time'}
 # What is of the process and not of the training: when it began, how long it will take, and the
 # config's text, which says whether to resume.
 OF_THE_PROCESS = {'time', 'experiment_name', 'eta', 'cfg', *CLOCKS}
-
-
-@pytest.fixture(autouse=True)
-def short_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The formatting of a config takes most of the time of runs this short."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
 
 
 @pytest.fixture
@@ -104,9 +98,7 @@ def run(
     resume: bool | Path = False,
 ) -> None:
     """Train into `folder`, to the end or until the stage of an iteration named by `killed`."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [str(config), '--work-dir', str(folder)]
     if resume:
         command += ['--resume', *([] if resume is True else [str(resume)])]

@@ -11,10 +11,39 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 IS_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
+
+
+def patch_once() -> None:
+    """Have the interpreter patch Triton's language for the first function of a module alone.
+
+    It does so at each call of a function in a kernel, of which nothing is new, and takes back only
+    what the kernel's launch has patched.
+    """
+    from triton.runtime import interpreter
+
+    call = interpreter.InterpretedFunction.__call__
+    modules: set[str] = set()
+
+    def call_in_a_kernel(self: Any, *args: Any, **kwargs: Any) -> Any:
+        patch = interpreter._patch_lang
+        if self.fn.__module__ in modules:
+            interpreter._patch_lang = lambda fn: None
+        modules.add(self.fn.__module__)
+        try:
+            return call(self, *args, **kwargs)
+        finally:
+            interpreter._patch_lang = patch
+
+    interpreter.InterpretedFunction.__call__ = call_in_a_kernel
+
+
+if IS_INTERPRETED:
+    patch_once()
 
 
 def run_in_interpreter(file: str) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from builders import resnet, term, wrapper_config, write_config, write_dataset
-from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import init_default_scope
 from mmseg.visualization import SegLocalVisualizer
@@ -58,17 +56,10 @@ def write_project_config(folder: Path, name: str, model: dict[str, object], data
     return str(path)
 
 
-def quick_text(config: Config) -> str:
-    """A config as Python, without the formatting that takes most of the time of runs this short."""
-    return '\n'.join(f'{key} = {value!r}' for key, value in config.to_dict().items())
-
-
 @pytest.fixture(scope='session')
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Trained, measured and reported once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Config, 'pretty_text', property(quick_text))
-        yield trained(tmp_path_factory.mktemp('project'))
+    return trained(tmp_path_factory.mktemp('project'))
 
 
 def forget_runs() -> None:

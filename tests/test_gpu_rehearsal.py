@@ -12,24 +12,17 @@ import torch
 
 COMMAND = Path(__file__).parents[1] / 'benchmarks/gpu.py'
 sys.path.append(str(COMMAND.parent))
-from gpu import PARTS  # noqa: E402
-
-
-def run(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(COMMAND), '--out', str(out), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from gpu import PARTS, main  # noqa: E402
 
 
 # A test for each, so that processes share them.
 @pytest.mark.parametrize('name', [entry.name for entry in PARTS])
 @pytest.mark.timeout(900)
-def test_rehearsal(tmp_path: Path, name: str) -> None:
-    done = run(tmp_path, '--rehearse', '--minutes', '12', '--only', name)
-    assert done.returncode == 0, f'{done.stdout[-4000:]}\n{done.stderr[-2000:]}'
+def test_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    arguments = ['--rehearse', '--minutes', '12', '--only', name]
+    monkeypatch.setattr(sys, 'argv', [str(COMMAND), '--out', str(tmp_path), *arguments])
+    # The part is in a process of its own.
+    assert main() == 0, (tmp_path / 'log.txt').read_text(encoding='utf-8')[-4000:]
     found = json.loads((tmp_path / 'results.json').read_text(encoding='utf-8'))
     assert found['rehearsal']
     assert list(found['parts']) == [name]
@@ -40,6 +33,7 @@ def test_rehearsal(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
-    done = run(tmp_path)
+    command = [sys.executable, str(COMMAND), '--out', str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert '--rehearse' in done.stderr

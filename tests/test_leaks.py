@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,10 @@ MIB = 2**20
 
 
 @pytest.fixture(autouse=True)
-def start_of_the_count() -> Iterator[None]:
+def start_of_the_count() -> None:
     """Leave out what was there before the test, which makes the counts fast."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,6 @@ class Watch(Hook):
 
 @pytest.mark.parametrize('steps', [90, pytest.param(1000, marks=pytest.mark.soak)])
 def test_a_run_with_all_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    monkeypatch.setattr(Config, 'pretty_text', '')
     watch = Watch(interval=steps // 3)
 
     def build_with_watch(cfg: Config, *args: Any) -> Runner:

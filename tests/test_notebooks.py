@@ -15,6 +15,11 @@ from notebooks import LOG, ROOT, execute, tidy
 
 DISTILL = ROOT / 'docs' / 'distill.ipynb'
 
+# The formatting of configs takes time, here as in `builders`.
+UNFORMATTED = """
+from yapf.yapflib import yapf_api
+yapf_api.FormatCode = lambda text, **_: (text, True)
+"""
 # What the test reads at the end.
 REPORT = """
 import json
@@ -39,6 +44,7 @@ print(json.dumps(dict(
 @pytest.mark.slow
 def test_distillation_in_a_notebook(tmp_path: Path) -> None:
     notebook = nbformat.read(DISTILL, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(UNFORMATTED))
     notebook.cells.append(nbformat.v4.new_code_cell(REPORT))
     execute(notebook, tmp_path)
     report = json.loads(notebook.cells[-1].outputs[-1].text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import random
 import signal
 import socket
 import sys
@@ -21,12 +22,13 @@ from typing import Any
 
 import matplotlib.backends.backend_agg
 import matplotlib.figure  # noqa: F401  imported here, and not in each process
+import numpy as np
 import torch
 from builders import ROOT, resnet, save_weights, term, wrapper_config, write_config, write_dataset
-from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 from mmseg.visualization import SegLocalVisualizer
+from torch.multiprocessing import start_processes
 
 from mmseg_kd.checkpoints.seal import seal
 from mmseg_kd.cli import train
@@ -122,7 +124,6 @@ class Training:
                 shared._instance_dict.clear()  # of trainings in the test's process
             torch.set_num_threads(1)
             gc.freeze()  # collections take most of the time, over what the test's process has
-            Config.pretty_text = ''  # its formatting takes most of the time of runs this short
             prepare()
             code = self.main(list(command))
         except SystemExit as stopped:
@@ -190,6 +191,34 @@ def ranks_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
         'MASTER_ADDR': '127.0.0.1',
         'MASTER_PORT': str(port),
     }
+
+
+@contextmanager
+def forked_ranks(
+    function: Callable[..., None], *args: Any, ranks: int = 2, seconds: float = WAIT_S
+) -> Iterator[None]:
+    """Call `function(rank, *args)` in as many forks, beside what the context does.
+
+    At its end all of them have to have ended well.
+    """
+    forks = start_processes(
+        _seeded_apart, (function, *args), ranks, join=False, start_method='fork'
+    )
+    try:
+        yield
+        deadline = time.monotonic() + seconds
+        while not forks.join(timeout=1):
+            assert time.monotonic() < deadline, 'the ranks hang'
+    finally:
+        for process in forks.processes:
+            process.kill()
+
+
+def _seeded_apart(rank: int, function: Callable[..., None], *args: Any) -> None:
+    # New processes would draw other numbers: what ranks share must not depend on these.
+    random.seed(rank)
+    np.random.seed(rank)
+    function(rank, *args)
 
 
 def free_port() -> int:

@@ -118,12 +118,6 @@ class Images(list[Any]):
     metainfo: ClassVar = dict(classes=('a', 'b'), label_map=ConfigDict(a=1))
 
 
-@pytest.fixture
-def no_config_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its formatting takes most of the time of runs this short."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
-
-
 def make_runner(folder: Path, iterations: int, **options: Any) -> Runner:
     """A runner with an optimiser, schedules and an average of the weights that all have state."""
     images = Images(dict(inputs=torch.full((3, 2, 2), float(i))) for i in range(4))
@@ -151,7 +145,6 @@ def make_runner(folder: Path, iterations: int, **options: Any) -> Runner:
     )
 
 
-@pytest.mark.usefixtures('no_config_in_the_log')
 def test_all_that_a_runner_saves_is_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     runner = make_runner(tmp_path, 2)
     for key, value in {
@@ -195,7 +188,6 @@ def test_all_that_a_runner_saves_is_data(tmp_path: Path, caplog: pytest.LogCaptu
     assert 'weights_only' not in caplog.text
 
 
-@pytest.mark.usefixtures('no_config_in_the_log')
 def test_a_resume_runs_no_config_of_the_checkpoint(tmp_path: Path) -> None:
     """mmengine executes `meta['config']`, a text, which torch's reader cannot object to."""
     make_runner(tmp_path / 'first', 2).train()

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,9 +26,9 @@ from builders import (
     write_config,
     write_dataset,
 )
-from mmengine.config import Config
 from mmengine.model import BaseModel
 from PIL import Image
+from training_runs import forked_ranks, free_port, ranks_environment, training
 
 from mmseg_kd.cli import test as test_command
 from mmseg_kd.cli import train as train_command
@@ -81,23 +80,14 @@ class Project:
         return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
 
 
-@pytest.fixture(autouse=True)
-def no_config_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its formatting takes most of the time of runs this short, where they are in process."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
 def environment() -> dict[str, str]:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
     # The package beside these tests, whichever is installed.
-    tools = {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'PORT': port}
+    tools = {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'PORT': str(free_port())}
     return {**os.environ, **tools, 'OMP_NUM_THREADS': '1'}
 
 
@@ -154,19 +144,12 @@ def measure(project: Project, name: str, *args: str) -> dict[str, float]:
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_its_checkpoints_are_measured(project: Project) -> None:
     config = project.config(term(weight=2.0, schedule=dict(type='LinearWarmup', end=WARMUP)))
-    endless = start('tools/train.py', config, '--cfg-options', 'train_cfg.max_iters=100000')
-    last = project.work / 'last_checkpoint'
-    deadline = time.monotonic() + WAIT_S
-    try:
-        while not last.exists() or 'iter_2.pth' in last.read_text(encoding='utf-8'):
-            assert endless.poll() is None, endless.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        os.killpg(endless.pid, signal.SIGKILL)
-    endless.communicate(timeout=WAIT_S)
-    assert endless.returncode == -signal.SIGKILL
-    [done] = map(int, re.findall(r'iter_(\d+)\.pth', last.read_text(encoding='utf-8')))
+    command = [config, '--cfg-options', 'train_cfg.max_iters=100000']
+    with training(command, project.folder / 'endless.log') as endless:
+        endless.wait_for(' 5/100000]')
+        endless.kill()
+    last = (project.work / 'last_checkpoint').read_text(encoding='utf-8')
+    [done] = map(int, re.findall(r'iter_(\d+)\.pth', last))
 
     end = done + 3
     time.sleep(1)  # folders of runs are named by the second
@@ -201,13 +184,18 @@ def test_a_killed_run_goes_on_and_its_checkpoints_are_measured(project: Project)
     assert len([path for path in painted.rglob('*') if path.suffix in ('.png', '.jpg')]) == 3
 
 
+def train_rank(rank: int, port: int, config: str) -> None:
+    os.environ.update(ranks_environment(rank, 2, port))
+    options = ['--launcher', 'pytorch', '--cfg-options', 'train_cfg.max_iters=2']
+    assert train_command.main([config, *options]) == 0
+
+
 @pytest.mark.slow
 def test_two_processes_train_and_test(project: Project) -> None:
     config = project.config()
-    options = ('--cfg-options', 'train_cfg.max_iters=2')
-    out = succeed('tools/dist_train.sh', config, '2', *options)
-    if not torch.cuda.is_available():
-        assert 'gloo takes the place of NCCL' in out
+    # The script that trains is run where ranks die.
+    with forked_ranks(train_rank, free_port(), config):
+        pass
     checkpoint = str(project.work / 'iter_2.pth')
     # The last of three images is with one rank alone.
     out = succeed('tools/dist_test.sh', config, checkpoint, '2')

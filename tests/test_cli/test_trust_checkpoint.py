@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from builders import (
     write_config,
     write_dataset,
 )
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmseg_kd.cli import convert_segdistill
@@ -106,13 +105,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ['train_cfg.max_iters=1', 'default_hooks.checkpoint.interval=1']
     assert train_command.main([str(config), '--cfg-options', *options]) == 0
     return folder
-
-
-@pytest.fixture(autouse=True)
-def no_config_in_the_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Its formatting takes most of the time of runs this short."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
-    yield
 
 
 @pytest.mark.parametrize('road', ROADS)

@@ -20,7 +20,6 @@ from comparison_project import comparing, write_plan
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from PIL import Image
-from report_project import quick_text
 from training_runs import tensors
 
 from mmseg_kd.cli.compare import main
@@ -114,9 +113,7 @@ def test_another_plan_in_the_folder_is_refused(
     compared: Compared, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, work, _ = compared
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Config, 'pretty_text', property(quick_text))
-        assert main([plan, '--work-dir', str(work), '--budget', 'iterations=6']) == 1
+    assert main([plan, '--work-dir', str(work), '--budget', 'iterations=6']) == 1
     err = capsys.readouterr().err
     assert re.search(r'kl: .*kl/config.py is of another plan: ', err)
     assert 'train_cfg.max_iters, train_cfg.val_interval' in err
@@ -286,7 +283,9 @@ def test_within_seconds_a_dearer_method_makes_fewer_steps(tmp_path: Path) -> Non
     process = comparing(plan, work, '--budget', 'seconds=0.6', '--only', 'kl')
     assert process.wait() == 1
     assert 'Measuring steps: alone, kl' in process.output()
-    assert 'alone/config.py is of another plan: train_dataloader.batch_size' in process.output()
+    # With the numbers of iterations that follow from other steps.
+    told = r'alone/config\.py is of another plan: .*\btrain_dataloader\.batch_size'
+    assert re.search(told, process.output()), process.output()
 
 
 class Watch(Hook):
@@ -330,7 +329,6 @@ def same_batches(one: Watch, other: Watch) -> bool:
 def test_methods_of_a_seed_start_alike_and_see_the_same(
     compared: Compared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Config, 'pretty_text', property(quick_text))
     methods = read_plan(compared[0]).methods
     alone, kl = (watched(methods[name], 1, tmp_path) for name in ('alone', 'kl'))
     assert same_tensors(alone.start, kl.start)

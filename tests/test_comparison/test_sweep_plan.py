@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from builders import ROOT
 from mmengine.config import Config
-from report_project import quick_text
 from sweep_project import write_sweep
 
 from mmseg_kd.cli.sweep import main
@@ -23,11 +22,6 @@ from mmseg_kd.errors import ConfigError, ManyErrors
 @pytest.fixture(scope='module')
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(write_sweep(tmp_path_factory.mktemp('sweep')))
-
-
-@pytest.fixture(autouse=True)
-def no_formatting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Config, 'pretty_text', property(quick_text))
 
 
 def plan(written: Path, folder: Path, extra: str = '') -> str:

@@ -22,8 +22,6 @@ from typing import Any
 import pytest
 from builders import same_tensors
 from comparison_project import fork_runs
-from mmengine.config import Config
-from report_project import quick_text
 from run_logs import train_line, val_line, write_start
 from sweep_project import sweeping, write_sweep
 from training_runs import Training, tensors
@@ -137,7 +135,6 @@ def test_what_is_found_is_printed_where_it_cannot_be_written(
     (work / 'results.json').mkdir()  # takes the place of a full disk
     failed = queue.Outcome(failed=[read_sweep(work).trials()[1]])
     monkeypatch.setattr(trials, 'run_sweep', lambda *_: failed)
-    monkeypatch.setattr(Config, 'pretty_text', property(quick_text))
     assert command.main([plan, '--work-dir', str(work)]) == 1
     out, err = capsys.readouterr()
     assert '| trial000 |' in out
@@ -185,7 +182,6 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     pytest.importorskip('optuna')
     from mmseg_kd.comparison.search import Search
 
-    monkeypatch.setattr(Config, 'pretty_text', property(quick_text))
     extra = (
         "sweep['space']['model.distillation.0.loss.tau'] = dict(low=1.0, high=8.0, log=True)\n"
         "sweep['space']['optim_wrapper.optimizer.momentum'] = dict(low=0.0, high=0.8, step=0.4)\n"
@@ -248,9 +244,8 @@ def grid_trials(plan: SweepPlan, folder: Path) -> list[Trial]:
 
 
 @pytest.fixture
-def both_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SweepPlan, SweepPlan]:
+def both_orders(tmp_path: Path) -> tuple[SweepPlan, SweepPlan]:
     """A plan, and the same with its options in another order."""
-    monkeypatch.setattr(Config, 'pretty_text', property(quick_text))
     plan = read_sweep_plan(write_sweep(tmp_path))
     return plan, replace(plan, space=dict(reversed(plan.space.items())))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +13,8 @@ from builders import GN, KeepsGradients, batch, build, resnet, save_weights, ter
 from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
+from training_runs import forked_ranks, free_port
 
 from mmseg_kd.hooks import RankZeroBuffersHook
 from mmseg_kd.hooks.gradient_conflict_hook import measure_gradients
@@ -101,32 +100,16 @@ def run_rank(rank: int, port: int, cfg: dict[str, Any], folder: str) -> None:
     distributed.destroy_process_group()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.slow
 def test_two_ranks_give_the_gradients_of_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_iteration: Callable[[int], None]
+    tmp_path: Path, at_iteration: Callable[[int], None]
 ) -> None:
     at_iteration(0)  # what `step` sets here is undone after the test
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
     teacher = resnet(8)
     cfg = config(save_weights(teacher, tmp_path / 'teacher.pth'), teacher)
-    ranks = multiprocessing.spawn(
-        run_rank, args=(free_port(), cfg, str(tmp_path)), nprocs=RANKS, join=False
-    )
-    try:
+    with forked_ranks(run_rank, free_port(), cfg, str(tmp_path), ranks=RANKS):
         alone = build(cfg, seed=0).double()
         expected = [step(alone, iteration, None) for iteration in range(3)]
-        deadline = time.monotonic() + 120
-        while not ranks.join(timeout=1):
-            assert time.monotonic() < deadline, 'the ranks hang'
-    finally:
-        for process in ranks.processes:
-            process.kill()
     for rank in range(RANKS):
         found, weights, statistics, average = torch.load(tmp_path / f'{rank}.pth')
         assert statistics == [5, 5]

@@ -84,9 +84,8 @@ def split(root: Path, name: str, *augmentations: Config) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def no_config_in_the_log_and_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take most of the time of runs this short."""
-    monkeypatch.setattr(ReadConfig, 'pretty_text', '')
     monkeypatch.setattr(ValidationPicturesHook, 'after_val_epoch', lambda *_, **__: None)
 
 
@@ -171,7 +170,6 @@ def test_three_calls_in_one_process(distil: Callable[..., mmseg_kd.Distilled]) -
 def test_it_is_what_the_command_does(
     distil: Callable[..., mmseg_kd.Distilled], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # the config is read again
     result = distil()
     again = result.work_dir.with_name('again')
     assert train_command.main([str(result.config), '--work-dir', str(again)]) == 0
@@ -257,7 +255,6 @@ class Plain(nn.Module):
 def test_a_teacher_that_is_any_module(
     distil: Callable[..., mmseg_kd.Distilled], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # the config is read again
     network = Plain(4)
     kept = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     result = distil(teacher=network, teacher_checkpoint=None)
@@ -281,7 +278,6 @@ def test_networks_of_transformers(
     distil: Callable[..., mmseg_kd.Distilled], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip('transformers')
-    monkeypatch.undo()  # the config is read again
     networks = {}
     for name, make in (('segformer', PIXELS), ('maskformer', MASKS)):
         write_model(tmp_path / name, make[name], PROCESSORS[name])

@@ -11,7 +11,6 @@ import pytest
 import torch
 from builders import RunsCode, mit, resnet, save_weights, term, wrapper_config, write_config
 from builders import write_dataset as write_data
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch import Tensor
 
@@ -69,7 +68,6 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gradients]:
         own(self, **kwargs)
 
     monkeypatch.setattr(StepGuard, 'step', step)
-    monkeypatch.setattr(Config, 'pretty_text', '')
     yield found
 
 
@@ -142,9 +140,8 @@ def test_a_gradient_alone_with_accumulated_batches(tmp_path: Path, steps: Gradie
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kept(tmp_path: Path) -> Path:
     """The file of a step that was not finite."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
     train(write(tmp_path, resnet(4), term(loss='RootOfKL'), extra='train_cfg["max_iters"] = 1\n'))
     return tmp_path / 'work' / 'non_finite_iter_1.pth'
 
@@ -209,12 +206,11 @@ def test_files_that_are_no_step(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert 'would run code' in err and 'ran' not in out.split()
 
 
-def test_what_is_no_data_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_data_is_a_warning(tmp_path: Path) -> None:
     class Odd(Hook):
         def before_train(self, runner: Any) -> None:
             runner.cfg.model.student.odd = object()
 
-    monkeypatch.setattr(Config, 'pretty_text', '')
     config = write(tmp_path, resnet(4), term(loss='RootOfKL'), extra='train_cfg["max_iters"] = 1\n')
     train(config, Odd())
     assert not [*(tmp_path / 'work').glob('non_finite_iter_*')]

@@ -49,10 +49,7 @@ ADDED = {
 
 
 @pytest.mark.parametrize('of_config', [False, True], ids=['new', 'of the config'])
-def test_each_hook_is_there_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_config: bool
-) -> None:
-    monkeypatch.setattr(Config, 'pretty_text', '')
+def test_each_hook_is_there_once(tmp_path: Path, of_config: bool) -> None:
     own = [dict(type=kind.__name__, **arguments) for kind, arguments in ADDED.items()]
     extra = f'custom_hooks = {own if of_config else []}\n'
     runner = prepare_training(load_config(write_project(tmp_path, extra), None), TrainingOptions())
@@ -94,7 +91,6 @@ def test_deterministic_ranks_keep_the_order_of_their_sums() -> None:
 def test_deterministic_runs_are_ready_for_cuda(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Config, 'pretty_text', '')
     config = write_project(tmp_path)
     with isolated():
         monkeypatch.delenv(CUBLAS, raising=False)

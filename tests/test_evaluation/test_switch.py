@@ -46,7 +46,6 @@ class Run:
         self._spy(patch)
 
     def _spy(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(Config, 'pretty_text', '')
         original = prediction.original_labels
         process = IoUMetric.process
 

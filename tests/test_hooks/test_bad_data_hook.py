@@ -12,9 +12,9 @@ import pytest
 import torch
 from bad_files import ERRORS, spoil
 from builders import resnet, same_tensors, write_config, write_dataset
-from mmengine.config import Config
 from mmengine.logging import MessageHub
-from torch import distributed, multiprocessing
+from torch import distributed
+from training_runs import forked_ranks
 
 from mmseg_kd.cli import test as test_command
 from mmseg_kd.cli import train
@@ -39,9 +39,8 @@ default_hooks['checkpoint'] = dict(type='CheckpointHook', by_epoch=False, interv
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look before the run sees one sample, and the config is not put into the log."""
+    """The look before the run sees one sample."""
     monkeypatch.setattr(preflight, 'SAMPLED', 1)
-    monkeypatch.setattr(Config, 'pretty_text', '')
 
 
 class Project:
@@ -220,7 +219,7 @@ def report(rank: int, file: str, folder: str) -> None:
 
 
 def test_ranks_count_together(tmp_path: Path) -> None:
-    args = (str(tmp_path / 'store'), str(tmp_path))
-    multiprocessing.start_processes(report, args, nprocs=2, start_method='fork')
+    with forked_ranks(report, str(tmp_path / 'store'), str(tmp_path)):
+        pass
     for rank in range(2):
         assert torch.load(tmp_path / f'{rank}.pth') == (4, ['a', 'b'], 2)

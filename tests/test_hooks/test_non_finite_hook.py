@@ -13,7 +13,8 @@ from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import init_default_scope
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
+from training_runs import forked_ranks
 
 from mmseg_kd.errors import ConfigError, NonFiniteError
 from mmseg_kd.hooks import IterationSeedHook, NonFiniteHook
@@ -357,9 +358,9 @@ def _train_rank(rank: int, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_skip_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    multiprocessing.spawn(_train_rank, (tmp_path,), nprocs=2)
+def test_two_ranks_skip_together(tmp_path: Path) -> None:
+    with forked_ranks(_train_rank, tmp_path):
+        pass
     found = [torch.load(tmp_path / str(rank) / 'found.pth') for rank in range(2)]
     for is_unchanged, (line,), parameters in found:
         assert is_unchanged

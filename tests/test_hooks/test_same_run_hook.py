@@ -17,7 +17,6 @@ from builders import (
     write_config,
     write_dataset,
 )
-from mmengine.config import Config
 
 from mmseg_kd.cli import train
 from mmseg_kd.errors import CheckpointError, ConfigError
@@ -26,11 +25,6 @@ from mmseg_kd.hooks import InitialWeightsHook, SameRunHook
 pytestmark = pytest.mark.slow
 
 FEATURES = term('backbone.layer1', 'backbone.layer1', 'CDLoss', name='features')
-
-
-@pytest.fixture(autouse=True)
-def no_config_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Config, 'pretty_text', '')
 
 
 class Project:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from test_every_loss import QUEUES, TABLE
-from torch import distributed, multiprocessing
-from training_runs import free_port
+from torch import distributed
+from training_runs import forked_ranks, free_port
 
 from mmseg_kd.losses import LogitLoss
 from mmseg_kd.registry import KD_LOSSES
@@ -73,24 +72,13 @@ def run_rank(rank: int, port: int, cfg: dict[str, Any], folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_keep_the_same_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_iteration: Callable[[int], None]
-) -> None:
+def test_two_ranks_keep_the_same_state(tmp_path: Path, at_iteration: Callable[[int], None]) -> None:
     at_iteration(0)
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
     teacher = mit(16)
     checkpoint = save_weights(teacher, tmp_path / 'teacher.pth')
     cfg = wrapper_config(mit(8), teacher, checkpoint, *map(one_term, TABLE))
-    ranks = multiprocessing.spawn(
-        run_rank, args=(free_port(), cfg, str(tmp_path)), nprocs=RANKS, join=False
-    )
-    try:
-        deadline = time.monotonic() + 240
-        while not ranks.join(timeout=1):
-            assert time.monotonic() < deadline, 'the ranks hang'
-    finally:
-        for process in ranks.processes:
-            process.kill()
+    with forked_ranks(run_rank, free_port(), cfg, str(tmp_path), ranks=RANKS, seconds=240):
+        pass
     found = [torch.load(tmp_path / f'{rank}.pth', weights_only=False) for rank in range(RANKS)]
     (fresh, state, parameters, _), (fresh_1, state_1, parameters_1, _) = found
     for ours, theirs in ((fresh, fresh_1), (state, state_1), (parameters, parameters_1)):

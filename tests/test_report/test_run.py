@@ -130,15 +130,15 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
         'there is no config of a run in it',
     ),
     'no validation, a torn line': (no_validation, 'No validation is in the log yet'),
-    'no data': (change_config("'data_root': '", "'data_root': '/nowhere"), '/nowhere'),
+    'no data': (change_config("data_root='", "data_root='/nowhere"), '/nowhere'),
     'no teacher': (change_config("/teacher/iter_4.pth'", "/gone.pth'"), 'gone.pth is not there'),
     'unknown network': (change_config("'FCNHead'", "'NoSuchHead'"), 'NoSuchHead'),
     'unknown loss': (change_config("'KLLoss'", "'NoSuchLoss'"), 'NoSuchLoss'),
     'another network': (
-        change_config("'base_channels': 4", "'base_channels': 6"),
+        change_config('base_channels=4', 'base_channels=6'),
         'of another shape',
     ),
-    'shorter than planned': (change_config("'max_iters': 4", "'max_iters': 9"), 'iteration 4 of 9'),
+    'shorter than planned': (change_config('max_iters=4', 'max_iters=9'), 'iteration 4 of 9'),
 }
 
 

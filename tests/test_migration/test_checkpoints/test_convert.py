@@ -583,38 +583,26 @@ def test_few_keys_that_fit_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    'key',
+    ('network', 'key'),
     [
-        'backbone.block2.1.attn.kv.weight',
-        'backbone.block1.0.mlp.fc1.weight',
-        'backbone.patch_embed1.proj.weight',
-        'backbone.block2.1.norm1.weight',
-        'backbone.norm4.bias',
-        'decode_head.linear_c3.proj.bias',
-        'decode_head.linear_fuse.bn.running_var',
-        'decode_head.linear_pred.weight',
+        ('segformer', 'backbone.block2.1.attn.kv.weight'),
+        ('segformer', 'backbone.block1.0.mlp.fc1.weight'),
+        ('segformer', 'backbone.patch_embed1.proj.weight'),
+        ('segformer', 'backbone.block2.1.norm1.weight'),
+        ('segformer', 'backbone.norm4.bias'),
+        ('segformer', 'decode_head.linear_c3.proj.bias'),
+        ('segformer', 'decode_head.linear_fuse.bn.running_var'),
+        ('segformer', 'decode_head.linear_pred.weight'),
+        ('swin', 'backbone.layers.0.downsample.reduction.weight'),
+        ('swin', 'backbone.layers.2.blocks.1.attn.relative_position_bias_table'),
+        ('swin', 'backbone.patch_embed.proj.weight'),
+        ('swin', 'backbone.norm2.weight'),
+        ('swin', 'auxiliary_head.conv_seg.weight'),
+        ('swin', 'decode_head.fpn_bottleneck.bn.running_mean'),
     ],
 )
-def test_incomplete_segformer(key: str, segformer: nn.Module, tmp_path: Path) -> None:
-    state = dict(segformer.state_dict())
-    del state[key]
-    with pytest.raises(CheckpointError, match=r'incomplete|1 missing'):
-        convert_checkpoint(save(state, tmp_path / 'a.pth'))
-
-
-@pytest.mark.parametrize(
-    'key',
-    [
-        'backbone.layers.0.downsample.reduction.weight',
-        'backbone.layers.2.blocks.1.attn.relative_position_bias_table',
-        'backbone.patch_embed.proj.weight',
-        'backbone.norm2.weight',
-        'auxiliary_head.conv_seg.weight',
-        'decode_head.fpn_bottleneck.bn.running_mean',
-    ],
-)
-def test_incomplete_swin(key: str, swin: nn.Module, tmp_path: Path) -> None:
-    state = dict(swin.state_dict())
+def test_incomplete(network: str, key: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    state = dict(request.getfixturevalue(network).state_dict())
     del state[key]
     with pytest.raises(CheckpointError, match=r'incomplete|1 missing'):
         convert_checkpoint(save(state, tmp_path / 'a.pth'))
