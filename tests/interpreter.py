@@ -26,6 +26,8 @@ def patch_once() -> None:
     """
     from triton.runtime import interpreter
 
+    if not hasattr(interpreter, '_patch_lang'):
+        return  # another Triton, which may well be faster
     call = interpreter.InterpretedFunction.__call__
     modules: set[str] = set()
 

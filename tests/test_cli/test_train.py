@@ -28,7 +28,7 @@ from builders import (
 )
 from mmengine.model import BaseModel
 from PIL import Image
-from training_runs import forked_ranks, free_port, ranks_environment, training
+from training_runs import forked_ranks, free_port, ranks_environment
 
 from mmseg_kd.cli import test as test_command
 from mmseg_kd.cli import train as train_command
@@ -144,12 +144,19 @@ def measure(project: Project, name: str, *args: str) -> dict[str, float]:
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_its_checkpoints_are_measured(project: Project) -> None:
     config = project.config(term(weight=2.0, schedule=dict(type='LinearWarmup', end=WARMUP)))
-    command = [config, '--cfg-options', 'train_cfg.max_iters=100000']
-    with training(command, project.folder / 'endless.log') as endless:
-        endless.wait_for(' 5/100000]')
-        endless.kill()
-    last = (project.work / 'last_checkpoint').read_text(encoding='utf-8')
-    [done] = map(int, re.findall(r'iter_(\d+)\.pth', last))
+    endless = start('tools/train.py', config, '--cfg-options', 'train_cfg.max_iters=100000')
+    last = project.work / 'last_checkpoint'
+    deadline = time.monotonic() + WAIT_S
+    try:
+        while not last.exists() or 'iter_2.pth' in last.read_text(encoding='utf-8'):
+            assert endless.poll() is None, endless.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.killpg(endless.pid, signal.SIGKILL)
+    endless.communicate(timeout=WAIT_S)
+    assert endless.returncode == -signal.SIGKILL
+    [done] = map(int, re.findall(r'iter_(\d+)\.pth', last.read_text(encoding='utf-8')))
 
     end = done + 3
     time.sleep(1)  # folders of runs are named by the second
