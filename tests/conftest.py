@@ -482,6 +482,8 @@ class LogitLossChecks:
             loss(student, teacher[:, :4])
         with pytest.raises(ValueError, match=re.escape('(2, 5, 3, 4) and (1, 5, 3, 4)')):
             loss(student, teacher[:1])
+        with pytest.raises(ValueError, match=r'maps \(N, C, h, w\).*\(2, 5, 3\) and \(2, 5, 3\)'):
+            loss(student[..., 0], teacher[..., 0])
 
     @pytest.mark.parametrize('shape', [(2, 1, 7, 9), (1, 7, 9), (7, 9)])
     def test_labels_of_a_wrong_shape(self, shape: tuple[int, ...]) -> None:

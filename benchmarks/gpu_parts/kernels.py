@@ -304,7 +304,7 @@ def self_test(part: Part) -> None:
                 can_take = triton_divergence.can_take(*maps)
                 told = '; '.join(str(one.message) for one in warned)
                 assert can_take, f'{dtypes}: {told}'
-                backend, _ = dispatch._chosen(*maps)
+                backend = dispatch.backend_of(*maps)
                 assert backend is triton_divergence, backend
             figures['seconds with compiling'] = round(time.monotonic() - begun, 1)
             # It is asked once, in whatever mode the first loss is computed.

@@ -149,8 +149,7 @@ class CIRKDMemoryLoss(FeatureMapLoss):
                 )
         if label_NHW is None:
             raise ValueError('CIRKDMemoryLoss needs labels, got none.')
-        h, w = student_NChw.shape[-2:]
-        label_Nhw = resize_label(label_NHW, (h, w))
+        label_Nhw = resize_label(label_NHW, student_NChw.shape[-2:])
         # Pixels of images without a mask have labels below 0.
         label_Nhw = label_Nhw.masked_fill(label_Nhw < 0, self.ignore_index)
         is_ignored_Nhw = label_Nhw == self.ignore_index

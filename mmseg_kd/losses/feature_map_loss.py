@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmseg_kd.checks import at_least_one, one_of
-from mmseg_kd.losses.base_loss import BaseLoss
+from mmseg_kd.losses.base_loss import BaseLoss, check_maps
 from mmseg_kd.losses.functional import at_least_float32, resize_map
 
 Resolution = Literal['student', 'teacher']
@@ -49,21 +49,14 @@ class FeatureMapLoss(BaseLoss, ABC):
         Raises:
             ValueError: Shapes do not match.
         """
-        ours, theirs = student_NChw.shape, teacher_NChw.shape
-        same = 2 if self.needs_same_channels else 1
-        if len(ours) != 4 or len(theirs) != 4 or ours[:same] != theirs[:same]:
-            what = 'batch and channels' if self.needs_same_channels else 'batch'
-            raise ValueError(
-                f'student and teacher must be maps (N, C, h, w) of the same {what}, got '
-                f'{tuple(ours)} and {tuple(theirs)}.'
-            )
+        check_maps(student_NChw, teacher_NChw, self.needs_same_channels)
         with torch.autocast(student_NChw.device.type, enabled=False):
             student_NChw = at_least_float32(student_NChw)
             teacher_NChw = teacher_NChw.detach().to(student_NChw.dtype)
             if self.resolution == 'student':
-                teacher_NChw = resize_map(teacher_NChw, _size(student_NChw))
+                teacher_NChw = resize_map(teacher_NChw, student_NChw.shape[-2:])
             else:
-                student_NChw = resize_map(student_NChw, _size(teacher_NChw))
+                student_NChw = resize_map(student_NChw, teacher_NChw.shape[-2:])
             return self.distance(student_NChw, teacher_NChw, label_NHW)
 
     @abstractmethod
@@ -138,8 +131,3 @@ class LearningFeatureMapLoss(FeatureMapLoss):
             raise ValueError(f'channels must be given: the maps have {student_NChw.shape[1]}.')
         self.check_channels(student_NChw.shape[1])
         return super().forward(student_NChw, teacher_NChw, label_NHW)
-
-
-def _size(x_NChw: Tensor) -> tuple[int, int]:
-    h, w = x_NChw.shape[-2:]
-    return h, w

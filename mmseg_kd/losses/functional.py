@@ -23,14 +23,14 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def resize_map(x_NChw: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_map(x_NChw: Tensor, size: tuple[int, ...]) -> Tensor:
     """Bilinear interpolation (align_corners=False) to `size` (height, width)."""
     if x_NChw.shape[-2:] == size:
         return x_NChw
     return F.interpolate(x_NChw, size=size, mode='bilinear', align_corners=False)
 
 
-def resize_label(label_NHW: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_label(label_NHW: Tensor, size: tuple[int, ...]) -> Tensor:
     """Nearest-neighbour interpolation of class indices, or booleans, to `size` (height, width)."""
     if label_NHW.shape[-2:] == size:
         return label_NHW

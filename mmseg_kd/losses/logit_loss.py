@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmseg_kd.checks import fraction, is_integer, one_of, positive, true_or_false
 from mmseg_kd.errors import short_repr
-from mmseg_kd.losses.base_loss import BaseLoss
+from mmseg_kd.losses.base_loss import BaseLoss, check_maps
 from mmseg_kd.losses.functional import (
     as_list,
     at_least_float32,
@@ -96,7 +96,11 @@ class LogitLoss(BaseLoss, ABC):
                 f'{type(self).__name__} must have the map of one teacher, got '
                 f'{len(teachers_NChw)} maps.'
             )
-        _check_shapes(student_NChw, teachers_NChw, label_NHW)
+        for teacher_NChw in teachers_NChw:
+            check_maps(student_NChw, teacher_NChw)
+        n = len(student_NChw)
+        if label_NHW is not None and (label_NHW.ndim != 3 or len(label_NHW) != n):
+            raise ValueError(f'labels must be (N, H, W) with N={n}, got {tuple(label_NHW.shape)}.')
         with torch.autocast(student_NChw.device.type, enabled=False):
             student_NChw = at_least_float32(student_NChw)
             teachers_NChw = [t.detach().to(student_NChw.dtype) for t in teachers_NChw]
@@ -154,21 +158,3 @@ class LogitLoss(BaseLoss, ABC):
         Args:
             maps: What is compared.
         """
-
-
-def _check_shapes(
-    student_NChw: Tensor, teachers_NChw: Sequence[Tensor], label_NHW: Tensor | None
-) -> None:
-    for teacher_NChw in teachers_NChw:
-        if student_NChw.shape[:2] != teacher_NChw.shape[:2]:
-            raise ValueError(
-                'student and teacher must have the same batch and channels, got '
-                f'{tuple(student_NChw.shape)} and {tuple(teacher_NChw.shape)}.'
-            )
-    if label_NHW is not None and (
-        label_NHW.ndim != 3 or label_NHW.shape[0] != student_NChw.shape[0]
-    ):
-        raise ValueError(
-            f'labels must be (N, H, W) with N={student_NChw.shape[0]}, got '
-            f'{tuple(label_NHW.shape)}.'
-        )

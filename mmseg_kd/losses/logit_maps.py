@@ -83,28 +83,14 @@ class LogitMaps:
             return len(self.student_NChw) * self.size[0] * self.size[1]
         return self.mask_NHW.sum().clamp(min=1)
 
-    def pixel_sums(self, terms: Terms) -> Tensor:
+    def pixel_sums(self, terms: Terms, is_one: bool = False) -> Tensor:
         """The sums over each image's pixels of all that `terms` computes of a pixel, (N, K).
 
         In float64. No map at `size` is held.
 
         Args:
-            terms: As in `kernels.pixel_sums`.
+            terms, is_one: As in `kernels.pixel_sums`.
         """
-        return self._sums(terms, is_one=False)
-
-    def pixel_mean(self, value: Value) -> Tensor:
-        """The mean over the pixels of the mask of what `value` computes of a pixel.
-
-        No map at `size` is held.
-
-        Args:
-            value: As the terms in `kernels.pixel_sums`, of which it is one.
-        """
-        sums_N1 = self._sums(lambda *maps: [value(*maps)], is_one=True)
-        return (sums_N1.sum() / self.count()).to(self.student_NChw.dtype)
-
-    def _sums(self, terms: Terms, is_one: bool) -> Tensor:
         return pixel_sums(
             terms,
             self.student_NChw,
@@ -114,6 +100,17 @@ class LogitMaps:
             label_NHW=self.label_NHW,
             is_one=is_one,
         )
+
+    def pixel_mean(self, value: Value) -> Tensor:
+        """The mean over the pixels of the mask of what `value` computes of a pixel.
+
+        No map at `size` is held.
+
+        Args:
+            value: As the terms in `kernels.pixel_sums`, of which it is one.
+        """
+        sums_N1 = self.pixel_sums(lambda *maps: [value(*maps)], is_one=True)
+        return (sums_N1.sum() / self.count()).to(self.student_NChw.dtype)
 
     def pixel_divergence(self, tau: float) -> Tensor:
         """KL(teacher || student) over the channels of each pixel, mean over the pixels of the mask.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmseg_kd.losses.kernels.backend import Backend, Size
-from mmseg_kd.losses.kernels.cross_entropy import cross_entropy
-from mmseg_kd.losses.kernels.divergence import divergence
+from mmseg_kd.losses.kernels.cross_entropy import CrossEntropy
+from mmseg_kd.losses.kernels.divergence import Divergence
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class AtSize:
             align_corners: As in torch.nn.functional.interpolate.
         """
         backend = self.backend(size, mask_NHW, align_corners)
-        return divergence(student_NChw, teacher_NChw, backend, None, tau)
+        loss: Tensor = _applied(Divergence, student_NChw, teacher_NChw, backend, None, tau)
+        return loss
 
     def group_divergence(
         self,
@@ -66,7 +69,8 @@ class AtSize:
             group_size: Channels in a group; the last has those that are left.
         """
         backend = self.backend(size, mask_NHW, align_corners)
-        return divergence(student_NChw, teacher_NChw, backend, group_size, tau)
+        loss: Tensor = _applied(Divergence, student_NChw, teacher_NChw, backend, group_size, tau)
+        return loss
 
     def cross_entropy_sums(
         self,
@@ -81,4 +85,13 @@ class AtSize:
         See `losses.cross_entropy.cross_entropy_sums` for the arguments.
         """
         backend = self.backend((label_NHW.shape[1], label_NHW.shape[2]), None, align_corners)
-        return cross_entropy(score_NChw, label_NHW, backend, class_weight_C, ignore_index)
+        sums: tuple[Tensor, Tensor] = _applied(
+            CrossEntropy, score_NChw, label_NHW, backend, class_weight_C, ignore_index
+        )
+        return sums
+
+
+def _applied(function: type[torch.autograd.Function], x_NChw: Tensor, *arguments: Any) -> Any:
+    # Triton launches on the current device, wherever the tensors are.
+    with torch.cuda.device_of(x_NChw):
+        return function.apply(x_NChw, *arguments)

@@ -15,7 +15,7 @@ from mmseg_kd.losses.kernels.divergence import OnceDifferentiable
 from mmseg_kd.losses.kernels.interpolation import full_precision
 
 
-class _CrossEntropy(torch.autograd.Function):
+class CrossEntropy(torch.autograd.Function):
     """The sum of the pixels' cross-entropy, and how many pixels are classified as labelled."""
 
     @staticmethod
@@ -30,13 +30,16 @@ class _CrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         n, _, h, w = score_NChw.shape
         assert len(label_NHW) == n
+        dtype = torch.promote_types(score_NChw.dtype, torch.float32)
+        if class_weight_C is not None:
+            class_weight_C = class_weight_C.to(score_NChw.device, dtype)
         to = [(h, w)] if ctx.needs_input_grad[0] else []
         total, correct, gradients = backend.cross_entropy(
             score_NChw, label_NHW, class_weight_C, ignore_index, to
         )
         ctx.save_for_backward(*gradients, score_NChw)
         ctx.mark_non_differentiable(correct)
-        return total.to(_dtype(score_NChw)), correct
+        return total.to(dtype), correct
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -44,25 +47,3 @@ class _CrossEntropy(torch.autograd.Function):
         # In float32 until the factor of a gradient scaler is in: float16 loses small numbers.
         gradient_NChw = (gradient_NChw * grad).to(score_NChw.dtype)
         return OnceDifferentiable.apply(gradient_NChw, score_NChw), *[None] * 4
-
-
-def _dtype(score_NChw: Tensor) -> torch.dtype:
-    return torch.promote_types(score_NChw.dtype, torch.float32)
-
-
-def cross_entropy(
-    score_NChw: Tensor,
-    label_NHW: Tensor,
-    backend: Backend,
-    class_weight_C: Tensor | None,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor]:
-    """What `losses.cross_entropy.cross_entropy_sums` returns, by a backend for the labels' size."""
-    if class_weight_C is not None:
-        class_weight_C = class_weight_C.to(score_NChw.device, _dtype(score_NChw))
-    # Triton launches on the current device, wherever the tensors are.
-    with torch.cuda.device_of(score_NChw):
-        total, correct = _CrossEntropy.apply(
-            score_NChw, label_NHW, backend, class_weight_C, ignore_index
-        )
-    return total, correct

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 from mmengine.logging import print_log
 from torch import Tensor
@@ -45,17 +46,7 @@ def group_divergence_at(
     mask_NHW: Tensor | None = None,
 ) -> Tensor:
     """`functional.group_divergence` of the maps brought to `size`; arguments as there."""
-    backend, teacher = _chosen(student_NChw, teacher_NChw)
-    loss: Tensor = backend.group_divergence(
-        student_NChw, teacher, size=size, group_size=group_size, tau=tau, mask_NHW=mask_NHW
-    )
-    return loss
-
-
-def _chosen(
-    student_NChw: Tensor, teacher_NChw: Tensor | Sequence[Tensor]
-) -> tuple[ModuleType, Tensor | list[Tensor]]:
-    """The module whose divergences take these maps in the least time, and the teacher for it."""
+    options: dict[str, Any] = dict(size=size, group_size=group_size, tau=tau, mask_NHW=mask_NHW)
     teachers_NChw = as_list(teacher_NChw)
     if len(teachers_NChw) > 1:
         # The mean of several teachers' distributions needs them all at once.
@@ -63,9 +54,12 @@ def _chosen(
             'Over the pixels of channels the mean of several teachers is computed by the plain '
             'formula, from maps at the size of the labels.'
         )
-        return functional, teachers_NChw
+        return functional.group_divergence(student_NChw, teachers_NChw, **options)
     (teacher_NChw,) = teachers_NChw
-    return backend_of(student_NChw, teacher_NChw), teacher_NChw
+    loss: Tensor = backend_of(student_NChw, teacher_NChw).group_divergence(
+        student_NChw, teacher_NChw, **options
+    )
+    return loss
 
 
 def backend_of(*maps_NChw: Tensor) -> ModuleType:

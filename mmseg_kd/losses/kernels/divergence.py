@@ -36,8 +36,11 @@ from mmseg_kd.losses.kernels.interpolation import full_precision
 FLOOR = 2.0**-60
 
 
-class _Divergence(torch.autograd.Function):
-    """The sum of all divergences, of pixels or of groups, divided by their number."""
+class Divergence(torch.autograd.Function):
+    """The sum of all divergences, of pixels or of groups, divided by their number.
+
+    By pixel where `group_size` is None; see `at_size` for the other arguments.
+    """
 
     @staticmethod
     @full_precision()
@@ -185,22 +188,3 @@ class _Softmax:
         assert self.group_size is not None
         x_NC = x_NG[..., None].expand(-1, -1, self.group_size).flatten(1)
         return x_NC[:, : like_NChw.shape[1]].to(like_NChw.dtype)
-
-
-def divergence(
-    student_NChw: Tensor, teacher_NChw: Tensor, backend: Backend, group_size: int | None, tau: float
-) -> Tensor:
-    """KL(teacher || student), the mean over the pixels of the mask, or over groups of channels.
-
-    See `functional.pixel_divergence` and `functional.group_divergence` for the formulas.
-
-    Args:
-        student_NChw, teacher_NChw: Logits; their sizes may differ.
-        backend: For the size that both are brought to, and for the mask.
-        group_size: Channels in a group; the last has those that are left. None: by pixel.
-        tau: Temperature, > 0.
-    """
-    # Triton launches on the current device, wherever the tensors are.
-    with torch.cuda.device_of(student_NChw):
-        loss: Tensor = _Divergence.apply(student_NChw, teacher_NChw, backend, group_size, tau)
-    return loss

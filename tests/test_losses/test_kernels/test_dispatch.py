@@ -28,16 +28,19 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_pieces_on_a_cpu(said: list[str]) -> None:
     student, teacher = random_maps()
+    assert dispatch.backend_of(student, teacher) is piecewise
+    options: dict[str, Any] = dict(size=(5, 7), group_size=2, tau=2.0)
+    expected = piecewise.group_divergence(student, teacher, **options)
     for given in (teacher, [teacher]):
-        backend, taken = dispatch._chosen(student, given)
-        assert backend is piecewise
-        assert taken is teacher
+        assert dispatch.group_divergence_at(student, given, **options) == expected
     assert not said
 
 
 def test_the_plain_formula_for_several_teachers(said: list[str]) -> None:
     student, teacher = random_maps()
-    assert dispatch._chosen(student, (teacher, student)) == (functional, [teacher, student])
+    options: dict[str, Any] = dict(size=(5, 7), group_size=2, tau=2.0)
+    expected = functional.group_divergence(student, [teacher, student], **options)
+    assert dispatch.group_divergence_at(student, (teacher, student), **options) == expected
     assert 'several teachers' in ''.join(said)
 
 
@@ -51,9 +54,8 @@ def test_kernels_on_a_gpu_where_they_can_take_the_maps(
     )
     student: Any = OnGpu()
     teacher: Any = OnGpu()
-    backend, taken = dispatch._chosen(student, [teacher])
+    backend = dispatch.backend_of(student, teacher)
     assert asked == [(student, teacher)]
-    assert taken is teacher
     assert backend is (triton_divergence if can_take else piecewise)
     assert ('by plain operations' in ''.join(said)) == (not can_take)
 
