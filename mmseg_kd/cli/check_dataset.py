@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import add_config_arguments, add_workers_argument, run_command
+from mmseg_kd.cli.common import add_config_arguments, add_workers_argument, main_of
 from mmseg_kd.cli.following import follow
 from mmseg_kd.data_checks.findings import KINDS, SPLITS, Finding
 from mmseg_kd.errors import ConfigError, KDError, Problems
@@ -205,6 +205,4 @@ def _verdict(splits: Mapping[str, Split], problems: Sequence[KDError]) -> int:
     return 1 if errors else 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and check; returns the exit code."""
-    return run_command(_parser(), run, args, log_level='WARNING')
+main = main_of(_parser, run, log_level='WARNING')

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import add_workers_argument, run_command
+from mmseg_kd.cli.common import add_workers_argument, main_of
 from mmseg_kd.cli.following import follow
 from mmseg_kd.errors import ConfigError, DatasetError, Problems
 
@@ -216,6 +216,4 @@ def _print_classes(survey: Survey, classes: Classes) -> None:
     print()
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and write; returns the exit code."""
-    return run_command(_parser(), run, args, log_level='WARNING')
+main = main_of(_parser, run, log_level='WARNING')

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmseg_kd.cli.common import run_command
+from mmseg_kd.cli.common import main_of
 from mmseg_kd.config.fields import OWN_TEACHERS, TermFields, weight_text
 from mmseg_kd.config.recipes import expanded
 from mmseg_kd.errors import ConfigError
@@ -127,6 +127,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and print; returns the exit code."""
-    return run_command(_parser(), run, args)
+main = main_of(_parser, run)
