@@ -27,6 +27,19 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 NO_MASK = ''
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures in a folder and in folders of it, without hidden ones.
+
+    A Mac leaves a hidden file, ._NAME.jpg, beside each on other disks, which is no picture.
+    """
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        paths = (Path(parent, name) for name in names if not name.startswith('.'))
+        found += [path for path in paths if path.suffix.lower() in SUFFIXES]
+    return sorted(found)
+
+
 class _BlankMask(BaseTransform):
     """A mask in which all is ignored, so that what crops and pads images finds one."""
 
@@ -69,8 +82,7 @@ class UnlabelledDataset(BaseSegDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """The images, by their paths."""
         folder = Path(self.data_prefix['img_path'])
-        paths = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
-        found = sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
+        found = pictures_in(folder)
         if not found:
             raise DatasetError(
                 f'{folder}: expected a folder of pictures, and there are none; they end in '
