@@ -13,7 +13,6 @@ from mmengine.config import Config
 
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.experiments import run_name
-from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import (
     NetworkSpec,
@@ -50,11 +49,6 @@ class NamedNetwork:
     cfg: Config
     spec: NetworkSpec
     checkpoint: str | None
-
-    @property
-    def scaling(self) -> InputScaling:
-        """What its images are scaled to."""
-        return self.spec.scaling
 
 
 def read_networks(
