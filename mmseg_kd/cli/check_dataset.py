@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import add_config_arguments, add_workers_argument, main_of
+from mmseg_kd.cli.common import add_config_arguments, add_workers_argument, check_workers, main_of
 from mmseg_kd.cli.following import follow
 from mmseg_kd.data_checks.findings import KINDS, SPLITS, Finding
 from mmseg_kd.errors import ConfigError, KDError, Problems
@@ -155,8 +155,7 @@ def run(args: argparse.Namespace) -> int:
     from mmseg_kd.data_checks.splits import expected_of, splits_of
     from mmseg_kd.host.quiet import as_config_error
 
-    if args.workers < 0:
-        raise ConfigError(f'--workers: expected 0 or more processes; got {args.workers}.')
+    check_workers(args.workers)
     init_default_scope('mmseg')
     cfg = load_config(args.config, args.cfg_options, needs_model=False)
     datasets, same = splits_of(cfg, args.split)
@@ -167,8 +166,8 @@ def run(args: argparse.Namespace) -> int:
         with problems, as_config_error(f'{name} data'):
             dataset = build_dataset(dataset_cfg, name)
             check = SplitCheck(name, dataset, num_classes, channels)
-            split = follow(name, len(check), check.run(args.workers), 'samples', _note)
-            splits[name] = check.split if split is None else split
+            follow(name, len(check), check.run(args.workers), 'samples', _note)
+            splits[name] = check.split
     for name, findings in shared_findings(splits).items():
         splits[name].findings += findings
 

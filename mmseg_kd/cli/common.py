@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmseg_kd.checks import DEVICES, is_device_name
 from mmseg_kd.cli.calling import ending_quietly, finish
-from mmseg_kd.errors import KDError, message_of
+from mmseg_kd.errors import ConfigError, KDError, message_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -152,6 +152,16 @@ def add_workers_argument(parser: argparse.ArgumentParser) -> None:
         default=min(os.cpu_count() or 1, 16),
         help='processes that read; 0: none but this one (default: one a core, here %(default)s)',
     )
+
+
+def check_workers(number: int) -> None:
+    """See that there can be so many.
+
+    Raises:
+        ConfigError: There cannot.
+    """
+    if number < 0:
+        raise ConfigError(f'--workers: expected 0 or more processes; got {number}.')
 
 
 def _device(text: str) -> str:

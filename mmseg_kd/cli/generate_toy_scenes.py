@@ -38,6 +38,10 @@ def run(args: argparse.Namespace) -> int:
         generate(args.root, args.train, args.val, tuple(args.size), args.seed)
     except ValueError as error:
         raise DatasetError(str(error)) from error
+    except OSError as error:
+        raise DatasetError(
+            f'{args.root}: cannot be written to: {error}; choose another folder.'
+        ) from error
     print(f'{args.train} + {args.val} scenes are in {args.root}')
     return 0
 

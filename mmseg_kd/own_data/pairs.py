@@ -234,7 +234,7 @@ def _split(
         )
     if 'val' not in splits:
         chosen = splits['train']
-        count = round(len(chosen) * options.val_share)
+        count = round(len(chosen) * options.val_share) if 0 < options.val_share < 1 else 0
         if not 0 < count < len(chosen):
             raise DatasetError(
                 f'{root}: {len(chosen)} pairs for training and a share of {options.val_share:g} '
