@@ -69,7 +69,6 @@ def read_networks(
     """
     problems = Problems()
     found: list[NamedNetwork] = []
-    given: list[str | None] = []
     names: list[str] = []
     for index, text in enumerate(texts):
         with problems:
@@ -78,12 +77,11 @@ def read_networks(
             cfg = load_config(config, options if index == 0 else None)
             short = title or title_of(cfg.model) or name
             found.append(NamedNetwork(short, cfg, trained_network_of(cfg), checkpoint))
-            given.append(title)
-            names.append(name)
+            names.append(title or name)
     problems.raise_if_any()
     titles = [one.title for one in found]
     for index, title in enumerate(titles):
-        if titles.count(title) > 1 and given[index] is None:
+        if titles.count(title) > 1:
             found[index] = replace(found[index], title=names[index])
     _check_titles([one.title for one in found])
     return found

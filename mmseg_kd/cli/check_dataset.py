@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,16 +129,7 @@ def as_json(splits: Mapping[str, Split], same: Mapping[str, str], problems: Prob
                     {'height': h, 'width': w, 'images': count}
                     for (h, w), count in split.sizes.most_common()
                 ],
-                'findings': [
-                    {
-                        'kind': finding.kind,
-                        'error': finding.error,
-                        'role': finding.role,
-                        'name': finding.name,
-                        'detail': finding.detail,
-                    }
-                    for finding in split.findings
-                ],
+                'findings': [{**asdict(one), 'error': one.error} for one in split.findings],
             }
             for name, split in splits.items()
         },
