@@ -26,7 +26,7 @@ from mmseg_kd.data_checks.loading import (
     role_of,
 )
 from mmseg_kd.data_checks.preflight import check_list
-from mmseg_kd.datasets.unlabelled import SUFFIXES
+from mmseg_kd.datasets.unlabelled import SUFFIXES, files_in
 from mmseg_kd.errors import ConfigError
 
 # Values of a mask of 8 bits.
@@ -248,7 +248,7 @@ def unlisted_findings(dataset: Any) -> list[Finding]:
         if not folder or not ends[0] or not Path(folder).is_dir():
             continue
         listed = {os.path.normpath(info[key]) for info in infos if key in info}
-        for path in sorted(_files(folder)):
+        for path in sorted(map(os.path.normpath, files_in(folder))):
             if path.lower().endswith(ends) and path not in listed:
                 # In one folder with the images, masks are no images that were forgotten.
                 is_mask = path.lower().endswith(mask_suffix) and Path(path).is_relative_to(masks)
@@ -256,12 +256,6 @@ def unlisted_findings(dataset: Any) -> list[Finding]:
                     continue
                 found.append(Finding(kind, role, path, why))
     return found
-
-
-def _files(folder: str) -> Iterator[str]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            yield os.path.normpath(os.path.join(parent, name))
 
 
 def shared_findings(splits: Mapping[str, Split]) -> dict[str, list[Finding]]:

@@ -27,17 +27,19 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 NO_MASK = ''
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder and in folders of it, without hidden ones.
+def files_in(folder: str | Path) -> Iterator[str]:
+    """The files in a folder and in folders of it, without hidden ones.
 
     A Mac leaves a hidden file, ._NAME.jpg, beside each on other disks, which is no picture.
     """
-    found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith('.')]
-        paths = (Path(parent, name) for name in names if not name.startswith('.'))
-        found += [path for path in paths if path.suffix.lower() in SUFFIXES]
-    return sorted(found)
+        yield from (os.path.join(parent, name) for name in names if not name.startswith('.'))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures among `files_in` it."""
+    return sorted(path for path in map(Path, files_in(folder)) if path.suffix.lower() in SUFFIXES)
 
 
 class _BlankMask(BaseTransform):
