@@ -38,60 +38,50 @@ def is_device_name(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
 
 
+def _checked(is_so: bool, name: str, what: str, value: T) -> T:
+    if not is_so:
+        raise ValueError(f'{name} must be {what}, got {short_repr(value)}.')
+    return value
+
+
 def positive(name: str, value: float) -> float:
     """`value` as it is; a ValueError unless it is a finite number > 0."""
-    if not (is_number(value) and value > 0):
-        raise ValueError(f'{name} must be a finite number > 0, got {short_repr(value)}.')
-    return value
+    return _checked(is_number(value) and value > 0, name, 'a finite number > 0', value)
 
 
 def non_negative(name: str, value: float) -> float:
     """`value` as it is; a ValueError unless it is a finite number >= 0."""
-    if not (is_number(value) and value >= 0):
-        raise ValueError(f'{name} must be a finite number >= 0, got {short_repr(value)}.')
-    return value
+    return _checked(is_number(value) and value >= 0, name, 'a finite number >= 0', value)
 
 
 def whole_number(name: str, value: int) -> int:
     """`value` as it is; a ValueError unless it is a whole number."""
-    if not is_integer(value):
-        raise ValueError(f'{name} must be a whole number, got {short_repr(value)}.')
-    return value
+    return _checked(is_integer(value), name, 'a whole number', value)
 
 
 def fraction(name: str, value: float) -> float:
     """`value` as it is; a ValueError unless it is a number from 0 to 1."""
-    if not (is_number(value) and 0 <= value <= 1):
-        raise ValueError(f'{name} must be a number from 0 to 1, got {short_repr(value)}.')
-    return value
+    return _checked(is_number(value) and 0 <= value <= 1, name, 'a number from 0 to 1', value)
 
 
 def at_least_one(name: str, value: int) -> int:
     """`value` as it is; a ValueError unless it is a whole number >= 1."""
-    if not (is_integer(value) and value >= 1):
-        raise ValueError(f'{name} must be a whole number >= 1, got {short_repr(value)}.')
-    return value
+    return _checked(is_integer(value) and value >= 1, name, 'a whole number >= 1', value)
 
 
 def at_least_zero(name: str, value: int) -> int:
     """`value` as it is; a ValueError unless it is a whole number >= 0."""
-    if not (is_integer(value) and value >= 0):
-        raise ValueError(f'{name} must be a whole number >= 0, got {short_repr(value)}.')
-    return value
+    return _checked(is_integer(value) and value >= 0, name, 'a whole number >= 0', value)
 
 
 def true_or_false(name: str, value: bool) -> bool:
     """`value` as it is; a ValueError unless it is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f'{name} must be True or False, got {short_repr(value)}.')
-    return value
+    return _checked(isinstance(value, bool), name, 'True or False', value)
 
 
 def one_of(name: str, value: T, choices: Sequence[T]) -> T:
     """`value` as it is; a ValueError unless it is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {tuple(choices)}, got {short_repr(value)}.')
-    return value
+    return _checked(value in choices, name, f'one of {tuple(choices)}', value)
 
 
 def check_interval(begin: int, end: int) -> None:

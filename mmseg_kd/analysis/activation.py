@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from mmseg_kd.analysis.grid import Picture
 from mmseg_kd.config.input_scaling import InputScaling
-from mmseg_kd.errors import ConfigError, Problems, ShapeError
+from mmseg_kd.errors import ConfigError, ShapeError
 from mmseg_kd.networks.forward import run_to_layers
 from mmseg_kd.networks.probe import evaluating
-from mmseg_kd.networks.taps import Taps, find_tap
+from mmseg_kd.networks.taps import Taps
 from mmseg_kd.networks.tokens import grid_of
 
 Values = NDArray[np.float64]
@@ -43,20 +43,6 @@ class TappedNetwork:
 
     network: Any
     scaling: InputScaling = field(default_factory=InputScaling)
-
-
-def check_layers(network: nn.Module, layers: Collection[str], title: str) -> None:
-    """See that a network has some layers.
-
-    Raises:
-        LayerNotFoundError: It does not; the message has the nearest names. `ManyErrors` where
-            that is more than one.
-    """
-    problems = Problems()
-    for layer in layers:
-        with problems:
-            find_tap(network, layer, f'network {title!r}')
-    problems.raise_if_any()
 
 
 def tap(tapped: TappedNetwork, item: Any, layers: Collection[str]) -> Taps:

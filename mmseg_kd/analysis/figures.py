@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from mmseg_kd.analysis.activation import TappedNetwork, check_layers
+from mmseg_kd.analysis.activation import TappedNetwork
 from mmseg_kd.analysis.activation_figure import ActivationFigure
 from mmseg_kd.analysis.comparison import comparison_figure
 from mmseg_kd.analysis.error_map import error_figure
@@ -15,6 +15,7 @@ from mmseg_kd.analysis.named_networks import term_layers
 from mmseg_kd.analysis.scene import Scene, make_scenes
 from mmseg_kd.errors import ConfigError, DatasetError, Problems
 from mmseg_kd.networks.roles import Roles
+from mmseg_kd.networks.taps import find_tap
 
 
 def compare(lineup: Lineup, images: Sequence[int], cell_width: int = 320) -> Image.Image:
@@ -78,7 +79,8 @@ def features(
     if not all(0 <= part <= 1 for part in query):
         raise ConfigError(f'--query: expected two numbers from 0 to 1, got {list(query)}.')
     tapped = {
-        one.title: TappedNetwork(lineup.networks[one.title], one.scaling) for one in lineup.named
+        one.title: TappedNetwork(lineup.networks[one.title], one.spec.scaling)
+        for one in lineup.named
     }
     meta = lineup.dataset.metainfo
     drawing = ActivationFigure(
@@ -113,11 +115,11 @@ def layers_of(lineup: Lineup, layers: Sequence[str] | None = None) -> list[dict[
             rows.append(row)
     problems = Problems()
     for title, network in lineup.networks.items():
-        with problems:
-            roles = Roles(network)
-            for row in rows:
+        roles = Roles(network)
+        for row in rows:
+            with problems:
                 row[title] = roles.layer(row[title], title)
-            check_layers(network, [row[title] for row in rows], title)
+                find_tap(network, row[title], f'network {title!r}')
     problems.raise_if_any()
     return rows
 

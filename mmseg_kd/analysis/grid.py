@@ -77,7 +77,8 @@ def draw_grid(
     gap = cell_width // 32
     title_height = round(font_size * 1.3) * max(t.count('\n') + 1 for t in columns) + gap
     rows = list(zip(*columns.values(), strict=True))
-    heights = [round(cell_width * _aspect(row[0].picture)) for row in rows]
+    shapes = [row[0].picture.shape for row in rows]
+    heights = [round(cell_width * (shape[0] / shape[1])) for shape in shapes]
     captions = [round(small_size * 1.3) * max(map(_lines, row)) for row in rows]
     width = len(columns) * (cell_width + gap) + gap
     entries = _Legend(legend, bar, small_size, gap, width - 2 * gap)
@@ -100,10 +101,6 @@ def draw_grid(
         top += cell_height + caption_height + gap
     entries.draw(draw, top + gap)
     return figure
-
-
-def _aspect(picture: Picture) -> float:
-    return float(picture.shape[0] / picture.shape[1])
 
 
 def _lines(cell: Cell) -> int:

@@ -13,7 +13,6 @@ from mmengine.config import Config
 
 from mmseg_kd.checkpoints import load_weights
 from mmseg_kd.config.experiments import run_name
-from mmseg_kd.config.input_scaling import InputScaling
 from mmseg_kd.config.load import load_config
 from mmseg_kd.config.network_spec import (
     NetworkSpec,
@@ -51,11 +50,6 @@ class NamedNetwork:
     spec: NetworkSpec
     checkpoint: str | None
 
-    @property
-    def scaling(self) -> InputScaling:
-        """What its images are scaled to."""
-        return self.spec.scaling
-
 
 def read_networks(
     texts: Sequence[str], options: Mapping[str, Any] | None = None
@@ -75,7 +69,6 @@ def read_networks(
     """
     problems = Problems()
     found: list[NamedNetwork] = []
-    given: list[str | None] = []
     names: list[str] = []
     for index, text in enumerate(texts):
         with problems:
@@ -84,12 +77,11 @@ def read_networks(
             cfg = load_config(config, options if index == 0 else None)
             short = title or title_of(cfg.model) or name
             found.append(NamedNetwork(short, cfg, trained_network_of(cfg), checkpoint))
-            given.append(title)
-            names.append(name)
+            names.append(title or name)
     problems.raise_if_any()
     titles = [one.title for one in found]
     for index, title in enumerate(titles):
-        if titles.count(title) > 1 and given[index] is None:
+        if titles.count(title) > 1:
             found[index] = replace(found[index], title=names[index])
     _check_titles([one.title for one in found])
     return found

@@ -118,8 +118,8 @@ class PseudoLabels:
                     f'masks of 8 bits hold {IGNORED} classes, and the network tells '
                     f'{self.network.num_classes} apart.'
                 )
-            if named.scaling != InputScaling():
-                scale_images(self.network, named.scaling)
+            if named.spec.scaling != InputScaling():
+                scale_images(self.network, named.spec.scaling)
             split = 'val' if named.cfg.get('val_dataloader') else 'test'
             self.images = dataset_of(named.cfg, split, images, self.network.num_classes)
         self._made_with = _made_with(settings, named)

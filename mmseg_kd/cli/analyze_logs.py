@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import run_command
+from mmseg_kd.cli.common import main_of
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.runs.markdown import markdown_table
 
@@ -84,6 +84,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and compare; returns the exit code."""
-    return run_command(_parser(), run, args, needs_hosts=False)
+main = main_of(_parser, run, needs_hosts=False)

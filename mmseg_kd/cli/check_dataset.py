@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import add_config_arguments, add_workers_argument, run_command
+from mmseg_kd.cli.common import add_config_arguments, add_workers_argument, check_workers, main_of
 from mmseg_kd.cli.following import follow
 from mmseg_kd.data_checks.findings import KINDS, SPLITS, Finding
 from mmseg_kd.errors import ConfigError, KDError, Problems
@@ -128,16 +129,7 @@ def as_json(splits: Mapping[str, Split], same: Mapping[str, str], problems: Prob
                     {'height': h, 'width': w, 'images': count}
                     for (h, w), count in split.sizes.most_common()
                 ],
-                'findings': [
-                    {
-                        'kind': finding.kind,
-                        'error': finding.error,
-                        'role': finding.role,
-                        'name': finding.name,
-                        'detail': finding.detail,
-                    }
-                    for finding in split.findings
-                ],
+                'findings': [{**asdict(one), 'error': one.error} for one in split.findings],
             }
             for name, split in splits.items()
         },
@@ -155,8 +147,7 @@ def run(args: argparse.Namespace) -> int:
     from mmseg_kd.data_checks.splits import expected_of, splits_of
     from mmseg_kd.host.quiet import as_config_error
 
-    if args.workers < 0:
-        raise ConfigError(f'--workers: expected 0 or more processes; got {args.workers}.')
+    check_workers(args.workers)
     init_default_scope('mmseg')
     cfg = load_config(args.config, args.cfg_options, needs_model=False)
     datasets, same = splits_of(cfg, args.split)
@@ -167,8 +158,8 @@ def run(args: argparse.Namespace) -> int:
         with problems, as_config_error(f'{name} data'):
             dataset = build_dataset(dataset_cfg, name)
             check = SplitCheck(name, dataset, num_classes, channels)
-            split = follow(name, len(check), check.run(args.workers), 'samples', _note)
-            splits[name] = check.split if split is None else split
+            follow(name, len(check), check.run(args.workers), 'samples', _note)
+            splits[name] = check.split
     for name, findings in shared_findings(splits).items():
         splits[name].findings += findings
 
@@ -205,6 +196,4 @@ def _verdict(splits: Mapping[str, Split], problems: Sequence[KDError]) -> int:
     return 1 if errors else 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and check; returns the exit code."""
-    return run_command(_parser(), run, args, log_level='WARNING')
+main = main_of(_parser, run, log_level='WARNING')

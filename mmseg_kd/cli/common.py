@@ -12,42 +12,47 @@ from typing import TYPE_CHECKING, Any
 
 from mmseg_kd.checks import DEVICES, is_device_name
 from mmseg_kd.cli.calling import ending_quietly, finish
-from mmseg_kd.errors import KDError, message_of
+from mmseg_kd.errors import ConfigError, KDError, message_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
 
-def run_command(
-    parser: argparse.ArgumentParser,
-    command: Callable[[argparse.Namespace], int],
-    args: Sequence[str] | None,
+def main_of(
+    parser_of: Callable[[], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int],
     needs_hosts: bool = True,
     log_level: str | None = None,
-) -> int:
-    """Parse `args` and run `command`; a user's error is one message and exit code 1.
+) -> Callable[..., int]:
+    """The `main(args)` of a command; a user's error is one message and exit code 1.
 
     Args:
-        parser: The command's.
-        command: Takes the parsed arguments and returns the exit code.
-        args: None: the command line.
+        parser_of: Makes the command's parser.
+        run: Takes the parsed arguments and returns the exit code.
         needs_hosts: Whether the command works with mmengine and mmseg, whose import takes seconds.
         log_level: The lowest level of the hosts' log that is shown; None: theirs. Only with
             `needs_hosts`.
+
+    Returns:
+        Parses `args` (None: the command line), runs the command and returns the exit code.
     """
-    finish(parser)
-    parsed = parser.parse_args(args)
-    try:
-        with ending_quietly(), _hosts(parsed, log_level) if needs_hosts else nullcontext():
-            return command(parsed)
-    except KDError as error:
-        if parsed.debug:
-            raise
-        rank = os.environ.get('RANK', '0')
-        print(
-            f'error{"" if rank == "0" else f" (rank {rank})"}: {message_of(error)}', file=sys.stderr
-        )
-        return 1
+
+    def main(args: Sequence[str] | None = None) -> int:
+        parser = parser_of()
+        finish(parser)
+        parsed = parser.parse_args(args)
+        try:
+            with ending_quietly(), _hosts(parsed, log_level) if needs_hosts else nullcontext():
+                return run(parsed)
+        except KDError as error:
+            if parsed.debug:
+                raise
+            rank = os.environ.get('RANK', '0')
+            where = '' if rank == '0' else f' (rank {rank})'
+            print(f'error{where}: {message_of(error)}', file=sys.stderr)
+            return 1
+
+    return main
 
 
 @contextmanager
@@ -147,6 +152,16 @@ def add_workers_argument(parser: argparse.ArgumentParser) -> None:
         default=min(os.cpu_count() or 1, 16),
         help='processes that read; 0: none but this one (default: one a core, here %(default)s)',
     )
+
+
+def check_workers(number: int) -> None:
+    """See that there can be so many.
+
+    Raises:
+        ConfigError: There cannot.
+    """
+    if number < 0:
+        raise ConfigError(f'--workers: expected 0 or more processes; got {number}.')
 
 
 def _device(text: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import run_command
+from mmseg_kd.cli.common import main_of
 
 if TYPE_CHECKING:
     from mmseg_kd.comparison.plan import Budget
@@ -257,6 +257,4 @@ def status_of(folder: Path) -> Table:
     return ('run', 'state', 'iterations', METRIC), list(body)
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and compare; returns the exit code."""
-    return run_command(_parser(), run, args)
+main = main_of(_parser, run)

@@ -8,7 +8,6 @@ write it to _mmseg-kd in a folder of $fpath. fish: write it to
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import shtab
 
 from mmseg_kd.cli.calling import finish
 from mmseg_kd.cli.commands import COMMANDS
-from mmseg_kd.cli.common import run_command
+from mmseg_kd.cli.common import main_of
 
 SHELLS = ('bash', 'zsh', 'tcsh', 'fish')
 
@@ -61,6 +60,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and print; returns the exit code."""
-    return run_command(_parser(), run, args, needs_hosts=False)
+main = main_of(_parser, run, needs_hosts=False)

@@ -7,10 +7,9 @@ PNGs: the class index 0..10, and 255 for void (11 in the source).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_kd.cli.common import run_command
+from mmseg_kd.cli.common import main_of
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,6 +41,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and convert; returns the exit code."""
-    return run_command(_parser(), run, args)
+main = main_of(_parser, run)

@@ -8,10 +8,9 @@ and beside them a config of the network that they are for.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_kd.cli.common import add_trust_argument, run_command
+from mmseg_kd.cli.common import add_trust_argument, main_of
 
 PARTLY = 2
 
@@ -83,6 +82,4 @@ def run_checkpoint(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and convert; returns the exit code."""
-    return run_command(_parser(), run, args)
+main = main_of(_parser, run)

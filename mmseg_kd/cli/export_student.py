@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import add_config_arguments, add_trust_argument, run_command
+from mmseg_kd.cli.common import add_config_arguments, add_trust_argument, main_of
 from mmseg_kd.export.options import COLOURS, INT8_MODES, SUFFIXES
 
 if TYPE_CHECKING:
@@ -124,6 +123,4 @@ def _print_files(exported: Exported, one_image: bool) -> None:
             print(f'Against PyTorch{together}: {file.agreement}.')
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and export; returns the exit code."""
-    return run_command(_parser(), run, args, log_level='WARNING')
+main = main_of(_parser, run, log_level='WARNING')

@@ -15,8 +15,8 @@ LINE_EVERY_S = 10.0
 
 def follow(
     name: str, total: int, steps: Iterator[Step], unit: str, note: Callable[[Step], str]
-) -> Step | None:
-    """Go through the steps of a work and show how far it is; returns the last.
+) -> None:
+    """Go through the steps of a work and show how far it is.
 
     Args:
         name: Of the work.
@@ -35,14 +35,14 @@ def follow(
     )
 
     console = Console(stderr=True)
-    step, last = None, time.monotonic()
     if not console.is_terminal:
+        last = time.monotonic()
         for done, step in enumerate(steps, 1):
             if time.monotonic() - last >= LINE_EVERY_S:
                 last = time.monotonic()
                 line = f'{name}: {done} of {total} {unit}, {note(step)}'
                 print(line, file=sys.stderr, flush=True)
-        return step
+        return
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
@@ -54,4 +54,3 @@ def follow(
         task = progress.add_task(name, total=total, note='')
         for step in steps:
             progress.update(task, advance=1, note=note(step))
-    return step

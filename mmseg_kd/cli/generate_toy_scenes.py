@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
-from mmseg_kd.cli.common import run_command
+from mmseg_kd.cli.common import main_of
 from mmseg_kd.errors import DatasetError
 
 
@@ -39,10 +38,12 @@ def run(args: argparse.Namespace) -> int:
         generate(args.root, args.train, args.val, tuple(args.size), args.seed)
     except ValueError as error:
         raise DatasetError(str(error)) from error
+    except OSError as error:
+        raise DatasetError(
+            f'{args.root}: cannot be written to: {error}; choose another folder.'
+        ) from error
     print(f'{args.train} + {args.val} scenes are in {args.root}')
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and generate; returns the exit code."""
-    return run_command(_parser(), run, args)
+main = main_of(_parser, run)

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import add_config_arguments, run_command
+from mmseg_kd.cli.common import add_config_arguments, main_of
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.runs.markdown import markdown_table
 
@@ -103,6 +103,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and count; returns the exit code."""
-    return run_command(_parser(), run, args, log_level='ERROR')
+main = main_of(_parser, run, log_level='ERROR')

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import add_workers_argument, run_command
+from mmseg_kd.cli.common import add_workers_argument, check_workers, main_of
 from mmseg_kd.cli.following import follow
 from mmseg_kd.errors import ConfigError, DatasetError, Problems
 
@@ -97,8 +97,12 @@ def run(args: argparse.Namespace) -> int:
     with problems:
         if out.is_dir() and any(out.iterdir()) and not args.overwrite:
             raise ConfigError(f'{out} is not empty; choose --out, or add --overwrite.')
+    with problems:
+        if args.size is not None and min(args.size) < 1:
+            raise ConfigError(f'--size: expected a height and a width >= 1, got {args.size}.')
     survey = classes = None
     with problems:
+        check_workers(args.workers)
         options = FindOptions(args.images, args.masks, args.mask_suffix, args.val_share, args.seed)
         survey = _look(args.folder, options, args.workers)
         classes = _named(survey, args.classes)
@@ -216,6 +220,4 @@ def _print_classes(survey: Survey, classes: Classes) -> None:
     print()
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and write; returns the exit code."""
-    return run_command(_parser(), run, args, log_level='WARNING')
+main = main_of(_parser, run, log_level='WARNING')

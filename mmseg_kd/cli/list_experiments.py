@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmseg_kd.cli.common import run_command
+from mmseg_kd.cli.common import main_of
 from mmseg_kd.config.fields import OWN_TEACHERS, TermFields, weight_text
 from mmseg_kd.config.recipes import expanded
 from mmseg_kd.errors import ConfigError
@@ -74,21 +74,18 @@ def _describe_term(term: Mapping[str, Any]) -> str:
     return text
 
 
-def row_of(experiment: Experiment) -> tuple[str, str, tuple[str, ...]]:
-    """The heading that an experiment stands under, the end of its name, and the other cells."""
+def row_of(experiment: Experiment) -> tuple[str, tuple[str, ...]]:
+    """The heading that an experiment stands under, and its row, which begins with a name."""
     file, key = experiment.file, experiment.key
     path = Path(file)
     heading, name = (f'{path.parent}/', path.name) if key is None else (f'{file}::', key)
     model = experiment.config.model
-    return (
-        heading,
+    return heading, (
         name,
-        (
-            describe_network(model.get('teacher')),
-            describe_network(model.student),
-            describe_terms(expanded(model.get('distillation') or ())),
-            '' if experiment.published is None else f'{experiment.published:.2f}',
-        ),
+        describe_network(model.get('teacher')),
+        describe_network(model.student),
+        describe_terms(expanded(model.get('distillation') or ())),
+        '' if experiment.published is None else f'{experiment.published:.2f}',
     )
 
 
@@ -97,7 +94,7 @@ def print_table(heading: str, rows: Sequence[tuple[str, ...]]) -> None:
     head = ('', 'teacher', 'student', 'terms', 'published')
     columns = 5 if any(row[4] for row in rows) else 4
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(columns)]
-    print(f'{heading}')
+    print(heading)
     for row in (head, *rows):
         cells = [f'{cell:<{width}}' for cell, width in zip(row, widths, strict=False)]
         print(f'  {"  ".join(cells)}'.rstrip())
@@ -115,8 +112,8 @@ def run(args: argparse.Namespace) -> int:
             for experiment in experiments_of(file):
                 kind = experiment.config.get('model', {}).get('type')
                 if kind == 'DistillationWrapper' and fnmatch(experiment.name, args.filter):
-                    heading, name, cells = row_of(experiment)
-                    tables.setdefault(heading, []).append((name, *cells))
+                    heading, row = row_of(experiment)
+                    tables.setdefault(heading, []).append(row)
     if not tables:
         raise ConfigError(f'no experiment in {", ".join(args.paths)} matches {args.filter!r}.')
     for heading, rows in tables.items():
@@ -127,6 +124,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and print; returns the exit code."""
-    return run_command(_parser(), run, args)
+main = main_of(_parser, run)

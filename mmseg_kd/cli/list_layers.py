@@ -6,10 +6,9 @@ With --pair, propose terms instead: a `distillation` list for the config's teach
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from fnmatch import fnmatch
 
-from mmseg_kd.cli.common import add_config_arguments, run_command
+from mmseg_kd.cli.common import add_config_arguments, main_of
 from mmseg_kd.errors import ConfigError, nearest
 
 
@@ -61,6 +60,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and print; returns the exit code."""
-    return run_command(_parser(), run, args, log_level='WARNING')
+main = main_of(_parser, run, log_level='WARNING')

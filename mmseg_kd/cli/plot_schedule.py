@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_kd.cli.common import add_config_arguments, run_command
+from mmseg_kd.cli.common import add_config_arguments, main_of
 from mmseg_kd.errors import ConfigError
 
 
@@ -50,6 +49,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and plot; returns the exit code."""
-    return run_command(_parser(), run, args)
+main = main_of(_parser, run)

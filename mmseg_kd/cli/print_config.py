@@ -6,10 +6,9 @@ What is printed is itself a config, and loads to the same.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_kd.cli.common import add_config_arguments, run_command
+from mmseg_kd.cli.common import add_config_arguments, main_of
 from mmseg_kd.errors import ConfigError
 
 
@@ -55,6 +54,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and print; returns the exit code."""
-    return run_command(_parser(), run, args)
+main = main_of(_parser, run)

@@ -18,7 +18,7 @@ from mmseg_kd.cli.common import (
     add_device_argument,
     add_rank_arguments,
     add_trust_argument,
-    run_command,
+    main_of,
 )
 from mmseg_kd.cli.following import follow
 
@@ -128,6 +128,4 @@ def _print_coverage(coverage: Coverage, classes: Sequence[str], out: Path) -> No
         print(f'  {name:<{width}}{pixels / total:>10.2%}{masks:>10,}')
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and label; returns the exit code."""
-    return run_command(_parser(), run, args, log_level='WARNING')
+main = main_of(_parser, run, log_level='WARNING')

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_kd.cli.common import run_command
+from mmseg_kd.cli.common import main_of
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +49,5 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and run; returns the exit code."""
-    # The counting of operations warns of every operator that costs next to nothing.
-    return run_command(_parser(), run, args, log_level='ERROR')
+# The counting of operations warns of every operator that costs next to nothing.
+main = main_of(_parser, run, log_level='ERROR')

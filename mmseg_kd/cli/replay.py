@@ -6,11 +6,10 @@ FILE is what a run keeps of such a step in its work dir: non_finite_iter_N.pth.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import add_device_argument, add_trust_argument, run_command
+from mmseg_kd.cli.common import add_device_argument, add_trust_argument, main_of
 
 if TYPE_CHECKING:
     from mmseg_kd.engine.replay import Replay
@@ -62,6 +61,4 @@ def _describe(found: Replay) -> list[str]:
     return [*lines, 'The same as in the run, to the bit.']
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and replay; returns the exit code."""
-    return run_command(_parser(), run, args)
+main = main_of(_parser, run)

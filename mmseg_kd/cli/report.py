@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_kd.cli.common import add_trust_argument, run_command
+from mmseg_kd.cli.common import add_trust_argument, main_of
 from mmseg_kd.errors import ConfigError
 
 
@@ -74,6 +73,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and write the page; returns the exit code."""
-    return run_command(_parser(), run, args, log_level='WARNING')
+main = main_of(_parser, run, log_level='WARNING')

@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import run_command
+from mmseg_kd.cli.common import main_of
 from mmseg_kd.cli.compare import (
     Table,
     add_queue_arguments,
@@ -109,7 +108,5 @@ def status_of(folder: Path) -> Table:
     return table_of(collect_trials(read_sweep(folder), is_at_work(folder)))
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and sweep; returns the exit code."""
-    # Networks are built to see that all values serve.
-    return run_command(_parser(), run, args, log_level='WARNING')
+# Networks are built to see that all values serve.
+main = main_of(_parser, run, log_level='WARNING')

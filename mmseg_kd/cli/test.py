@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
-from mmseg_kd.cli.common import add_config_arguments, add_run_arguments, place_run, run_command
+from mmseg_kd.cli.common import add_config_arguments, add_run_arguments, main_of, place_run
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +74,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and test; returns the exit code."""
-    return run_command(_parser(), run, args)
+main = main_of(_parser, run)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_kd.cli.common import Options, add_device_argument, add_trust_argument, run_command
+from mmseg_kd.cli.common import Options, add_device_argument, add_trust_argument, main_of
 from mmseg_kd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -196,6 +195,4 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ConfigError('errors needs ground truth, and --input has none; take compare.')
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Parse `args` (None: the command line) and draw; returns the exit code."""
-    return run_command(_parser(), run, args, log_level='WARNING')
+main = main_of(_parser, run, log_level='WARNING')

@@ -170,39 +170,24 @@ def _check_validation_sizes(dataset: Any, split: str, batch_size: int) -> None:
 def _check_labels(samples: Sequence[Any], preprocessor: Any, heads: Sequence[Head]) -> None:
     """See that heads take what augmentation and padding put into masks."""
     problems = Problems()
-    labels = sorted(set().union(*map(_labels, samples)))
     if any(_is_padded(_size(one), samples, preprocessor) for one in samples):
-        _note_not_taken(
-            problems,
-            [int(preprocessor.seg_pad_val)],
-            heads,
-            'data_preprocessor: masks are padded with seg_pad_val={label}',
-            'Set seg_pad_val to what the heads ignore.',
-        )
-    _note_not_taken(
-        problems,
-        labels,
-        heads,
-        'train data: masks hold the value {label} when they come out of the pipeline',
-        'Set seg_pad_val or fill of the transforms that pad, or ignore_index, to one value.',
-    )
+        label = int(preprocessor.seg_pad_val)
+        what = f'data_preprocessor: masks are padded with seg_pad_val={label}'
+        with problems:
+            _check_label(label, heads, what, 'Set seg_pad_val to what the heads ignore.')
+    mend = 'Set seg_pad_val or fill of the transforms that pad, or ignore_index, to one value.'
+    with problems:
+        for label in sorted(set().union(*map(_labels, samples))):
+            what = f'train data: masks hold the value {label} when they come out of the pipeline'
+            _check_label(label, heads, what, mend)
     problems.raise_if_any()
 
 
-def _note_not_taken(
-    problems: Problems, labels: Sequence[int], heads: Sequence[Head], what: str, mend: str
-) -> None:
-    """Note the first label that a head does not take."""
-    for label in labels:
-        refused = [str(head) for head in heads if not head.takes(label)]
-        if refused:
-            problems.add(
-                DatasetError(
-                    f'{what.format(label=label)}, which is neither a class nor ignored in '
-                    f'{" and ".join(refused)}. {mend}'
-                )
-            )
-            return
+def _check_label(label: int, heads: Sequence[Head], what: str, mend: str) -> None:
+    refused = [str(head) for head in heads if not head.takes(label)]
+    if refused:
+        names = ' and '.join(refused)
+        raise DatasetError(f'{what}, which is neither a class nor ignored in {names}. {mend}')
 
 
 def _labels(sample: Any) -> set[int]:

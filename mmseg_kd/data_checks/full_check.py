@@ -26,7 +26,7 @@ from mmseg_kd.data_checks.loading import (
     role_of,
 )
 from mmseg_kd.data_checks.preflight import check_list
-from mmseg_kd.datasets.unlabelled import SUFFIXES
+from mmseg_kd.datasets.unlabelled import SUFFIXES, files_in
 from mmseg_kd.errors import ConfigError
 
 # Values of a mask of 8 bits.
@@ -72,40 +72,29 @@ class Samples(Dataset[Sample]):
         data: dict[str, Any] = self.dataset.get_data_info(index)
         sample = Sample(str(data.get('img_path', '')))
         for transform in self.loading:
+            role, path = role_of(transform), path_of(transform, data)
             loaded, findings = read(transform, data, self.expected)
             sample.findings += findings
-            path = path_of(transform, data)
             if loaded is None:
                 continue
             data = loaded
             if is_local(transform, path):
-                self._look_at_file(sample, role_of(transform), path)
-                if role_of(transform) == 'image':
-                    dark = squeezed_finding(path, data['img'])
-                    sample.findings += [dark] if dark is not None else []
+                found = [damage_finding(role, path)]
+                if role == 'image':
+                    found += [*picture_findings(path), squeezed_finding(path, data['img'])]
+                    content = Path(path).read_bytes()
+                    sample.digest = hashlib.blake2b(content, digest_size=16).digest()
+                sample.findings += filter(None, found)
         if 'img' in data:
             sample.size = tuple(data['ori_shape'])
-        mask = data.get('gt_seg_map')
+        mask, ignored = data.get('gt_seg_map'), self.expected.ignored
         if mask is not None and mask.ndim == 2:
             sample.pixels = np.bincount(mask.ravel(), minlength=_VALUES)
-            self._look_at_labels(sample, str(data['seg_map_path']))
+            if _count_of(sample.pixels, ignored) == mask.size:
+                path = str(data['seg_map_path'])
+                text = f'holds {ignored} (ignored) only'
+                sample.findings.append(Finding('blank', 'mask', path, text))
         return sample
-
-    def _look_at_file(self, sample: Sample, role: str, path: str) -> None:
-        damage = damage_finding(role, path)
-        if damage is not None:
-            sample.findings.append(damage)
-        if role == 'image':
-            sample.findings += picture_findings(path)
-            sample.digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
-
-    def _look_at_labels(self, sample: Sample, path: str) -> None:
-        assert sample.pixels is not None
-        ignored = _count_of(sample.pixels, self.expected.ignored)
-        if ignored == sample.pixels.sum():
-            sample.findings.append(
-                Finding('blank', 'mask', path, f'holds {self.expected.ignored} (ignored) only')
-            )
 
 
 def _count_of(pixels: npt.NDArray[np.int64], value: int) -> int:
@@ -251,34 +240,22 @@ def unlisted_findings(dataset: Any) -> list[Finding]:
     mask_suffix = getattr(dataset, 'seg_map_suffix', '').lower()
     masks = os.path.normpath(prefix.get('seg_map_path') or '')
     found = []
-    for kind, role, key, ends in (
-        ('unused', 'image', 'img_path', SUFFIXES),
-        ('unpaired', 'mask', 'seg_map_path', (mask_suffix,)),
+    for kind, role, key, ends, why in (
+        ('unused', 'image', 'img_path', SUFFIXES, 'does not end with img_suffix'),
+        ('unpaired', 'mask', 'seg_map_path', (mask_suffix,), 'has no image'),
     ):
         folder = prefix.get(key)
         if not folder or not ends[0] or not Path(folder).is_dir():
             continue
         listed = {os.path.normpath(info[key]) for info in infos if key in info}
-        for path in sorted(_files(folder)):
+        for path in sorted(map(os.path.normpath, files_in(folder))):
             if path.lower().endswith(ends) and path not in listed:
                 # In one folder with the images, masks are no images that were forgotten.
                 is_mask = path.lower().endswith(mask_suffix) and Path(path).is_relative_to(masks)
                 if role == 'image' and mask_suffix and is_mask:
                     continue
-                found.append(Finding(kind, role, path, _WHY_UNLISTED[kind]))
+                found.append(Finding(kind, role, path, why))
     return found
-
-
-_WHY_UNLISTED = {
-    'unused': 'does not end with img_suffix',
-    'unpaired': 'has no image',
-}
-
-
-def _files(folder: str) -> Iterator[str]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            yield os.path.normpath(os.path.join(parent, name))
 
 
 def shared_findings(splits: Mapping[str, Split]) -> dict[str, list[Finding]]:

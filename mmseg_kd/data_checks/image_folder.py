@@ -9,7 +9,7 @@ from typing import Any
 from mmcv.transforms import Compose
 
 from mmseg_kd.data_checks.loading import Expected, read, role_of
-from mmseg_kd.datasets.unlabelled import SUFFIXES
+from mmseg_kd.datasets.unlabelled import SUFFIXES, pictures_in
 from mmseg_kd.errors import DatasetError
 
 
@@ -34,7 +34,7 @@ class ImageFiles:
         if source.is_file():
             self.paths = [source]
         elif source.is_dir():
-            self.paths = sorted(p for p in source.rglob('*') if p.suffix.lower() in SUFFIXES)
+            self.paths = pictures_in(source)
             if not self.paths:
                 raise DatasetError(
                     f'{source}: there are no pictures in it; expected names that end in '

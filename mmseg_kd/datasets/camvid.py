@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
@@ -39,26 +39,8 @@ PALETTE: list[list[int]] = [
 class CamVidDataset(BaseSegDataset):
     """CamVid in the layout that `mmseg-kd convert-camvid` writes.
 
-    Masks are palette PNGs with the class index 0..10 and 255 for void.
-
-    Args:
-        img_suffix, seg_map_suffix: File name endings.
-        reduce_zero_label: Maps the stored 0 to 255 (ignored) and k + 1 to k.
-        **kwargs: Those of `BaseSegDataset`, such as `data_root` and `data_prefix`.
+    Masks are palette PNGs with the class index 0..10 and 255 for void. Arguments are those of
+    `BaseSegDataset`, such as `data_root` and `data_prefix`.
     """
 
     METAINFO: ClassVar = dict(classes=CLASSES, palette=PALETTE)
-
-    def __init__(
-        self,
-        img_suffix: str = '.jpg',
-        seg_map_suffix: str = '.png',
-        reduce_zero_label: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            img_suffix=img_suffix,
-            seg_map_suffix=seg_map_suffix,
-            reduce_zero_label=reduce_zero_label,
-            **kwargs,
-        )

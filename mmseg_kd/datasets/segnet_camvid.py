@@ -65,9 +65,12 @@ def convert(source: Path, out: Path, image_format: str, overwrite: bool) -> Iter
         if not pairs:
             yield f'{split}: left out, {source} has neither {split}/ nor {split}.txt with images'
             continue
-        for kind in ('images', 'annotations'):
-            (out / kind / split).mkdir(parents=True, exist_ok=True)
-        counts = [convert_pair(pair, out, split, image_format) for pair in pairs]
+        try:
+            for kind in ('images', 'annotations'):
+                (out / kind / split).mkdir(parents=True, exist_ok=True)
+            counts = [convert_pair(pair, out, split, image_format) for pair in pairs]
+        except OSError as error:
+            raise DatasetError(f'{out} cannot be written to: {error}; choose another.') from error
         pixels[split] = np.sum(counts, axis=0)
         yield f'{split}: {len(pairs)} images'
     yield from share_table(pixels)

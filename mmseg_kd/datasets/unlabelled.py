@@ -27,6 +27,21 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 NO_MASK = ''
 
 
+def files_in(folder: str | Path) -> Iterator[str]:
+    """The files in a folder and in folders of it, without hidden ones.
+
+    A Mac leaves a hidden file, ._NAME.jpg, beside each on other disks, which is no picture.
+    """
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        yield from (os.path.join(parent, name) for name in names if not name.startswith('.'))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures among `files_in` it."""
+    return sorted(path for path in map(Path, files_in(folder)) if path.suffix.lower() in SUFFIXES)
+
+
 class _BlankMask(BaseTransform):
     """A mask in which all is ignored, so that what crops and pads images finds one."""
 
@@ -69,8 +84,7 @@ class UnlabelledDataset(BaseSegDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """The images, by their paths."""
         folder = Path(self.data_prefix['img_path'])
-        paths = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
-        found = sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
+        found = pictures_in(folder)
         if not found:
             raise DatasetError(
                 f'{folder}: expected a folder of pictures, and there are none; they end in '

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from mmseg_kd.data_checks.findings import SPLITS
-from mmseg_kd.datasets.unlabelled import SUFFIXES
+from mmseg_kd.datasets.unlabelled import SUFFIXES, files_in
 from mmseg_kd.errors import DatasetError
 
 # Words in names of files and folders, in small letters.
@@ -101,7 +100,7 @@ def find_pairs(root: Path, options: FindOptions) -> Pairs:
     """
     if not root.is_dir():
         raise DatasetError(f'{root}: expected a folder of images and masks; there is none.')
-    files = sorted(_files(root))
+    files = sorted(Path(path).relative_to(root).as_posix() for path in files_in(root))
     images: dict[_Key, list[str]] = defaultdict(list)
     masks: dict[_Key, list[str]] = defaultdict(list)
     for path in (path for path in files if path.lower().endswith(SUFFIXES)):
@@ -129,14 +128,6 @@ def find_pairs(root: Path, options: FindOptions) -> Pairs:
             names = ', '.join(alone[:_SHOWN]) + (', ...' if len(alone) > _SHOWN else '')
             found_pairs.left_out.append(f'{len(alone)} {role} without {what}: {names}')
     return found_pairs
-
-
-def _files(root: Path) -> Iterator[str]:
-    for parent, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith('.')]
-        for name in names:
-            if not name.startswith('.'):
-                yield Path(parent, name).relative_to(root).as_posix()
 
 
 def _read_name(path: str, options: FindOptions) -> _Name | None:
@@ -234,7 +225,7 @@ def _split(
         )
     if 'val' not in splits:
         chosen = splits['train']
-        count = round(len(chosen) * options.val_share)
+        count = round(len(chosen) * options.val_share) if 0 < options.val_share < 1 else 0
         if not 0 < count < len(chosen):
             raise DatasetError(
                 f'{root}: {len(chosen)} pairs for training and a share of {options.val_share:g} '

@@ -16,7 +16,7 @@ from mmseg_kd.datasets.class_list import read_class_list
 from mmseg_kd.errors import ConfigError, DatasetError, Problems, nearest
 from mmseg_kd.own_data.classes import Classes, class_file, name_classes, write_masks
 from mmseg_kd.own_data.networks import check_classes, first_terms, is_trained, network_of
-from mmseg_kd.own_data.pairs import FindOptions, Pair, Pairs, find_pairs
+from mmseg_kd.own_data.pairs import FindOptions, Pairs, find_pairs
 from mmseg_kd.own_data.survey import Survey
 
 SCHEDULES = 'mmseg_kd::configs/_base_/schedules/'
@@ -82,7 +82,7 @@ def _data_files(project: Project) -> dict[str, Any]:
         splits = write_masks(pairs, project.classes, masks)
     _write(folder / 'classes.txt', str(project.classes.found))
     for split, found in splits.items():
-        _write(folder / f'{split}.txt', ''.join(map(_line, found)))
+        _write(folder / f'{split}.txt', ''.join(f'{pair.image}\t{pair.mask}\n' for pair in found))
     return dict(
         type='PairedDataset',
         classes=str(folder / 'classes.txt'),
@@ -90,17 +90,12 @@ def _data_files(project: Project) -> dict[str, Any]:
     )
 
 
-def _line(pair: Pair) -> str:
-    return f'{pair.image}\t{pair.mask}\n'
-
-
 def write_project(project: Project) -> dict[str, str]:
     """Write all files of a project; returns the config of each training, by its name.
 
     Raises:
-        KDError: What is wrong with the networks, the schedule or the folder, all at once.
+        KDError: What is wrong with the networks, all at once, or with the folder.
     """
-    check_words(project.teacher, project.student, project.schedule)
     texts = _network_texts(project)
     write_data(project)
     for part, text in texts.items():

@@ -15,7 +15,6 @@ from mmseg_kd.analysis.activation import (
     TappedNetwork,
     as_rgb,
     attention_of,
-    check_layers,
     energy,
     entropy,
     heat,
@@ -25,7 +24,7 @@ from mmseg_kd.analysis.activation import (
     turned,
 )
 from mmseg_kd.config.input_scaling import InputScaling
-from mmseg_kd.errors import ConfigError, LayerNotFoundError, ShapeError
+from mmseg_kd.errors import ConfigError, ShapeError
 
 
 def item(size: tuple[int, int] = (32, 48)) -> Any:
@@ -140,8 +139,6 @@ def test_outputs_that_are_changed_in_place_later_are_shown_as_they_were() -> Non
 
 def test_layers_that_do_not_exist_or_run() -> None:
     network = build(resnet(data_preprocessor=preprocessor(size=None)))
-    with pytest.raises(LayerNotFoundError, match=r"network 'A' has no layer .*nearest: backbone\."):
-        check_layers(network, ['backbone.layer9'], 'A')
     with pytest.raises(ConfigError, match=r'^backbone\.unused: does not run'):
         network.backbone.unused = torch.nn.Identity()
         tap(TappedNetwork(network), item(), ['backbone.unused', 'backbone.layer1'])

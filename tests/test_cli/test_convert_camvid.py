@@ -263,3 +263,10 @@ def test_the_tool_runs(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert 'error: there is no folder' in result.stderr
+
+
+def test_what_cannot_be_written_to(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = source.parent / 'file'
+    file.touch()
+    message = refused(capsys, [source, file / 'out'])
+    assert f'{file}/out cannot be written to' in message

@@ -106,17 +106,21 @@ def test_all_that_is_wrong_at_once(folder: Path, capsys: pytest.CaptureFixture[s
     args = ['--classes', 'a', 'b', '--teacher', 'segformer-b9', '--schedule', 'adamw_2k']
     Path('out').mkdir()
     Path('out/mine.txt').touch()
-    assert init.main([str(folder), *args, '--out', 'out', '--workers', '0']) == 1
+    args = [str(folder), *args, '--out', 'out']
+    assert init.main([*args, '--size', '0', '64', '--workers', '-1']) == 1
     err = capsys.readouterr().err
-    assert '4 problems' in err
+    assert '5 problems' in err
     for text in (
         "teacher: there is no network 'segformer-b9'; nearest: segformer-b",
         "schedule: there is no 'adamw_2k'; nearest: adamw_2",
         'out is not empty',
-        'masks hold 5 values',
+        '--size: expected a height and a width >= 1, got [0, 64]',
+        '--workers: expected 0 or more processes; got -1',
     ):
         assert text in err
     assert not list(Path('out').glob('*.py'))
+    assert init.main([*args, '--workers', '0']) == 1
+    assert 'masks hold 5 values' in capsys.readouterr().err
 
 
 def test_names_are_asked_for(

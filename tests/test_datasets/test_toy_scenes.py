@@ -9,6 +9,7 @@ import pytest
 from mmseg.registry import DATASETS
 from PIL import Image
 
+from mmseg_kd.cli.generate_toy_scenes import main
 from mmseg_kd.datasets.toy_scenes import dataset as toy_scenes
 from mmseg_kd.datasets.toy_scenes.dataset import (
     CLASSES,
@@ -207,3 +208,10 @@ def test_numbers_out_of_range(tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r'-1|\(31, 64\)'):
         generate(tmp_path / 'toy', **(dict(train=1, val=1, size=SIZE) | wrong))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / 'file/scenes'
+    root.parent.touch()
+    assert main([str(root), '--train', '1', '--val', '1']) == 1
+    assert f'error: {root}: cannot be written to' in capsys.readouterr().err

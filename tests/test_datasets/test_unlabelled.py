@@ -12,6 +12,8 @@ from builders import write_dataset
 from mmseg.registry import DATASETS
 
 from mmseg_kd.data_checks.batches import check_batches
+from mmseg_kd.data_checks.full_check import unlisted_findings
+from mmseg_kd.data_checks.image_folder import ImageFiles
 from mmseg_kd.data_checks.preflight import check_dataset
 from mmseg_kd.datasets import MixedDataset, MixedSampler, unlabelled
 from mmseg_kd.errors import ConfigError, DatasetError
@@ -42,7 +44,13 @@ def mixed(root: Path) -> dict[str, Any]:
 
 def test_a_folder_of_images(tmp_path: Path) -> None:
     cfg = mixed(tmp_path)['datasets'][1]
+    images = tmp_path / 'images/val'
+    (images / '._0.jpg').touch()  # as a Mac leaves it on other disks
+    (images / '.thumbnails').mkdir()
+    (images / '.thumbnails/0.jpg').touch()
     dataset = DATASETS.build(cfg)
+    assert len(ImageFiles(images, PIPELINE, {})) == 3
+    assert unlisted_findings(dataset) == []
     sample = dataset[0]['data_samples']
     assert len(dataset) == 3
     assert sample.seg_map_path == unlabelled.NO_MASK

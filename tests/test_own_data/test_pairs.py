@@ -97,8 +97,9 @@ def test_split_is_drawn_by_the_seed(tmp_path: Path) -> None:
     assert first == again != other
     assert [len(found) for found in first.values()] == [16, 4]
     assert not set(first['train']) & set(first['val'])
-    with pytest.raises(DatasetError, match='set --val-share'):
-        find_pairs(tmp_path, FindOptions(val_share=0.0))
+    for share in (0.0, float('nan')):
+        with pytest.raises(DatasetError, match='set --val-share'):
+            find_pairs(tmp_path, FindOptions(val_share=share))
 
 
 def test_what_is_left_out(tmp_path: Path) -> None:

@@ -124,23 +124,11 @@ class ToyScenesDataset(BaseSegDataset):
     """The data set that :func:`generate` writes, 12 classes.
 
     Args:
-        img_suffix, seg_map_suffix: file name endings.
         reduce_zero_label: maps the stored 0 to 255 (ignored) and k + 1 to k.
         **kwargs: handed to ``BaseSegDataset``, such as ``data_root`` and ``data_prefix``.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {'classes': CLASSES, 'palette': PALETTE}
 
-    def __init__(
-        self,
-        img_suffix: str = '.jpg',
-        seg_map_suffix: str = '.png',
-        reduce_zero_label: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            img_suffix=img_suffix,
-            seg_map_suffix=seg_map_suffix,
-            reduce_zero_label=reduce_zero_label,
-            **kwargs,
-        )
+    def __init__(self, reduce_zero_label: bool = True, **kwargs: Any) -> None:
+        super().__init__(reduce_zero_label=reduce_zero_label, **kwargs)
