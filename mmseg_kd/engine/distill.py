@@ -38,7 +38,7 @@ from mmseg_kd.engine.isolation import isolated
 from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, StudentCheckpointHook
-from mmseg_kd.hooks.find import find_hooks
+from mmseg_kd.hooks.find import find_hook, find_hooks
 from mmseg_kd.hooks.stop_signal_hook import Stopped
 from mmseg_kd.host.device import find_device
 from mmseg_kd.host.log_names import TRAIN_PREFIX, VAL_PREFIX
@@ -297,7 +297,7 @@ def _result(runner: Runner) -> Distilled:
         averaging.before_val_epoch(runner)
     validations = runner.message_hub.get_info(_VALIDATIONS, [])
     work_dir = Path(runner.work_dir)
-    (saver, *_) = [*find_hooks(runner, DurableCheckpointHook), None]
+    saver = find_hook(runner, DurableCheckpointHook)
     last = None if saver is None else saver.last_ckpt
     best = [work_dir / hook.filename for hook in find_hooks(runner, StudentCheckpointHook)]
     # Without a validation, what is there is another run's.
