@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +74,8 @@ def _joined(new: Comparison, folder: Path) -> Comparison:
             f'{folder} is of a comparison with the baseline {old.baseline!r}, not '
             f'{new.baseline!r}; give another --work-dir.'
         )
-    return Comparison(
-        folder,
-        new.plan,
-        new.baseline,
-        {**old.methods, **new.methods},
-        list(dict.fromkeys((*old.seeds, *new.seeds))),
-        new.has_teacher,
-        new.seconds,
-    )
+    seeds = list(dict.fromkeys((*old.seeds, *new.seeds)))
+    return replace(new, methods={**old.methods, **new.methods}, seeds=seeds)
 
 
 def check_same(file: Path, text: str, method: str, keys: Sequence[str] = ()) -> None:

@@ -13,7 +13,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,14 +90,9 @@ class Loader:
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.is_ahead = loader.num_workers > 0
         self._ready = loader.num_workers * (loader.prefetch_factor or 0)
-        self._batches = self._without_end(loader)
+        self._batches = chain.from_iterable(repeat(loader))
         self._times: list[float] = []
         self._seconds: float | None = None
-
-    @staticmethod
-    def _without_end(loader: DataLoader[Any]) -> Iterator[Any]:
-        while True:
-            yield from loader
 
     def load(self) -> Any:
         """The next batch."""

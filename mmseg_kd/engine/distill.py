@@ -38,7 +38,7 @@ from mmseg_kd.engine.isolation import isolated
 from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
 from mmseg_kd.errors import ConfigError, Problems
 from mmseg_kd.hooks import DurableCheckpointHook, StopSignalHook, StudentCheckpointHook
-from mmseg_kd.hooks.find import find_hooks
+from mmseg_kd.hooks.find import find_hook, find_hooks
 from mmseg_kd.hooks.stop_signal_hook import Stopped
 from mmseg_kd.host.device import find_device
 from mmseg_kd.host.log_names import TRAIN_PREFIX, VAL_PREFIX
@@ -118,8 +118,9 @@ def distill(
         teacher: As the student; a list of them for several. Needed where there are terms. With a
             folder as data both may be a word as in `mmseg-kd init`: 'mobilenetv2', 'hf:NAME', the
             work dir of a run; a teacher that is not trained on such data then is, first, in
-            `work_dir/teacher`. Any other nn.Module that maps images to score maps is one too: it is
-            left alone, and saved in `work_dir`, so that the run can be repeated.
+            `work_dir/teacher`, unless `teacher_checkpoint` has its weights. Any other nn.Module
+            that maps images to score maps is one too: it is left alone, and saved in `work_dir`, so
+            that the run can be repeated.
         terms: Dicts as in `distillation` of a config: `student_layer`, `teacher_layer`, `loss`,
             and optionally `weight`, `schedule`, `connector`, `name`. None with a folder and words:
             one between the class scores, as `mmseg-kd init` proposes it.
@@ -211,7 +212,7 @@ def distill(
         if iterations is None and schedule is None:
             iterations = ITERATIONS
         data, teacher, student, terms = found.data, found.teacher, found.student, found.terms
-        if found.trains_teacher:
+        if found.trains_teacher and teacher_checkpoint is None:
             done, taught = folder / 'teacher.pth', folder / 'teacher'
             if resume and done.is_file():
                 teacher = dict(found.teacher, checkpoint=str(done))
@@ -297,7 +298,7 @@ def _result(runner: Runner) -> Distilled:
         averaging.before_val_epoch(runner)
     validations = runner.message_hub.get_info(_VALIDATIONS, [])
     work_dir = Path(runner.work_dir)
-    (saver, *_) = [*find_hooks(runner, DurableCheckpointHook), None]
+    saver = find_hook(runner, DurableCheckpointHook)
     last = None if saver is None else saver.last_ckpt
     best = [work_dir / hook.filename for hook in find_hooks(runner, StudentCheckpointHook)]
     # Without a validation, what is there is another run's.

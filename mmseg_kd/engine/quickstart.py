@@ -16,7 +16,7 @@ from mmseg_kd.analysis.lineup import line_up
 from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.datasets.toy_scenes.dataset import generate
 from mmseg_kd.engine.step import run_step
-from mmseg_kd.errors import DatasetError
+from mmseg_kd.errors import ConfigError, DatasetError
 from mmseg_kd.evaluation.complexity import complexity
 from mmseg_kd.runs.log import read_log, scalar_files
 from mmseg_kd.runs.markdown import markdown_table
@@ -99,10 +99,13 @@ def quickstart(
         The teacher, the student on its own, and the student with CWD.
 
     Raises:
+        ConfigError: `iters` is under 2: a schedule has a warm-up and a rest.
         DatasetError: There is something else in `data_root`.
         StepFailedError: A training or an evaluation failed.
         CheckpointError: A checkpoint is not its network's, or a result cannot be written.
     """
+    if iters < 2:
+        raise ConfigError(f'iters: expected 2 or more, for a warm-up and the rest, got {iters}.')
     try:
         generate(data_root, train_images, val_images, SIZE, seed)
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from datetime import timedelta
 
@@ -11,6 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from mmseg_kd.checks import is_number
 from mmseg_kd.errors import ConfigError, DeviceError
 from mmseg_kd.host.device import find_device, use_device
 from mmseg_kd.host.quiet import HostNoise, as_config_error
@@ -71,9 +71,7 @@ def set_timeout(cfg: Config) -> timedelta:
     dist_cfg = dict(timeout=RANKS_TIMEOUT_S) | dict(env_cfg.get('dist_cfg') or {})
     cfg.env_cfg = env_cfg | dict(dist_cfg=dist_cfg)
     seconds = dist_cfg['timeout']
-    if isinstance(seconds, bool) or not (
-        isinstance(seconds, (int, float)) and 0 < seconds < math.inf
-    ):
+    if not (is_number(seconds) and seconds > 0):
         raise ConfigError(
             f'env_cfg.dist_cfg.timeout: expected a number of seconds > 0, got {seconds!r}.'
         )

@@ -125,7 +125,10 @@ def _apply_options(cfg: Config, options: MeasuringOptions) -> None:
     if options.show_dir:
         drawing = dict(type='SegVisualizationHook', draw=True)
         cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'visualization': drawing}
-        cfg.visualizer.save_dir = options.show_dir
+        own = cfg.get('visualizer') or dict(
+            type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
+        )
+        cfg.visualizer = {**own, 'save_dir': options.show_dir}
     if options.out:
         for metric in metrics_of(cfg.test_evaluator):
             metric['output_dir'] = options.out

@@ -15,7 +15,8 @@ Shapes: h x w the size that the head gives its scores in, H x W any later size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
@@ -62,6 +63,17 @@ def use_lean_prediction(model: Any) -> bool:
         return False
     network.predict = MethodType(predict, network)
     return True
+
+
+@contextmanager
+def lean_prediction(network: Any) -> Iterator[None]:
+    """Inside, a network predicts as after `use_lean_prediction`, if it can."""
+    is_lean = use_lean_prediction(network)
+    try:
+        yield
+    finally:
+        if is_lean:
+            del network.predict
 
 
 def predict(network: Any, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Any:

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmseg_kd.checks import is_integer
 from mmseg_kd.data_checks.checked_loading import ReportingCollate, Skips, check_loading
 from mmseg_kd.data_checks.findings import SEE_ALL
 from mmseg_kd.data_checks.heads import heads_of
@@ -44,7 +45,7 @@ class BadDataHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self, max_skipped: int = 0) -> None:
-        if isinstance(max_skipped, bool) or not isinstance(max_skipped, int) or max_skipped < 0:
+        if not (is_integer(max_skipped) and max_skipped >= 0):
             raise ConfigError(
                 'BadDataHook: expected max_skipped to be a number of samples, 0 or more; got '
                 f'{max_skipped!r}.'

@@ -13,6 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmseg_kd.checks import at_least_one
 from mmseg_kd.distillation import DistillationWrapper
 from mmseg_kd.distillation.gradients import compare, gradient, recomputing_layer
 from mmseg_kd.errors import ConfigError
@@ -47,9 +48,7 @@ class GradientConflictHook(Hook):
     """
 
     def __init__(self, interval: int = 500) -> None:
-        if interval < 1:
-            raise ValueError(f'interval must be >= 1, got {interval!r}.')
-        self.interval = interval
+        self.interval = at_least_one('interval', interval)
 
     def before_train(self, runner: Runner) -> None:
         """See that there is something to measure."""

@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.nn.utils import get_total_norm
 
-from mmseg_kd.hooks.find import find_hooks
+from mmseg_kd.hooks.find import find_hook
 from mmseg_kd.host.aside import aside
 from mmseg_kd.host.log_names import GRAD_NORM, TRAIN_PREFIX
 
@@ -34,7 +34,7 @@ class GradientNormHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Look at what the optimisers are about to take, if nobody else does."""
         self._is_due = False
-        logger = next(iter(find_hooks(runner, LoggerHook)), None)
+        logger = find_hook(runner, LoggerHook)
         if logger is None or not is_main_process():
             self._interval = self._window = 0
             return

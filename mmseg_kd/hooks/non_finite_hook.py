@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmseg_kd.checks import is_integer
 from mmseg_kd.errors import ConfigError, NonFiniteError
 from mmseg_kd.hooks.failed_step import FailedStep, config_of, write_step
 from mmseg_kd.hooks.find import find_hooks
 from mmseg_kd.hooks.iteration_seed_hook import IterationSeedHook
-from mmseg_kd.hooks.non_finite_layers import (
-    first_non_finite_layer,
-    has_non_finite,
-    named_networks,
-)
+from mmseg_kd.hooks.non_finite_layers import has_non_finite, named_networks, watching
 from mmseg_kd.hooks.same_run_hook import SameRunHook
 from mmseg_kd.hooks.step_guard import StepGuard
 from mmseg_kd.host.aside import aside
@@ -70,7 +68,7 @@ class NonFiniteHook(Hook):
     def __init__(self, policy: Literal['skip', 'stop'] = 'skip', limit: int = 10) -> None:
         if policy not in ('skip', 'stop'):
             raise ConfigError(f"NonFiniteHook: expected policy 'skip' or 'stop', got {policy!r}.")
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        if not (is_integer(limit) and limit >= 1):
             raise ConfigError(f'NonFiniteHook: expected limit to be an integer >= 1, got {limit!r}')
         self.policy = policy
         self.limit = limit
@@ -133,20 +131,18 @@ class NonFiniteHook(Hook):
             )
             for batch in batches
         ]
-        everywhere: list[list[_Finding]] = all_gather_object(found)
-        is_mine = any(one.losses for one in found) or not any(
-            one.losses for rank in everywhere for one in rank
-        )
+        everywhere = [one for of_rank in all_gather_object(found) for one in of_rank]
+        # Where no loss says whose fault it was, it may be anyone's.
+        reported = [finding for finding in everywhere if finding.losses] or everywhere
+        is_mine = any(finding.rank == get_rank() for finding in reported)
         kept = self._keep(runner, batches, verdict.gradient) if is_mine else ''
         how = ''.join(all_gather_object(kept))
-        reported = [finding for rank in everywhere for finding in rank if finding.losses]
-        reported = reported or [finding for rank in everywhere for finding in rank]
         file = Path(runner.work_dir) / FILE
         if is_main_process():
             with ignore_full_disk(), file.open('a', encoding='utf-8') as out:
                 for finding in reported:
                     out.write(json.dumps(finding.to_dict(), ensure_ascii=False) + '\n')
-        what = '; '.join(finding.describe(len(everywhere) > 1) for finding in reported)
+        what = '; '.join(finding.describe(get_world_size() > 1) for finding in reported)
         if self.policy == 'stop':
             raise NonFiniteError(
                 f"{what}. Training stops (policy='stop') and the step was not taken; "
@@ -197,20 +193,18 @@ class NonFiniteHook(Hook):
         """Run the batch once more, on all ranks alike, and look at every layer."""
         assert self._guard is not None
         model = unwrapped(runner.model)
-        images_are_finite = True
-
-        def run() -> None:
-            nonlocal images_are_finite
-            for hook in find_hooks(runner, IterationSeedHook):
-                hook.seed_networks(runner, batch.iteration)
-            with runner.optim_wrapper.optim_context(model):
-                data = model.data_preprocessor(batch.data, True)
-                images_are_finite = not has_non_finite(data['inputs'])
-                model._run_forward(data, mode='loss')
-
-        layer = first_non_finite_layer(named_networks(model), run)
+        for hook in find_hooks(runner, IterationSeedHook):
+            hook.seed_networks(runner, batch.iteration)
+        with (
+            torch.no_grad(),
+            watching(named_networks(model)) as origin,
+            runner.optim_wrapper.optim_context(model),
+        ):
+            data = model.data_preprocessor(batch.data, True)
+            images_are_finite = not has_non_finite(data['inputs'])
+            model._run_forward(data, mode='loss')
         self._guard.restore_buffers()
-        return layer if images_are_finite else 'the images'
+        return origin.layer if images_are_finite else 'the images'
 
 
 class _Batch:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -84,23 +83,6 @@ def named_networks(model: Any) -> dict[str, nn.Module]:
     teachers = getattr(model, 'teachers', {})
     label = 'teacher' if len(teachers) == 1 else 'teacher {}'
     return {'': model, **{label.format(name): one for name, one in teachers.items()}}
-
-
-def first_non_finite_layer(
-    networks: Mapping[str, nn.Module], run: Callable[[], object]
-) -> str | None:
-    """The first layer that puts out a NaN or an infinity when `run` is called.
-
-    Args:
-        networks: As in `watching`.
-        run: Runs them, without gradients.
-
-    Returns:
-        The layer's name; None where every layer's output is finite.
-    """
-    with torch.no_grad(), watching(networks) as origin:
-        run()
-    return origin.layer
 
 
 def last_non_finite_gradient(parameters: Iterable[tuple[str, nn.Parameter]]) -> str | None:

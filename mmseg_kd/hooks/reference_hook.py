@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from mmseg_kd.checks import is_name, is_number
 from mmseg_kd.errors import ConfigError, LogError, nearest, short_repr
-from mmseg_kd.hooks.find import find_hooks
+from mmseg_kd.hooks.find import find_hook
 from mmseg_kd.host.aside import aside
 from mmseg_kd.host.log_names import VAL_PREFIX
 from mmseg_kd.host.visualizer import add_references
@@ -61,7 +61,7 @@ class ReferenceHook(Hook):
         self._draw(runner)
 
     def _draw(self, runner: Runner) -> None:
-        logger = next(iter(find_hooks(runner, LoggerHook)), None)
+        logger = find_hook(runner, LoggerHook)
         by_epoch = logger is not None and logger.log_metric_by_epoch
         prefix = VAL_PREFIX if runner.log_processor.log_with_hierarchy else ''
         for metric, lines in list(self.metrics.items()):

@@ -17,6 +17,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmseg_kd.checks import is_integer
 from mmseg_kd.errors import ConfigError
 from mmseg_kd.hooks.durable_checkpoint_hook import DurableCheckpointHook
 from mmseg_kd.hooks.find import find_hooks
@@ -83,8 +84,10 @@ class StopSignalHook(Hook):
             raise ConfigError(
                 f'StopSignalHook: expected signals such as SIGTERM and SIGUSR1, got {wrong}.'
             )
-        if interval < 1:
-            raise ConfigError(f'StopSignalHook: interval must be >= 1, got {interval!r}.')
+        if not (is_integer(interval) and interval >= 1):
+            raise ConfigError(
+                f'StopSignalHook: interval must be a whole number >= 1, got {interval!r}.'
+            )
         self.signals = [known[name] for name in signals]
         self.interval = interval
         # Numbers of signals: the last that came, and one that all ranks know of.

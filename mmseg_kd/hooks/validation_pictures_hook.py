@@ -23,8 +23,8 @@ from mmseg_kd.analysis.scene import Scene
 from mmseg_kd.checks import is_integer
 from mmseg_kd.distillation import DistillationWrapper
 from mmseg_kd.errors import ConfigError
-from mmseg_kd.evaluation import use_lean_prediction
 from mmseg_kd.evaluation.labels import image_of, predict_labels
+from mmseg_kd.evaluation.lean_prediction import lean_prediction
 from mmseg_kd.host.aside import aside
 from mmseg_kd.host.quiet import explain
 from mmseg_kd.host.visualizer import add_picture
@@ -148,21 +148,13 @@ def _ask_teachers(model: Any, items: Sequence[Any]) -> dict[str, list[Label]]:
             _say_without(title, 'it knows other classes')
         else:
             try:
-                found[title] = _predictions(network, items)
+                with lean_prediction(network):
+                    found[title] = predict_labels(network, items, range(len(items)))
             except torch.OutOfMemoryError:
                 _say_without(title, 'there is no room on the GPU')
             except Exception as error:  # such as of a size of image that it does not take
                 _say_without(title, f'it cannot predict them: {explain(error)}')
     return found
-
-
-def _predictions(network: Any, items: Sequence[Any]) -> list[Label]:
-    is_lean = use_lean_prediction(network)
-    try:
-        return predict_labels(network, items, range(len(items)))
-    finally:
-        if is_lean:
-            del network.predict
 
 
 def _say_without(teacher: str, reason: str) -> None:

@@ -158,15 +158,12 @@ def line_chart(
         chart.curves.append(
             dict(colour=one.colour, dash=one.dash, path=path, markers=marked, band=band)
         )
-    for reference in references:
-        chart.references.append(
-            dict(label=reference.label, colour=reference.colour, y=y_of(reference.value))
-        )
+    lines = [(one.label, one.colour, y_of(one.value)) for one in references]
+    chart.references = [dict(label=label, colour=colour, y=y) for label, colour, y in lines]
     ends = [
         (one.label, one.colour, y_of(pts[-1][1])) for one, pts in zip(series, thin, strict=True)
     ]
-    ends += [(reference.label, reference.colour, y_of(reference.value)) for reference in references]
-    chart.labels = _spread(ends)
+    chart.labels = _spread([*ends, *lines])
     _fill_table(chart, series, thin, references, x_of, y_of)
     return chart
 

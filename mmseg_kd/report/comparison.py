@@ -36,20 +36,13 @@ class Compared:
     total: int
     open: int
 
-    @property
-    def head(self) -> Sequence[str]:
-        """Titles of the table's columns."""
-        return HEAD
+    # Titles of the columns of the table, and of that of the validations.
+    head, validation_head = HEAD, VALIDATION_HEAD
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
         """The table."""
         return [cells(row) for row in self.results.rows]
-
-    @property
-    def validation_head(self) -> Sequence[str]:
-        """Titles of the columns of the table of validations."""
-        return VALIDATION_HEAD
 
     @property
     def validation_rows(self) -> list[tuple[str, ...]]:

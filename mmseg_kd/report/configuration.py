@@ -60,7 +60,7 @@ def _cells(term: Mapping[str, Any]) -> list[str]:
         _layers(term.get('teacher_layer')),
         weight_text(weight),
         ' · '.join(map(call, schedules)) or 'constant',
-        ', '.join(f'{key}={as_repr(value)}' for key, value in more.items()) or MISSING,
+        ', '.join(f'{key}={value!r}' for key, value in more.items()) or MISSING,
     ]
 
 
@@ -71,23 +71,10 @@ def _layers(value: Any) -> str:
 def call(value: Any) -> str:
     """A dict with a type as the call that it stands for: CGDLoss(tau=4.0)."""
     if not isinstance(value, Mapping) or 'type' not in value:
-        return as_repr(value)
+        return repr(value)
     kind = value['type']
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
-    return f'{name}({", ".join(f"{k}={as_repr(v)}" for k, v in value.items() if k != "type")})'
-
-
-def as_repr(value: Any) -> str:
-    """A value of a config as Python has it, without the hosts' classes."""
-    return repr(_plain(value))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(one) for one in value)
-    return value
+    return f'{name}({", ".join(f"{k}={v!r}" for k, v in value.items() if k != "type")})'
 
 
 def differences(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -110,7 +97,7 @@ def differences(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[st
     ]
     rows = []
     for place in dict.fromkeys(place for one in flat for place in one):
-        values = [as_repr(one[place]) if place in one else '' for one in flat]
+        values = [repr(one[place]) if place in one else '' for one in flat]
         telling = values
         if f'{place}.'.startswith('model.distillation.'):
             telling = [v for v, run in zip(values, compared, strict=True) if run.role == STUDENT]

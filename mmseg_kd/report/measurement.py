@@ -25,7 +25,7 @@ from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation import FastIoUMetric
 from mmseg_kd.evaluation.complexity import complexity
 from mmseg_kd.evaluation.latency import measure_latency
-from mmseg_kd.evaluation.lean_prediction import use_lean_prediction
+from mmseg_kd.evaluation.lean_prediction import lean_prediction
 from mmseg_kd.host.quiet import explain
 from mmseg_kd.networks.probe import evaluating
 
@@ -131,23 +131,18 @@ def measure(network: Any, cfg: Config, progress: Callable[[int, int], None]) -> 
     total = torch.zeros(classes + 2, classes + 2, dtype=torch.int64)
     images, right, annotated = [], [], []
     size: list[int] = []
-    lean = use_lean_prediction(network)
-    try:
-        with evaluating(network):
-            for batch in loader:
-                size = size or list(batch['inputs'][0].shape[-2:])
-                for sample in network.test_step(batch):
-                    predicted = sample.pred_sem_seg.data.squeeze()
-                    label = sample.gt_sem_seg.data.squeeze().to(predicted)
-                    counts = FastIoUMetric.count_pairs(predicted, label, classes, ignored).cpu()
-                    total += counts
-                    images.append(str(sample.img_path))
-                    right.append(int(counts.diagonal()[1:-1].sum()))
-                    annotated.append(int(counts[1:-1].sum()))
-                progress(len(images), len(loader.dataset))
-    finally:
-        if lean:
-            del network.predict
+    with lean_prediction(network), evaluating(network):
+        for batch in loader:
+            size = size or list(batch['inputs'][0].shape[-2:])
+            for sample in network.test_step(batch):
+                predicted = sample.pred_sem_seg.data.squeeze()
+                label = sample.gt_sem_seg.data.squeeze().to(predicted)
+                counts = FastIoUMetric.count_pairs(predicted, label, classes, ignored).cpu()
+                total += counts
+                images.append(str(sample.img_path))
+                right.append(int(counts.diagonal()[1:-1].sum()))
+                annotated.append(int(counts[1:-1].sum()))
+            progress(len(images), len(loader.dataset))
     names = [str(name) for name in meta['classes']]
     return Measurement(
         classes=names,

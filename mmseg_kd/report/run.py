@@ -71,12 +71,17 @@ class Run:
             known.append(text)
 
     @property
+    def scored_at(self) -> int | None:
+        """The iteration of the last validation with an mIoU; None where there is none."""
+        found = [i for i, metrics in self.log.validations.items() if 'mIoU' in metrics]
+        return max(found, default=None)
+
+    @property
     def miou(self) -> float | None:
-        """mIoU in percent: as measured, or of the last validation."""
+        """mIoU in percent: as measured, or of the last validation that has one."""
         if self.measured is not None:
             return self.measured.mean()
-        scores = [metrics['mIoU'] for metrics in self.log.validations.values() if 'mIoU' in metrics]
-        return scores[-1] if scores else None
+        return None if self.scored_at is None else self.log.validations[self.scored_at]['mIoU']
 
     @property
     def iou(self) -> dict[str, float]:

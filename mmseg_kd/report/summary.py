@@ -54,14 +54,11 @@ def summarise(runs: Sequence[Run]) -> list[Reached]:
         if run.role == STUDENT and baseline is not None and teacher is not None:
             closed = 100 * (miou - baseline) / (teacher - baseline) if teacher > baseline else None
         position = 100 * (miou - begin) / (end - begin)
-        lines.append(Reached(run, miou, _source(run), over, to_teacher, closed, position))
+        source = f'validation at iteration {run.scored_at}'
+        if run.measured is not None:
+            source = 'measured'
+        lines.append(Reached(run, miou, source, over, to_teacher, closed, position))
     return lines
-
-
-def _source(run: Run) -> str:
-    if run.measured is not None:
-        return 'measured'
-    return f'validation at iteration {max(run.log.validations)}'
 
 
 def best(runs: Sequence[Run], role: str) -> float | None:

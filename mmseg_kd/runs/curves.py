@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import takewhile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -168,23 +170,45 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], path: Path) -> No
             found = band(group, name)
             if found is None:
                 continue
-            x, y = found.mean.iterations, found.mean.values
+            x = found.mean.iterations
             label = group.name if len(group.runs) == 1 else f'{group.name} ({len(group.runs)} runs)'
-            marker = 'os^Dv'[index % 5] if x.size <= MARKED else ''
-            colour = f'C{index % 10}'
-            [line] = axes.plot(x, y, marker=marker, markersize=4, linewidth=1.8, color=colour)
-            shown.setdefault(label, line)
-            if found.count > 1:
-                low, high = y - found.deviation, y + found.deviation
-                axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+            shown.setdefault(label, draw_band(axes, found, x.tolist(), index, x.size <= MARKED))
         axes.set_ylabel(name)
-        axes.grid(alpha=0.3)
-        axes.spines[['top', 'right']].set_visible(False)
+        style_axes(axes)
     rows[-1].set_xlabel('iteration')
     figure.align_ylabels()
     # Names of runs are long: one a line, over the curves.
     figure.legend(shown.values(), shown.keys(), loc='outside upper left', frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def draw_band(
+    axes: Axes, found: Band, x: Sequence[float], index: int, is_marked: bool = True
+) -> Line2D:
+    """Draw a line for the mean and, of more than one run, an area for the deviation.
+
+    Args:
+        axes: Where.
+        found: What.
+        x: The place of each value: its iteration, or its time.
+        index: Of the curve among all: what it is told apart by.
+        is_marked: Whether its points are.
+    """
+    y = found.mean.values
+    colour = f'C{index % 10}'
+    # No two of fifty curves have both in common.
+    marker = 'os^Dv'[(index + index // 10) % 5] if is_marked else ''
+    [line] = axes.plot(x, y, marker=marker, markersize=4, linewidth=1.8, color=colour)
+    if found.count > 1:
+        low, high = y - found.deviation, y + found.deviation
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    return line
+
+
+def style_axes(axes: Axes, grid: Literal['both', 'x', 'y'] = 'both') -> None:
+    """A pale grid, and no frame above and on the right."""
+    axes.grid(axis=grid, alpha=0.3)
+    axes.spines[['top', 'right']].set_visible(False)
 
 
 def summary(groups: Sequence[Group], name: str) -> list[tuple[str, str, str, str]]:

@@ -162,36 +162,30 @@ def collect(comparison: Comparison) -> Results:
     classes = {method: _classes(runs) for method, runs in done.items()}
     logs = {method: _logs(runs) for method, runs in done.items()}
     validations = {method: _validations(found) for method, found in logs.items()}
-    base = comparison.baseline
+    lasts = {name: found.get(comparison.methods[name], {}) for name, found in validations.items()}
     rows = []
     for method in done:
-        ours, is_baseline = values[method], method == base
-        gain = None if is_baseline else paired_gain(ours, values.get(base, {}))
-        of_classes = {
-            name: found
+        # The baseline itself is measured against nothing.
+        base = '' if method == comparison.baseline else comparison.baseline
+        of_classes = classes.get(base, {})
+        gains = {
+            name: paired_gain(by_seed, of_classes.get(name, {}))
             for name, by_seed in classes[method].items()
-            if not is_baseline
-            and (found := paired_gain(by_seed, classes.get(base, {}).get(name, {}))) is not None
         }
-        last = validations[method].get(comparison.methods[method], {})
-        base_last = validations.get(base, {}).get(comparison.methods[base], {})
-        validation_gain = None if is_baseline else paired_gain(last, base_last)
         all_logs = list(logs[method].values())
         rows.append(
             Row(
                 method,
-                ours,
-                gain,
-                _share(gain, ours, values.get(base, {}), teacher),
+                values[method],
+                *_gain_and_share(values[method], values.get(base, {}), teacher),
                 comparison.methods[method],
                 _step_s(all_logs),
                 _peak_mib(all_logs),
                 {name: estimate([*v.values()]).mean for name, v in classes[method].items()},
-                of_classes,
-                is_baseline,
+                {name: gain for name, gain in gains.items() if gain is not None},
+                not base,
                 validations[method],
-                validation_gain,
-                _share(validation_gain, last, base_last, teacher_validation),
+                *_gain_and_share(lasts[method], lasts.get(base, {}), teacher_validation),
                 all_logs,
             )
         )
@@ -199,19 +193,20 @@ def collect(comparison: Comparison) -> Results:
     return Results(teacher, rows, left_out, teacher_validation, failed)
 
 
-def _share(
-    gain: Estimate | None, ours: _BySeed, baseline: _BySeed, teacher: float | None
-) -> Estimate | None:
-    """Of the gap that the baseline has in the seeds that the gain is of.
+def _gain_and_share(
+    ours: _BySeed, baseline: _BySeed, teacher: float | None
+) -> tuple[Estimate | None, Estimate | None]:
+    """The gain above the baseline, and its share of the gap that this has in the gain's seeds.
 
-    None where that is no larger than what the baseline spreads by.
+    There is no share where the gap is no larger than what the baseline spreads by.
     """
+    gain = paired_gain(ours, baseline)
     if gain is None or teacher is None:
-        return None
+        return gain, None
     if teacher - statistics.fmean(baseline.values()) <= (_deviation(baseline) or 0):
-        return None
+        return gain, None
     paired = [value for seed, value in baseline.items() if seed in ours]
-    return share_of_gap(gain, statistics.fmean(paired), teacher)
+    return gain, share_of_gap(gain, statistics.fmean(paired), teacher)
 
 
 def _classes(runs: Sequence[Run]) -> dict[str, dict[int, float]]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmseg_kd.checkpoints.save import atomic_write
 from mmseg_kd.runs.comparison import METRIC
-from mmseg_kd.runs.curves import Band, band_of
+from mmseg_kd.runs.curves import Band, band_of, draw_band, style_axes
 from mmseg_kd.runs.log import Curve
 from mmseg_kd.runs.results import Results, Row
 from mmseg_kd.runs.statistics import CONFIDENCE
@@ -64,30 +63,16 @@ def _curves(results: Results) -> Figure | None:
             continue
         found = bands[row.method]
         iterations = found.mean.iterations.tolist()
-        _draw(by_iteration, found, iterations, index, labels[row.method])
+        draw_band(by_iteration, found, iterations, index).set_label(labels[row.method])
         if (elapsed := row.elapsed_s(iterations)) is not None:
-            _draw(by_time, found, [one / seconds for one in elapsed], index)
+            draw_band(by_time, found, [one / seconds for one in elapsed], index)
     by_iteration.set_xlabel('iteration')
     by_time.set_xlabel(f'{unit} of training steps')
     by_iteration.set_ylabel(f'{METRIC} in validation')
-    for axes in (by_iteration, by_time):
-        axes.grid(alpha=0.3)
-        axes.spines[['top', 'right']].set_visible(False)
+    style_axes(by_iteration)
+    style_axes(by_time)
     _add_legend(figure)
     return figure
-
-
-def _draw(
-    axes: Axes, found: Band, x: Sequence[float], index: int, label: str | None = None
-) -> None:
-    y = found.mean.values
-    colour = f'C{index % 10}'
-    # No two of fifty methods have both in common.
-    marker = 'os^Dv'[(index + index // 10) % 5]
-    axes.plot(x, y, marker=marker, markersize=4, linewidth=1.8, color=colour, label=label)
-    if found.count > 1:
-        low, high = y - found.deviation, y + found.deviation
-        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 def _classes(results: Results) -> Figure | None:
@@ -122,8 +107,7 @@ def _classes(results: Results) -> Figure | None:
     has_intervals = any(one.low is not None for row in rows for one in row.class_gains.values())
     interval = f', with {CONFIDENCE:.0%} intervals' if has_intervals else ''
     axes.set_xlabel(f'IoU above the baseline, points{interval}')
-    axes.grid(axis='x', alpha=0.3)
-    axes.spines[['top', 'right']].set_visible(False)
+    style_axes(axes, 'x')
     _add_legend(figure)
     return figure
 

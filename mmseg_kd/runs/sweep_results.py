@@ -39,8 +39,13 @@ class Found:
         return first if first is not None and _has_result(first[1]) else None
 
 
+def _finite(state: State) -> float | None:
+    """Its value; None where there is none yet, and where it is no number."""
+    return state.value if state.value is not None and math.isfinite(state.value) else None
+
+
 def _has_result(state: State) -> bool:
-    return state.name == DONE and state.value is not None and math.isfinite(state.value)
+    return state.name == DONE and _finite(state) is not None
 
 
 def collect_trials(sweep: Sweep, is_at_work: bool = False) -> Found:
@@ -49,14 +54,9 @@ def collect_trials(sweep: Sweep, is_at_work: bool = False) -> Found:
 
     def rank(row: tuple[Trial, State]) -> tuple[bool, bool, float, int]:
         trial, state = row
-        is_known = state.value is not None and math.isfinite(state.value)
-        value = state.value if state.value is not None and is_known else 0.0
-        return (
-            not _has_result(state),
-            not is_known,
-            -value if sweep.maximize else value,
-            trial.number,
-        )
+        value = _finite(state)
+        cost = (value or 0.0) * (-1 if sweep.maximize else 1)
+        return not _has_result(state), value is None, cost, trial.number
 
     return Found(sweep, sorted(rows, key=rank))
 
@@ -140,7 +140,7 @@ def as_json(found: Found) -> str:
         dict(
             trial=str(trial),
             state=state.name,
-            value=state.value if state.value is None or math.isfinite(state.value) else None,
+            value=_finite(state),
             iteration=state.iteration,
             iterations=trial.iterations,
             options=dict(trial.options),

@@ -140,6 +140,9 @@ def title_of(model: Any) -> str | None:
         return None
     names = []
     for term in model.get('distillation') or ():
+        if 'recipe' in term:  # a config that no command has read yet
+            names.append(str(term['recipe']))
+            continue
         loss = term['loss']['type']
         loss = loss if isinstance(loss, str) else loss.__name__
         names.append(loss.rpartition('.')[2].removesuffix('Loss'))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import write_dataset
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmseg.registry import DATASETS
 from torch import nn
 
 from mmseg_kd.config.load import load_config
+from mmseg_kd.engine.distill import distill
 from mmseg_kd.engine.from_folder import from_folder
 from mmseg_kd.errors import ConfigError, DatasetError
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
@@ -41,6 +43,28 @@ def test_what_is_given_otherwise_stays(folder: Path, tmp_path: Path) -> None:
     assert found.teacher is network
     assert not found.trains_teacher
     assert found.terms == ()
+
+
+def test_a_teacher_with_weights_is_not_trained_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Config] = []
+
+    def begin(cfg: Config, options: Any) -> None:
+        begun.append(cfg)
+        raise RuntimeError('enough')
+
+    monkeypatch.setattr('mmseg_kd.engine.distill._train', begin)
+    with pytest.raises(RuntimeError, match='enough'):
+        distill(
+            teacher='mit-slim',
+            teacher_checkpoint='teacher.pth',
+            student='mobilenetv2',
+            data=folder,
+            work_dir=tmp_path / 'work',
+        )
+    [cfg] = begun
+    assert cfg.model.teacher.checkpoint == 'teacher.pth'
 
 
 def test_names_are_needed(folder: Path, tmp_path: Path) -> None:

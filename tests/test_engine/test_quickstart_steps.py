@@ -17,7 +17,7 @@ from mmseg_kd.config.network_spec import trained_network_of
 from mmseg_kd.engine import quickstart as engine
 from mmseg_kd.engine.quickstart import PAIR, TEACHER, WEIGHTS, quickstart, seconds_per_step
 from mmseg_kd.engine.step import StepFailedError, run_step
-from mmseg_kd.errors import CheckpointError
+from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.networks.build import build_network, without_initialisation
 
 
@@ -50,6 +50,12 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Steps:
     monkeypatch.chdir(tmp_path)  # no checkout
     monkeypatch.setattr(engine, 'run_step', found)
     return found
+
+
+def test_too_few_iterations_for_a_schedule(steps: Steps, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='iters: expected 2 or more'):
+        quickstart(work_dir=tmp_path / 'work', data_root=str(tmp_path / 'scenes'), iters=1)
+    assert not steps.commands
 
 
 def test_steps_table_and_picture(steps: Steps, tmp_path: Path) -> None:

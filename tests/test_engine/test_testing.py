@@ -51,6 +51,18 @@ def test_the_images_of_validation_are_measured(tmp_path: Path) -> None:
     assert measured('test', **first) != of_first
 
 
+def test_pictures_without_a_visualizer_in_the_config(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / 'data')
+    config = str(write_config(tmp_path, resnet(4), data))
+    weights = save_weights(resnet(4), tmp_path / 'best.pth', seed=2)
+    cfg = load_config(config, dict(work_dir=str(tmp_path / 'work')))
+    cfg.pop('visualizer', None)
+    shown = tmp_path / 'shown'
+    with isolated():
+        run_test(prepare_test(cfg, weights, MeasuringOptions(show_dir=str(shown))))
+    assert list(shown.rglob('*.png'))
+
+
 @pytest.mark.parametrize('part', ['val_dataloader', 'val_evaluator'])
 def test_a_config_without_validation_says_so(tmp_path: Path, part: str) -> None:
     cfg = load_config(str(write_config(tmp_path, resnet(4), tmp_path)), {part: None})

@@ -169,5 +169,6 @@ def test_a_plain_model_is_refused() -> None:
 
 
 def test_wrong_interval() -> None:
-    with pytest.raises(ValueError, match='interval must be >= 1, got 0'):
-        GradientConflictHook(interval=0)
+    for interval in (0, 2.5, '5', True):
+        with pytest.raises(ValueError, match='interval must be a whole number >= 1, got'):
+            GradientConflictHook(interval=interval)  # type: ignore[arg-type]

@@ -19,9 +19,9 @@ from training_runs import forked_ranks
 from mmseg_kd.errors import ConfigError, NonFiniteError
 from mmseg_kd.hooks import IterationSeedHook, NonFiniteHook
 from mmseg_kd.hooks.non_finite_layers import (
-    first_non_finite_layer,
     has_non_finite,
     last_non_finite_gradient,
+    watching,
 )
 
 
@@ -325,11 +325,14 @@ def test_what_counts_as_not_finite() -> None:
 
 def test_first_layer_and_last_gradient() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
-    assert first_non_finite_layer({'': network}, lambda: network(torch.ones(1, 2))) is None
+    with watching({'': network}) as origin:
+        network(torch.ones(1, 2))
+    assert origin.layer is None
     with torch.no_grad():
         network[1][0].bias.fill_(torch.nan)
-    run = {'net': network}
-    assert first_non_finite_layer(run, lambda: network(torch.ones(1, 2))) == 'net.1.0'
+    with watching({'net': network}) as origin:
+        network(torch.ones(1, 2))
+    assert origin.layer == 'net.1.0'
     assert last_non_finite_gradient(network.named_parameters()) is None
     network(torch.ones(1, 2)).sum().backward()
     network[0].weight.grad = torch.full((2, 2), torch.nan)

@@ -264,6 +264,8 @@ def test_without_a_hook_that_saves_it_is_refused() -> None:
         (dict(signals=['SIGTERMINATE']), 'SIGTERMINATE'),
         (dict(signals=['SIGTERM', 'SIGKILL']), 'SIGKILL'),
         (dict(interval=0), 'interval'),
+        (dict(interval='5'), 'interval'),
+        (dict(interval=2.5), 'interval'),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -10,7 +10,7 @@ from builders import term
 from mmengine.config import Config
 
 from mmseg_kd.cli import train
-from mmseg_kd.report.configuration import as_repr, call, differences, term_rows
+from mmseg_kd.report.configuration import call, differences, term_rows
 from mmseg_kd.report.environment import commands, commit_of
 from mmseg_kd.report.run import Run
 
@@ -50,7 +50,7 @@ def test_broken_terms_are_listed_as_they_are() -> None:
 
 def test_values_are_written_as_plain_ones() -> None:
     config = Config(dict(a=dict(b=[dict(type='X', c=(1, 'two'))])))
-    assert as_repr(config.a) == "{'b': [{'type': 'X', 'c': (1, 'two')}]}"
+    assert call(config.a) == "{'b': [{'type': 'X', 'c': (1, 'two')}]}"
     assert call(config.a.b[0]) == "X(c=(1, 'two'))"
 
 

@@ -38,6 +38,14 @@ def test_gap_closed() -> None:
     )
 
 
+def test_a_validation_without_a_score_is_not_that_of_the_score() -> None:
+    """As where the last mIoU is NaN, which is left out of what is read."""
+    one = run('a', 'student', 50.0)
+    one.log.validations[300] = {'aAcc': 12.0}
+    [line] = summarise([one])
+    assert (line.miou, line.source) == (50.0, 'validation at iteration 200')
+
+
 @pytest.mark.parametrize(
     ('runs', 'title', 'sentence'),
     [

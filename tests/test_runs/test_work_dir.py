@@ -38,6 +38,7 @@ def test_a_run_has_config_and_checkpoint(tmp_path: Path) -> None:
 def test_titles_say_the_method() -> None:
     assert title_of(wrapper_config({}, {}, 'a.pth')) == 'baseline'
     assert title_of(wrapper_config({}, {}, 'a.pth', term(loss='CGDLoss'))) == 'CGD'
+    assert title_of(wrapper_config({}, {}, 'a.pth', dict(recipe='cwd'))) == 'cwd'
     assert title_of(resnet()) is None
     assert title_of(None) is None
 
