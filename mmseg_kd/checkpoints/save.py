@@ -52,7 +52,7 @@ def save_weights(tensors: Mapping[str, Tensor], target: Path, meta: Mapping[str,
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `target` when all is written.
+    """A name to write to, which becomes `target` when all is written and on the disk.
 
     Raises:
         CheckpointError: It cannot be written.
@@ -61,6 +61,8 @@ def atomic_write(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        with partial.open('rb') as file:
+            os.fsync(file.fileno())
         partial.replace(target)
     except (OSError, RuntimeError, SafetensorError) as error:  # the last two: a full disk
         raise CheckpointError(f'{target}: cannot be written: {error}.') from error

@@ -61,37 +61,40 @@ def quantise(source: Path, target: Path, mode: str, calibration: Sequence[Tensor
     # It advises on steps that are taken here.
     logger.setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory() as folder, atomic_write(target) as partial:
-            prepared = Path(folder) / 'prepared.onnx'
+        with tempfile.TemporaryDirectory() as folder:
+            prepared, quantised = (Path(folder) / name for name in ('prepared.onnx', 'int8.onnx'))
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
             if mode == 'dynamic':
                 quantize_dynamic(
                     prepared,
-                    partial,
+                    quantised,
                     op_types_to_quantize=DYNAMIC_OPERATIONS,
                     weight_type=QuantType.QInt8,
                     per_channel=True,
                 )
-                _check_dynamic(partial)
+                _check_dynamic(quantised)
             else:
                 quantize_static(
                     prepared,
-                    partial,
+                    quantised,
                     Inputs(),
                     quant_format=QuantFormat.QDQ,
                     activation_type=QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
                     per_channel=True,
                 )
+            content = quantised.read_bytes()
     except ExportError:
         raise
-    except (ValueError, NotImplementedError, KeyError) as error:
+    except Exception as error:  # onnxruntime's own have no base of theirs
         raise ExportError(
             f'onnxruntime cannot quantise the network ({type(error).__name__}: {error}); export it '
             'without --int8, or try the other of dynamic and static.'
         ) from error
     finally:
         logger.setLevel(level)
+    with atomic_write(target) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def _check_dynamic(path: Path) -> None:

@@ -198,6 +198,19 @@ def test_matrix_products_with_integers(
     assert sorted(path.name for path in tmp_path.iterdir()) == ['float.onnx', 'int8.onnx']
 
 
+def test_quantisation_that_fails(
+    transformer: tuple[ExportModule, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError('no such operator')
+
+    (tmp_path / 'float.onnx').write_bytes(transformer[1])
+    monkeypatch.setattr('onnxruntime.quantization.quantize_dynamic', fail)
+    with pytest.raises(ExportError, match=r'cannot quantise .*\(RuntimeError: no such operator\)'):
+        quantise(tmp_path / 'float.onnx', tmp_path / 'int8.onnx', 'dynamic')
+    assert [path.name for path in tmp_path.iterdir()] == ['float.onnx']
+
+
 def test_what_cannot_be_inside() -> None:
     padding = preprocessor(test_cfg=dict(size_divisor=32))
     with pytest.raises(ConfigError, match='--with-preprocessing: the data_preprocessor pads'):
