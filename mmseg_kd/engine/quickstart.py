@@ -100,7 +100,7 @@ def quickstart(
 
     Raises:
         ConfigError: `iters` is under 2: a schedule has a warm-up and a rest.
-        DatasetError: There is something else in `data_root`.
+        DatasetError: There is something else in `data_root`, or it cannot be written to.
         StepFailedError: A training or an evaluation failed.
         CheckpointError: A checkpoint is not its network's, or a result cannot be written.
     """
@@ -110,6 +110,9 @@ def quickstart(
         generate(data_root, train_images, val_images, SIZE, seed)
     except ValueError as error:
         raise DatasetError(str(error)) from error
+    except OSError as error:
+        text = f'{data_root}: cannot be written to: {error}; choose another folder.'
+        raise DatasetError(text) from error
     folders = {job: Path(work_dir) / job.folder for job in JOBS}
     checkpoints = {
         job: job.weights or str(folder / f'iter_{iters}.pth') for job, folder in folders.items()

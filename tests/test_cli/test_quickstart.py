@@ -60,3 +60,10 @@ def test_other_scenes_in_the_folder_are_an_error(
     assert code == 1
     assert str(tmp_path) in capsys.readouterr().err
     assert (tmp_path / 'notes.txt').read_text() == 'mine'
+
+
+def test_scenes_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / 'file').touch()
+    root = tmp_path / 'file' / 'scenes'
+    assert main(['quickstart', '--data-root', str(root), '--work-dir', str(tmp_path / 'w')]) == 1
+    assert f'{root}: cannot be written to: ' in capsys.readouterr().err
