@@ -16,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from mmseg.visualization import SegLocalVisualizer
 from torch import Tensor
@@ -84,20 +85,31 @@ def needs_shared(relative: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture(autouse=True)
-def quiet_mmseg() -> Iterator[None]:
+def quiet_mmseg(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Names in model dicts are mmseg's, its log keeps to warnings; logs and plots are the test's.
 
-    A run is called by the second it begins in: one of the same second would get the log of another.
-    A visualiser is called the same in all runs, and writes to the first one's folder.
+    A run is called by the second it begins in: one of the same second would get the log of another,
+    and go on with its counts. A visualiser is called the same in all runs, and writes to the first
+    one's folder.
     """
-    kinds = (MessageHub, MMLogger, Visualizer, SegLocalVisualizer)
-    before = {kind: kind._instance_dict for kind in kinds}
+    of_runs, of_tests = (MessageHub, MMLogger), (Visualizer, SegLocalVisualizer)
+    before = {kind: kind._instance_dict for kind in (*of_runs, *of_tests)}
     for kind in before:
         kind._instance_dict = OrderedDict()
     init_default_scope('mmseg')
     MMLogger.get_current_instance().setLevel(logging.WARNING)
+    loggers: list[logging.Logger] = []
+    set_up = Runner.setup_env
+
+    def setup_env(self: Runner, cfg: Any) -> None:
+        loggers.extend(MMLogger._instance_dict.values())
+        for kind in of_runs:
+            kind._instance_dict = OrderedDict()
+        set_up(self, cfg)
+
+    monkeypatch.setattr(Runner, 'setup_env', setup_env)
     yield
-    for logger in MMLogger._instance_dict.values():
+    for logger in (*loggers, *MMLogger._instance_dict.values()):
         for handler in logger.handlers:
             handler.close()
     for kind, instances in before.items():
