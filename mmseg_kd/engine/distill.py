@@ -33,7 +33,7 @@ from mmseg_kd.engine.arguments import (
     schedule_config,
     to_builtins,
 )
-from mmseg_kd.engine.from_folder import ITERATIONS, from_folder
+from mmseg_kd.engine.from_folder import ITERATIONS, check_untrained, from_folder
 from mmseg_kd.engine.isolation import isolated
 from mmseg_kd.engine.training import TrainingOptions, prepare_training, run_training
 from mmseg_kd.errors import ConfigError, Problems
@@ -217,6 +217,8 @@ def distill(
             if resume and done.is_file():
                 teacher = dict(found.teacher, checkpoint=str(done))
             else:
+                with isolated():
+                    check_untrained(found.teacher, student, terms)
                 teacher = distill(
                     student=found.teacher,
                     data=data,

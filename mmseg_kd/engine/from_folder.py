@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from mmseg_kd.config.network_spec import parse_network
+from mmseg_kd.engine.arguments import model_config
+from mmseg_kd.host.quiet import as_config_error
+from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.own_data.networks import (
     check_classes,
     first_terms,
@@ -64,3 +74,26 @@ def from_folder(data: str | Path, teacher: Any, student: Any, terms: Any, out: P
     if not terms and isinstance(teacher, dict) and isinstance(student, dict):
         terms = first_terms(teacher, student)
     return FromFolder(write_data(project), teacher, student, terms, trains_teacher)
+
+
+def check_untrained(teacher: Any, student: Any, terms: Any) -> None:
+    """See that terms and networks fit while the teacher is still to be trained, which takes hours.
+
+    Inside `isolated`, as it sets the level of the log.
+
+    Args:
+        teacher, student, terms: As in `distill`; the teacher is a dict without weights.
+
+    Raises:
+        KDError: What is wrong with them.
+    """
+    init_default_scope('mmseg')
+    # What is said of weights that are not trained would puzzle.
+    MMLogger.get_current_instance().setLevel('WARNING')
+    model = without_initialisation(parse_network(teacher, 'teacher', True).model)
+    with TemporaryDirectory() as folder:
+        weights = Path(folder) / 'untrained.pth'
+        torch.save(build_segmentor(model, 'teacher').state_dict(), weights)
+        taught = dict(teacher, checkpoint=str(weights))
+        with as_config_error('model'):
+            MODELS.build(model_config(taught, student, terms, None, Path(folder)))

@@ -19,6 +19,12 @@ from mmseg_kd.errors import ConfigError, DatasetError
 from mmseg_kd.networks.build import build_segmentor, without_initialisation
 from mmseg_kd.own_data.networks import is_trained, network_of
 
+TERM = dict(
+    student_layer='decode_head.conv_seg',
+    teacher_layer='decode_head.conv_seg',
+    loss=dict(type='CWD'),
+)
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -65,6 +71,36 @@ def test_a_teacher_with_weights_is_not_trained_first(
         )
     [cfg] = begun
     assert cfg.model.teacher.checkpoint == 'teacher.pth'
+
+
+@pytest.mark.parametrize(
+    ('terms', 'message'),
+    [
+        ([dict(TERM, student_layer='decode_head.nowhere')], 'nowhere'),
+        ([dict(TERM, loss=dict(type='CGDLos'))], "there is no kd_loss 'CGDLos'"),
+        ([dict(TERM, loss=dict(type='CGDLoss', group_size=50))], 'group_size'),
+        ([TERM], 'the teacher is trained'),
+    ],
+)
+def test_terms_are_looked_at_before_the_teacher_is_trained(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    terms: list[dict[str, Any]],
+    message: str,
+) -> None:
+    def begin(cfg: Config, options: Any) -> None:
+        raise ConfigError('the teacher is trained')
+
+    monkeypatch.setattr('mmseg_kd.engine.distill._train', begin)
+    with pytest.raises(ConfigError, match=message):
+        distill(
+            teacher='mit-slim',
+            student='mobilenetv2',
+            terms=terms,
+            data=folder,
+            work_dir=tmp_path / 'work',
+        )
 
 
 def test_names_are_needed(folder: Path, tmp_path: Path) -> None:
