@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
+from mmseg_kd.checkpoints.save import take_name
 from mmseg_kd.checkpoints.seal import seal
 
 # What a name ends with until its file is whole. A killed run may leave one; the next removes it.
@@ -32,26 +31,10 @@ def write_durably(path: Path, *parts: bytes | memoryview) -> None:
         with temporary.open('wb') as file:
             for part in parts:
                 file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        take_name(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some network file systems have nothing to do here and say so.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
 
 
 @register_backend(DURABLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -61,11 +62,34 @@ def atomic_write(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        with partial.open('rb') as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
+        take_name(partial, target)
     except (OSError, RuntimeError, SafetensorError) as error:  # the last two: a full disk
         raise CheckpointError(f'{target}: cannot be written: {error}.') from error
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def take_name(temporary: Path, path: Path) -> None:
+    """Bring a file to the disk, whole, and then let it take a name beside it.
+
+    Raises:
+        OSError: The disk is full, or anything else that the system says.
+    """
+    with temporary.open('rb') as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems have nothing to do here and say so.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)

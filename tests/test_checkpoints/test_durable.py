@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from mmseg_kd.checkpoints import durable
 from mmseg_kd.checkpoints.durable import DurableBackend, write_durably
 
 OLD, NEW = b'old' * 1000, b'new' * 2000
@@ -116,7 +115,7 @@ def test_a_folder_that_cannot_be_synced(
             raise OSError(number, 'folder')
         fsync(handle)
 
-    monkeypatch.setattr(durable.os, 'fsync', refuse)
+    monkeypatch.setattr(os, 'fsync', refuse)
     if number == errno.EINVAL:
         write_durably(tmp_path / 'file', NEW)
     else:

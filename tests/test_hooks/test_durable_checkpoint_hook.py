@@ -18,7 +18,6 @@ from mmengine.logging import MessageHub
 from mmengine.visualization import LocalVisBackend
 from training_runs import tensors, train_to_the_end, training, write_project
 
-from mmseg_kd.checkpoints import durable
 from mmseg_kd.checkpoints.newest import newest_intact
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.hooks import DurableCheckpointHook
@@ -81,7 +80,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     def refuse(handle: int) -> None:
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    return lambda is_full: monkeypatch.setattr(durable.os, 'fsync', refuse if is_full else fsync)
+    return lambda is_full: monkeypatch.setattr(os, 'fsync', refuse if is_full else fsync)
 
 
 def test_the_oldest_goes_when_the_newest_is_whole_and_pointed_to(
