@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from mmseg_kd.cli.common import main_of
-from mmseg_kd.errors import DatasetError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,16 +31,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mmseg_kd.datasets.toy_scenes.dataset import generate
+    from mmseg_kd.datasets.toy_scenes.dataset import generate_or_say
 
-    try:
-        generate(args.root, args.train, args.val, tuple(args.size), args.seed)
-    except ValueError as error:
-        raise DatasetError(str(error)) from error
-    except OSError as error:
-        raise DatasetError(
-            f'{args.root}: cannot be written to: {error}; choose another folder.'
-        ) from error
+    generate_or_say(args.root, args.train, args.val, tuple(args.size), args.seed)
     print(f'{args.train} + {args.val} scenes are in {args.root}')
     return 0
 

@@ -14,9 +14,9 @@ from mmseg_kd.analysis.differences import evenly_spaced
 from mmseg_kd.analysis.figures import compare
 from mmseg_kd.analysis.lineup import line_up
 from mmseg_kd.checkpoints.save import atomic_write
-from mmseg_kd.datasets.toy_scenes.dataset import generate
+from mmseg_kd.datasets.toy_scenes.dataset import generate_or_say
 from mmseg_kd.engine.step import run_step
-from mmseg_kd.errors import ConfigError, DatasetError
+from mmseg_kd.errors import ConfigError
 from mmseg_kd.evaluation.complexity import complexity
 from mmseg_kd.runs.log import read_log, scalar_files
 from mmseg_kd.runs.markdown import markdown_table
@@ -106,13 +106,7 @@ def quickstart(
     """
     if iters < 2:
         raise ConfigError(f'iters: expected 2 or more, for a warm-up and the rest, got {iters}.')
-    try:
-        generate(data_root, train_images, val_images, SIZE, seed)
-    except ValueError as error:
-        raise DatasetError(str(error)) from error
-    except OSError as error:
-        text = f'{data_root}: cannot be written to: {error}; choose another folder.'
-        raise DatasetError(text) from error
+    generate_or_say(data_root, train_images, val_images, SIZE, seed)
     folders = {job: Path(work_dir) / job.folder for job in JOBS}
     checkpoints = {
         job: job.weights or str(folder / f'iter_{iters}.pth') for job, folder in folders.items()

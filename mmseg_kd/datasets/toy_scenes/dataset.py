@@ -21,6 +21,7 @@ from PIL import Image
 
 from mmseg_kd.datasets.toy_scenes.canvas import CLASSES
 from mmseg_kd.datasets.toy_scenes.drawing import draw_scene
+from mmseg_kd.errors import DatasetError
 
 __all__ = ['CLASSES', 'PALETTE', 'ToyScenesDataset', 'draw_scene', 'generate']
 
@@ -117,6 +118,24 @@ def generate(
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def generate_or_say(
+    root: str | Path, train: int, val: int, size: tuple[int, int], seed: int
+) -> None:
+    """As `generate`, for commands.
+
+    Raises:
+        DatasetError: A number is out of range, or ``root`` holds something else or cannot be
+            written to.
+    """
+    try:
+        generate(root, train, val, size, seed)
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+    except OSError as error:
+        text = f'{root}: cannot be written to: {error}; choose another folder.'
+        raise DatasetError(text) from error
 
 
 @DATASETS.register_module()
