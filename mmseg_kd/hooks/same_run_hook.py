@@ -19,6 +19,10 @@ from mmseg_kd.networks.build import unwrapped
 
 # Entry of a checkpoint: what the run was made of that wrote it.
 _ENTRY = 'made_of'
+# What is no setting in a group of parameters and in the hosts' schedulers: it moves in training, as
+# the last three do in one that waits for a better validation, or follows from another entry.
+_MOVING = {'params', 'base_values', 'last_step', 'verbose'}
+_MOVING |= {'best', 'num_bad_epochs', 'cooldown_counter'}
 
 
 @HOOKS.register_module()
@@ -156,7 +160,7 @@ def _settings(state: Mapping[str, Any]) -> set[str]:
     if 'momentum' in moving:
         moving.add('betas')
     still = {key for key in state if not key.startswith('_')}
-    return still - moving - {'params', 'base_values', 'last_step', 'verbose'}
+    return still - moving - _MOVING
 
 
 def _optimizer_of(runner: Runner) -> dict[str, str]:

@@ -17,10 +17,12 @@ from builders import (
     write_config,
     write_dataset,
 )
+from mmengine.optim import ReduceOnPlateauLR
 
 from mmseg_kd.cli import train
 from mmseg_kd.errors import CheckpointError, ConfigError
 from mmseg_kd.hooks import InitialWeightsHook, SameRunHook
+from mmseg_kd.hooks.same_run_hook import _settings
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +142,18 @@ def test_settings_of_learning_that_are_the_checkpoints(
     assert said.count(', and not ') == len(lines)
     for line in lines:
         assert line in said
+
+
+@pytest.mark.filterwarnings('ignore:Detected call of')
+def test_what_a_scheduler_counts_is_no_setting() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = ReduceOnPlateauLR(optimizer, monitor='mIoU', rule='greater', patience=1, cooldown=3)
+    before = dict(scheduler.state_dict())
+    for value in (50.0, 40.0, 30.0, 20.0, 10.0, 0.0, 0.0):
+        scheduler.step({'mIoU': value})
+        now = scheduler.state_dict()
+        assert [key for key in _settings(now) if now[key] != before[key]] == []
+    assert {'patience', 'cooldown', 'factor', 'rule'} <= _settings(before)
 
 
 def test_a_checkpoint_without_the_optimizer(
